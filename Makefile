@@ -1,0 +1,44 @@
+# pg_replica_kit: the whole life of a streaming read replica, from SQL
+#
+#   make && sudo make install       build with the pg_config found in PATH
+#   make installcheck               all tests, on private servers, never yours
+
+MODULE_big = pg_replica_kit
+EXTENSION = pg_replica_kit
+DATA = pg_replica_kit--1.0.sql
+PGFILEDESC = "pg_replica_kit - the whole life of a streaming read replica"
+
+HEADERS_ALL = \
+	src/board.h \
+	src/compat.h \
+	src/hba.h \
+	src/hba_file.h \
+	src/hba_rules.h \
+	src/health.h \
+	src/report.h \
+	src/sample.h \
+	src/settings.h
+
+OBJS = \
+	pg_replica_kit.o
+
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
+
+REGRESS = setup
+REGRESS_OPTS = --temp-instance=$(CURDIR)/tmp_installcheck \
+	--temp-config=$(srcdir)/sql/postgresql.conf
+ISOLATION =
+ISOLATION_OPTS = --temp-instance=$(CURDIR)/tmp_check_iso \
+	--temp-config=$(srcdir)/sql/postgresql.conf
+TAP_TESTS = 1
+EXTRA_CLEAN = tmp_installcheck tmp_check_iso tmp_check results log output_iso
+
+# The only thing out of the way of PGXS: where builds happen out of the tree.
+$(shell mkdir -p src)
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# PGXS tracks no header dependencies.
+$(OBJS): $(HEADERS_ALL)

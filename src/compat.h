@@ -1,0 +1,89 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Every difference between server versions, in one place.
+ *
+ * Shims have the newest server's signature and translate down.  No other
+ * file of this extension tests PG_VERSION_NUM.
+ *
+ * IDENTIFICATION
+ *	  src/compat.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRK_COMPAT_H
+#define PRK_COMPAT_H
+
+#include "replication/slot.h"
+
+#if PG_VERSION_NUM < 150000
+#error "pg_replica_kit requires PostgreSQL 15 or later"
+#endif
+
+/*
+ * 17 added failover and synced (c393308b69d, ddd5f4f54a0).
+ */
+static inline void
+prk_compat_slot_create(const char *name, bool db_specific,
+					   ReplicationSlotPersistency persistency,
+					   bool two_phase, bool failover, bool synced)
+{
+#if PG_VERSION_NUM >= 170000
+	ReplicationSlotCreate(name, db_specific, persistency, two_phase,
+						  failover, synced);
+#else
+	ReplicationSlotCreate(name, db_specific, persistency, two_phase);
+#endif
+}
+
+/*
+ * 18 added error_if_invalid; before it no version refused an invalidated
+ * physical slot.
+ */
+static inline void
+prk_compat_slot_acquire(const char *name, bool nowait, bool error_if_invalid)
+{
+#if PG_VERSION_NUM >= 180000
+	ReplicationSlotAcquire(name, nowait, error_if_invalid);
+#else
+	ReplicationSlotAcquire(name, nowait);
+#endif
+}
+
+/*
+ * Has this copy of a slot been invalidated?  16 replaced the LSN by a cause.
+ */
+static inline bool
+prk_compat_slot_invalidated(const ReplicationSlot *slot)
+{
+#if PG_VERSION_NUM >= 160000
+	return slot->data.invalidated != RS_INVAL_NONE;
+#else
+	return XLogRecPtrIsInvalid(slot->data.restart_lsn) &&
+		!XLogRecPtrIsInvalid(slot->data.invalidated_at);
+#endif
+}
+
+/* Since when is the slot inactive?  0: active, or not known before 17. */
+static inline TimestampTz
+prk_compat_slot_inactive_since(const ReplicationSlot *slot)
+{
+#if PG_VERSION_NUM >= 170000
+	return slot->active_pid == 0 ? slot->inactive_since : 0;
+#else
+	return 0;
+#endif
+}
+
+/* Is the slot a copy that a standby keeps of its primary's slot?  (17+) */
+static inline bool
+prk_compat_slot_synced(const ReplicationSlot *slot)
+{
+#if PG_VERSION_NUM >= 170000
+	return slot->data.synced != 0;
+#else
+	return false;
+#endif
+}
+
+#endif							/* PRK_COMPAT_H */

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * hba_file.h
+ *	  Replace pg_hba.conf as a whole, so that it can be put back.  The only
+ *	  file of this extension that writes to disk beside the server's own.
+ *
+ * The order is read, prepare, exchange, then finish or undo.  The caller
+ * holds the kit's cluster-wide lock from read on.
+ *
+ * IDENTIFICATION
+ *	  src/hba_file.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRK_HBA_FILE_H
+#define PRK_HBA_FILE_H
+
+typedef struct PrkHbaFile PrkHbaFile;
+
+extern PrkHbaFile *prk_hba_file_read(MemoryContext context);
+extern const char *prk_hba_file_text(const PrkHbaFile *file);
+extern const char *prk_hba_file_path(const PrkHbaFile *file);
+extern void prk_hba_file_prepare(PrkHbaFile *file, const char *text);
+extern const char *prk_hba_file_candidate(const PrkHbaFile *file);
+extern bool prk_hba_file_exchange(PrkHbaFile *file);
+extern bool prk_hba_file_in_place(const PrkHbaFile *file);
+
+/* These two never raise an error: they are called where one is a PANIC. */
+extern bool prk_hba_file_undo(PrkHbaFile *file);
+extern bool prk_hba_file_finish(PrkHbaFile *file);
+
+#endif							/* PRK_HBA_FILE_H */

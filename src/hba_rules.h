@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * hba_rules.h
+ *	  What the server makes of a pg_hba.conf: its own tokenizer and parser,
+ *	  and the rule of first match.
+ *
+ * IDENTIFICATION
+ *	  src/hba_rules.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRK_HBA_RULES_H
+#define PRK_HBA_RULES_H
+
+#include "libpq/pqcomm.h"
+#include "nodes/pg_list.h"
+
+typedef enum PrkHbaVerdict
+{
+	PRK_HBA_ALLOW,				/* the rule asks for its method */
+	PRK_HBA_REJECT,
+	PRK_HBA_NO_MATCH,
+	PRK_HBA_UNDECIDABLE			/* a host name, or a map: only the server knows */
+} PrkHbaVerdict;
+
+/* A connection that might be made. */
+typedef struct PrkHbaQuery
+{
+	const char *role;
+	const char *database;		/* "replication": a physical walsender */
+	bool		ssl;
+	struct sockaddr_storage addr;	/* family AF_INET or AF_INET6 */
+} PrkHbaQuery;
+
+typedef struct PrkHbaMatch
+{
+	PrkHbaVerdict verdict;
+	const char *file_name;		/* NULL: no rule */
+	int			line_number;
+	const char *raw_line;		/* may hold secrets: not for everybody's eyes */
+	const char *auth_method;	/* "scram-sha-256" ... */
+} PrkHbaMatch;
+
+extern List *prk_hba_rules_load(const char *path);
+extern void prk_hba_rules_match(List *rules, const PrkHbaQuery *query,
+								PrkHbaMatch *match);
+
+#endif							/* PRK_HBA_RULES_H */

@@ -1,0 +1,57 @@
+/*-------------------------------------------------------------------------
+ *
+ * health.h
+ *	  What a sample means: level, code and reason.  Pure functions.
+ *
+ * IDENTIFICATION
+ *	  src/health.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRK_HEALTH_H
+#define PRK_HEALTH_H
+
+#include "sample.h"
+#include "settings.h"
+
+typedef enum PrkLevel
+{
+	PRK_OK,
+	PRK_WARNING,
+	PRK_CRITICAL
+} PrkLevel;
+
+#define PRK_REASON_LEN		256
+#define PRK_CODE_LEN		32
+
+/*
+ * What only somebody who watches can know about a replica; all zero when
+ * nobody does.
+ */
+typedef struct PrkKnown
+{
+	bool		watched;		/* the rest is meaningful */
+	bool		never_connected;	/* appeared while watched, not used since */
+	TimestampTz gone_since;		/* first seen inactive; 0: active */
+	TimestampTz appeared_at;	/* first seen at all */
+	char		last_addr[64];	/* where it connected from; "" not known */
+} PrkKnown;
+
+typedef struct PrkVerdict
+{
+	PrkLevel	level;
+	PrkState	state;			/* the sample's, refined by what is known */
+	char		code[PRK_CODE_LEN]; /* of the design's diagnoses; "" when ok */
+	bool		at_once;		/* alert without waiting for alert_after */
+	int64		lag_time;		/* microseconds; -1 not known */
+	char		reason[PRK_REASON_LEN]; /* in the alert lines' words */
+} PrkVerdict;
+
+extern void prk_health_judge(const PrkSample *sample,
+							 const PrkReplica *replica,
+							 const PrkThresholds *thresholds,
+							 const PrkKnown *known,
+							 PrkVerdict *verdict);
+extern const char *prk_level_name(PrkLevel level);
+
+#endif							/* PRK_HEALTH_H */

@@ -1,0 +1,37 @@
+/*-------------------------------------------------------------------------
+ *
+ * report.h
+ *	  The sample, what the worker knows of it, and the verdict, together and
+ *	  in order: what status(), unhealthy() and the like show.
+ *
+ * IDENTIFICATION
+ *	  src/report.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRK_REPORT_H
+#define PRK_REPORT_H
+
+#include "board.h"
+
+typedef struct PrkReportRow
+{
+	const PrkReplica *replica;
+	PrkVerdict	verdict;
+	bool		has_alert;		/* the worker runs and has judged it */
+	PrkLevel	alert;
+	TimestampTz alert_since;	/* 0: none */
+	const char *alert_reason;	/* as announced; "" none */
+} PrkReportRow;
+
+typedef struct PrkReport
+{
+	PrkSample  *sample;
+	PrkBoard   *board;
+	int			nrows;
+	PrkReportRow *rows;			/* worst first, then by name */
+} PrkReport;
+
+extern PrkReport *prk_report_take(void);
+
+#endif							/* PRK_REPORT_H */

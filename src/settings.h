@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.h
+ *	  The replica_kit.* settings.
+ *
+ * IDENTIFICATION
+ *	  src/settings.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRK_SETTINGS_H
+#define PRK_SETTINGS_H
+
+/*
+ * What one replica is judged by: the settings, with replica_kit.overrides
+ * applied for its name.  -1 switches a threshold off.
+ */
+typedef struct PrkThresholds
+{
+	bool		off;			/* "NAME: off": shown, never judged */
+	int64		warning_lag;	/* bytes */
+	int64		critical_lag;
+	int64		lag_grace;		/* all times in milliseconds */
+	int64		warning_lag_time;
+	int64		critical_lag_time;
+	int64		warning_disconnected;
+	int64		critical_disconnected;
+	int64		warning_forecast;
+	int64		critical_forecast;
+	int64		alert_after;
+	int64		repeat_interval;
+} PrkThresholds;
+
+/* The settings that no override changes. */
+extern bool prk_worker_enabled; /* replica_kit.worker */
+extern int	prk_check_interval; /* milliseconds */
+
+extern void prk_settings_init(void);
+extern void prk_settings_thresholds(const char *name, PrkThresholds *result);
+
+#endif							/* PRK_SETTINGS_H */
