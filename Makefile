@@ -8,7 +8,7 @@ EXTENSION = pg_replica_kit
 DATA = pg_replica_kit--1.0.sql
 PGFILEDESC = "pg_replica_kit - the whole life of a streaming read replica"
 
-HEADERS_ALL = \
+PRK_HEADERS = \
 	src/board.h \
 	src/compat.h \
 	src/hba.h \
@@ -41,4 +41,4 @@ PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
 # PGXS tracks no header dependencies.
-$(OBJS): $(HEADERS_ALL)
+$(OBJS): $(PRK_HEADERS)
