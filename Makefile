@@ -9,8 +9,11 @@ DATA = pg_replica_kit--1.0.sql
 PGFILEDESC = "pg_replica_kit - the whole life of a streaming read replica"
 
 PRK_HEADERS = \
+	src/backends.h \
+	src/backups.h \
 	src/board.h \
 	src/compat.h \
+	src/derive.h \
 	src/hba.h \
 	src/hba_file.h \
 	src/hba_rules.h \
@@ -20,7 +23,11 @@ PRK_HEADERS = \
 	src/settings.h
 
 OBJS = \
-	pg_replica_kit.o
+	pg_replica_kit.o \
+	src/backends.o \
+	src/backups.o \
+	src/derive.o \
+	src/sample.o
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
 

@@ -14,7 +14,12 @@
 #ifndef PRK_COMPAT_H
 #define PRK_COMPAT_H
 
+#include "miscadmin.h"
+#if PG_VERSION_NUM >= 170000
+#include "postmaster/walsummarizer.h"
+#endif
 #include "replication/slot.h"
+#include "storage/proc.h"
 
 #if PG_VERSION_NUM < 150000
 #error "pg_replica_kit requires PostgreSQL 15 or later"
@@ -83,6 +88,34 @@ prk_compat_slot_synced(const ReplicationSlot *slot)
 	return slot->data.synced != 0;
 #else
 	return false;
+#endif
+}
+
+/*
+ * How many entries has the array of backend entries?  17 counts auxiliary
+ * processes in another way.
+ */
+static inline int
+prk_compat_backend_entries(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MaxBackends + NUM_AUXILIARY_PROCS;
+#else
+	return MaxBackends + NUM_AUXPROCTYPES;
+#endif
+}
+
+/*
+ * The oldest WAL that is still to be summarized, which holds it back;
+ * invalid: none.  (17+)
+ */
+static inline XLogRecPtr
+prk_compat_oldest_unsummarized(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return GetOldestUnsummarizedLSN(NULL, NULL);
+#else
+	return InvalidXLogRecPtr;
 #endif
 }
 

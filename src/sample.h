@@ -109,12 +109,13 @@ typedef struct PrkSample
 } PrkSample;
 
 /*
- * Backend entries of walsenders, kept by a caller that samples again and
- * again: reading them walks all backends, so it is done only when the set of
- * walsender pids has changed (or a base backup's progress is wanted).
+ * Where the backend entries of walsenders are, kept by a caller that samples
+ * again and again: finding them walks the array of all backends, so it is done
+ * only when a walsender is new.  The entries themselves are read each time.
  */
 typedef struct PrkSampleCache PrkSampleCache;
 
+extern bool prk_sample_possible(void);
 extern PrkSampleCache *prk_sample_cache_create(MemoryContext context);
 extern PrkSample *prk_sample_take(PrkSampleCache *cache);
 extern const char *prk_state_name(PrkState state);
