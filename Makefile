@@ -27,7 +27,8 @@ OBJS = \
 	src/backends.o \
 	src/backups.o \
 	src/derive.o \
-	src/sample.o
+	src/sample.o \
+	src/status_funcs.o
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
 

@@ -17,6 +17,89 @@ GRANT USAGE ON SCHEMA replica_kit TO PUBLIC;
 -- Watch
 -- ======================================================================
 
+--
+-- status()
+--
+CREATE FUNCTION replica_kit.status(
+	OUT name text,
+	OUT slot_name pg_catalog.name,
+	OUT slot_type text,
+	OUT usename pg_catalog.name,
+	OUT application_name text,
+	OUT client_addr inet,
+	OUT pid integer,
+	OUT state text,
+	OUT sync_state text,
+	OUT sent_lsn pg_lsn,
+	OUT write_lsn pg_lsn,
+	OUT flush_lsn pg_lsn,
+	OUT replay_lsn pg_lsn,
+	OUT restart_lsn pg_lsn,
+	OUT confirmed_flush_lsn pg_lsn,
+	OUT lag_bytes bigint,
+	OUT lag_time interval,
+	OUT unsent_bytes bigint,
+	OUT unwritten_bytes bigint,
+	OUT unflushed_bytes bigint,
+	OUT unreplayed_bytes bigint,
+	OUT retained_bytes bigint,
+	OUT wal_status text,
+	OUT safe_wal_size bigint,
+	OUT xmin_age integer,
+	OUT backend_start timestamptz,
+	OUT reply_time timestamptz,
+	OUT inactive_since timestamptz,
+	OUT catch_up_in interval,
+	OUT lost_in interval,
+	OUT disk_full_in interval,
+	OUT health text,
+	OUT alert text,
+	OUT alert_since timestamptz,
+	OUT reason text,
+	OUT last_error text,
+	OUT last_error_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pg_replica_kit_status'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED ROWS 10;
+COMMENT ON FUNCTION replica_kit.status() IS
+'One row per replication slot and per walsender without one, worst first: who it is, how far behind, what it holds back, and what is wrong with it.';
+REVOKE ALL ON FUNCTION replica_kit.status() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION replica_kit.status() TO pg_monitor;
+
+--
+-- summary
+--
+-- In the order of status().  Who reads it needs EXECUTE on status() too:
+-- PostgreSQL checks functions in a view against the reader.
+CREATE VIEW replica_kit.summary AS
+SELECT
+	s.name,
+	s.state,
+	s.health,
+	pg_catalog.pg_size_pretty(s.lag_bytes) AS lag,
+	pg_catalog.pg_size_pretty(s.retained_bytes) AS retained,
+	s.lag_time,
+	s.reason
+FROM replica_kit.status() AS s;
+COMMENT ON VIEW replica_kit.summary IS
+'The replicas of this server at a glance, worst first; status() has the figures.';
+COMMENT ON COLUMN replica_kit.summary.name IS
+'The slot''s name, or the application name of a walsender without a slot.';
+COMMENT ON COLUMN replica_kit.summary.state IS
+'streaming, catchup, backup, startup, stopping, disconnected, never connected or lost.';
+COMMENT ON COLUMN replica_kit.summary.health IS
+'ok, warning or critical, judged for this instant.';
+COMMENT ON COLUMN replica_kit.summary.lag IS
+'How much WAL of this server the replica has not replayed (confirmed, if logical), with its unit.';
+COMMENT ON COLUMN replica_kit.summary.retained IS
+'How much WAL the slot holds on this server, with its unit.';
+COMMENT ON COLUMN replica_kit.summary.lag_time IS
+'How long the replica is behind; null when not known.';
+COMMENT ON COLUMN replica_kit.summary.reason IS
+'What is wrong, or what goes on.';
+REVOKE ALL ON replica_kit.summary FROM PUBLIC;
+GRANT SELECT ON replica_kit.summary TO pg_monitor;
+
 -- ======================================================================
 -- Judge
 -- ======================================================================
