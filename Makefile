@@ -14,6 +14,7 @@ PRK_HEADERS = \
 	src/board.h \
 	src/compat.h \
 	src/derive.h \
+	src/format.h \
 	src/hba.h \
 	src/hba_file.h \
 	src/hba_rules.h \
@@ -26,8 +27,13 @@ OBJS = \
 	pg_replica_kit.o \
 	src/backends.o \
 	src/backups.o \
+	src/board.o \
 	src/derive.o \
+	src/format.o \
+	src/health.o \
+	src/report.o \
 	src/sample.o \
+	src/settings.o \
 	src/status_funcs.o
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter

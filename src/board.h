@@ -13,12 +13,18 @@
 
 #include "health.h"
 
+/*
+ * One replica.  A slot is known by its name; a walsender without one by its
+ * application name and its process, since names may repeat.
+ */
 typedef struct PrkBoardEntry
 {
 	char		name[NAMEDATALEN];
+	int			pid;			/* of a walsender without a slot; 0: a slot */
 	PrkKnown	known;
 	PrkLevel	alert;			/* as announced */
 	TimestampTz alert_since;	/* when the announced level was reached; 0 ok */
+	TimestampTz trouble_since;	/* when it ceased to be ok; 0 ok */
 	char		reason[PRK_REASON_LEN];
 } PrkBoardEntry;
 
@@ -28,19 +34,29 @@ typedef struct PrkBoard
 	bool		exists;			/* preloaded: shared memory is there */
 	int			worker_pid;		/* 0: no worker runs */
 	TimestampTz cycle_at;		/* end of its last cycle; 0: none yet */
+	TimestampTz upstream_gone_since;	/* on a standby: since when its wal
+										 * receiver doesn't stream; 0: it does */
 	int			nentries;
-	PrkBoardEntry *entries;
+	PrkBoardEntry *entries;		/* in the order of prk_board_compare() */
 } PrkBoard;
 
 extern void prk_board_shmem_request(void);
 extern void prk_board_shmem_startup(void);
 extern PrkBoard *prk_board_read(void);
 extern const PrkBoardEntry *prk_board_find(const PrkBoard *board,
-										   const char *name);
+										   const PrkReplica *replica);
+extern int	prk_board_compare(const char *name1, int pid1,
+							  const char *name2, int pid2);
+extern int	prk_board_pid(const PrkReplica *replica);
+
+/* for whoever drops a slot on purpose */
+extern void prk_board_forget(const char *name);
 
 /* for the worker */
 extern void prk_board_worker_started(void);
 extern void prk_board_worker_stopped(void);
-extern void prk_board_publish(const PrkBoardEntry *entries, int nentries);
+extern void prk_board_publish(const PrkBoardEntry *entries, int nentries,
+							  TimestampTz upstream_gone_since);
+extern bool prk_board_forgotten(const char *name, TimestampTz since);
 
 #endif							/* PRK_BOARD_H */

@@ -20,6 +20,7 @@
 #endif
 #include "replication/slot.h"
 #include "storage/proc.h"
+#include "utils/guc.h"
 
 #if PG_VERSION_NUM < 150000
 #error "pg_replica_kit requires PostgreSQL 15 or later"
@@ -116,6 +117,36 @@ prk_compat_oldest_unsummarized(void)
 	return GetOldestUnsummarizedLSN(NULL, NULL);
 #else
 	return InvalidXLogRecPtr;
+#endif
+}
+
+/*
+ * Memory for the extra data of a check hook.  16 gave the GUC code a memory
+ * context of its own (407b50f2d42); before it freed such data with free().
+ */
+static inline void *
+prk_compat_guc_malloc(int elevel, size_t size)
+{
+#if PG_VERSION_NUM >= 160000
+	return guc_malloc(elevel, size);
+#else
+	void	   *data = malloc(size);
+
+	if (data == NULL)
+		ereport(elevel,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	return data;
+#endif
+}
+
+static inline void
+prk_compat_guc_free(void *data)
+{
+#if PG_VERSION_NUM >= 160000
+	guc_free(data);
+#else
+	free(data);
 #endif
 }
 

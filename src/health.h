@@ -26,7 +26,7 @@ typedef enum PrkLevel
 
 /*
  * What only somebody who watches can know about a replica; all zero when
- * nobody does.
+ * nobody does.  Times are those of this server's clock.
  */
 typedef struct PrkKnown
 {
@@ -34,6 +34,10 @@ typedef struct PrkKnown
 	bool		never_connected;	/* appeared while watched, not used since */
 	TimestampTz gone_since;		/* first seen inactive; 0: active */
 	TimestampTz appeared_at;	/* first seen at all */
+	TimestampTz stuck_since;	/* first seen behind at the position where it
+								 * still is; 0: not behind, or it moved */
+	TimestampTz reply_seen_at;	/* first seen with the reply that is still its
+								 * last */
 	char		last_addr[64];	/* where it connected from; "" not known */
 } PrkKnown;
 

@@ -104,6 +104,8 @@ typedef struct PrkSample
 								 * received and replayed */
 	XLogRecPtr	received_lsn;	/* standby only */
 	XLogRecPtr	replayed_lsn;	/* standby only */
+	int64		slot_keep_limit;	/* max_slot_wal_keep_size in bytes; -1
+									 * none */
 	int			nreplicas;
 	PrkReplica *replicas;		/* unordered */
 } PrkSample;

@@ -29,6 +29,9 @@ typedef struct PrkThresholds
 	int64		critical_forecast;
 	int64		alert_after;
 	int64		repeat_interval;
+	int64		stale_after;	/* age of a receiver's last reply from which
+								 * on its figures are of the past; from
+								 * wal_sender_timeout */
 } PrkThresholds;
 
 /* The settings that no override changes. */

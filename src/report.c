@@ -1,0 +1,70 @@
+/*-------------------------------------------------------------------------
+ *
+ * report.c
+ *	  The sample, what the worker knows of it, and the verdict, together and
+ *	  in order.
+ *
+ * IDENTIFICATION
+ *	  src/report.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "report.h"
+
+static int	compare_rows(const void *a, const void *b);
+
+/*
+ * One fresh sample with its verdicts, all palloc'd in the caller's memory
+ * context.  Alerts are shown only while the worker runs and has seen the
+ * replica: what it announced before it was stopped may no longer be true.
+ */
+PrkReport *
+prk_report_take(void)
+{
+	static const PrkKnown nothing = {0};
+	PrkReport  *report = palloc0(sizeof(PrkReport));
+
+	report->board = prk_board_read();
+	report->sample = prk_sample_take(NULL);
+	report->nrows = report->sample->nreplicas;
+	report->rows = palloc0(Max(report->nrows, 1) * sizeof(PrkReportRow));
+
+	for (int i = 0; i < report->nrows; i++)
+	{
+		PrkReportRow *row = &report->rows[i];
+		const PrkBoardEntry *entry = NULL;
+		PrkThresholds thresholds;
+
+		row->replica = &report->sample->replicas[i];
+		if (report->board->worker_pid != 0)
+			entry = prk_board_find(report->board, row->replica);
+		prk_settings_thresholds(row->replica->name, &thresholds);
+		prk_health_judge(report->sample, row->replica, &thresholds,
+						 entry != NULL ? &entry->known : &nothing,
+						 &row->verdict);
+		row->has_alert = entry != NULL;
+		row->alert = entry != NULL ? entry->alert : PRK_OK;
+		row->alert_since = entry != NULL ? entry->alert_since : 0;
+		row->alert_reason = entry != NULL ? entry->reason : "";
+	}
+
+	qsort(report->rows, report->nrows, sizeof(PrkReportRow), compare_rows);
+	return report;
+}
+
+/* Worst first, then by name; a slot before walsenders of the same name. */
+static int
+compare_rows(const void *a, const void *b)
+{
+	const PrkReportRow *row1 = a;
+	const PrkReportRow *row2 = b;
+
+	if (row1->verdict.level != row2->verdict.level)
+		return row1->verdict.level > row2->verdict.level ? -1 : 1;
+	return prk_board_compare(row1->replica->name,
+							 prk_board_pid(row1->replica),
+							 row2->replica->name,
+							 prk_board_pid(row2->replica));
+}
