@@ -45,6 +45,11 @@ ISOLATION =
 ISOLATION_OPTS = --temp-instance=$(CURDIR)/tmp_check_iso \
 	--temp-config=$(srcdir)/sql/postgresql.conf
 TAP_TESTS = 1
+PRK_SCRIPTS = \
+	.ci/run \
+	scripts/common.sh \
+	scripts/test
+
 EXTRA_CLEAN = tmp_installcheck tmp_check_iso tmp_check results log output_iso
 
 # The only thing out of the way of PGXS: where builds happen out of the tree.
@@ -56,3 +61,22 @@ include $(PGXS)
 
 # PGXS tracks no header dependencies.
 $(OBJS): $(PRK_HEADERS)
+
+# Each header compiles alone, after postgres.h as always.
+headerscheck: $(PRK_HEADERS:=.check)
+
+src/%.h.check: src/%.h
+	$(CC) $(CFLAGS) $(CPPFLAGS) -Werror -fsyntax-only \
+		-include postgres.h -include $< -x c /dev/null
+
+# Everything in C looks as pgindent would leave it; `make indent` does it.
+indentcheck:
+	scripts/indent --check $(OBJS:.o=.c) $(PRK_HEADERS)
+
+indent:
+	scripts/indent $(OBJS:.o=.c) $(PRK_HEADERS)
+
+shellcheck:
+	shellcheck $(PRK_SCRIPTS)
+
+.PHONY: headerscheck indentcheck indent shellcheck $(PRK_HEADERS:=.check)

@@ -20,7 +20,8 @@ typedef enum PrkHbaVerdict
 	PRK_HBA_ALLOW,				/* the rule asks for its method */
 	PRK_HBA_REJECT,
 	PRK_HBA_NO_MATCH,
-	PRK_HBA_UNDECIDABLE			/* a host name, or a map: only the server knows */
+	PRK_HBA_UNDECIDABLE			/* a host name, or a map: only the server
+								 * knows */
 } PrkHbaVerdict;
 
 /* A connection that might be made. */

@@ -1,0 +1,38 @@
+# TapCount.pm: a formatter for prove that also counts.
+#
+# For each test file it appends "PASSED FAILED SKIPPED FILE" to the file named
+# by TAP_COUNTS.  A file that died, or ran less than it planned, has a failure
+# even when each assertion that it reached was right.
+
+package TapCount;
+
+use strict;
+use warnings;
+
+use parent 'TAP::Formatter::Console';
+
+sub summary
+{
+	my ($self, $aggregate, @rest) = @_;
+
+	$self->SUPER::summary($aggregate, @rest);
+
+	open my $out, '>>', $ENV{TAP_COUNTS}
+	  or die "could not open \"$ENV{TAP_COUNTS}\": $!";
+	foreach my $file ($aggregate->descriptions)
+	{
+		my ($parser) = $aggregate->parsers($file);
+		my $skipped = my @skipped = $parser->skipped;
+		my $failed = my @failed = $parser->failed;
+		my $passed = (my @passed = $parser->passed) - $skipped;
+
+		$skipped++ if defined $parser->skip_all;
+		$failed++
+		  if $parser->parse_errors || ($parser->has_problems && !$failed);
+		print $out "$passed $failed $skipped $file\n";
+	}
+	close $out or die "could not write \"$ENV{TAP_COUNTS}\": $!";
+	return;
+}
+
+1;

@@ -1,0 +1,174 @@
+# shellcheck shell=bash
+# common.sh: what demo, test and matrix share.  Sourced, never run.
+#
+# The promises that all three keep: what is missing comes from Debian's own
+# packages and nothing that is installed gets upgraded; the tree they are
+# started from is only read; servers run as user postgres; everything they
+# write lies in one temporary directory, which they remove.
+
+umask 022
+prk_source=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+say()
+{
+	printf '\n=== %s\n' "$*"
+}
+
+die()
+{
+	printf '%s: %s\n' "${0##*/}" "$*" >&2
+	exit 2
+}
+
+# The rest needs root: packages, and user postgres to run servers as.
+need_root()
+{
+	[ "$(id -u)" -eq 0 ] || die "must run as root: sudo $0"
+	[ -r /etc/debian_version ] || die "works on Debian only"
+	command -v apt-get >/dev/null || die "works on Debian only: no apt-get"
+}
+
+# The name of this machine's Debian release, such as "bookworm".
+debian_release()
+{
+	# shellcheck disable=SC1091
+	. /etc/os-release
+	printf '%s\n' "${VERSION_CODENAME:-unknown}"
+}
+
+# The PostgreSQL version that a Debian release brings, and the reverse.
+release_postgres()
+{
+	case $1 in
+		bookworm) echo 15 ;;
+		trixie) echo 17 ;;
+		forky) echo 18 ;;
+	esac
+}
+
+postgres_release()
+{
+	case $1 in
+		15) echo bookworm ;;
+		17) echo trixie ;;
+		18) echo forky ;;
+	esac
+}
+
+# What building and testing with PostgreSQL version $1 needs.
+packages_for()
+{
+	echo "postgresql-$1 postgresql-server-dev-$1 postgresql-$1-cron" \
+		"gcc make libc6-dev libkrb5-dev libssl-dev" \
+		"perl libipc-run-perl dash iproute2 util-linux procps"
+
+	# Each release's own have their own taste: one is the judge.
+	[ "$1" != 15 ] || echo pg-bsd-indent shellcheck
+}
+
+# install_missing PACKAGE...: install those that are not there.  Without any,
+# apt-get is not even called.
+install_missing()
+{
+	local missing=() package dropin=
+
+	for package; do
+		[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" \
+			2>/dev/null)" = installed ] || missing+=("$package")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+
+	say "Installing ${missing[*]}"
+	export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+	local apt=(apt-get -y -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300
+		--no-install-recommends)
+
+	"${apt[@]}" update </dev/null || die "apt-get update failed"
+
+	# An upgrade of an installed server would restart its clusters.
+	if "${apt[@]}" -s install "${missing[@]}" </dev/null |
+		grep -E '^(Inst postgresql-[0-9]+ \[|Remv )' >&2; then
+		die "not installing ${missing[*]}: that would upgrade or remove" \
+			"the packages above"
+	fi
+
+	# Debian makes a cluster along with the first server: not for us.
+	if [[ " ${missing[*]} " =~ \ postgresql-[0-9]+\  ]]; then
+		mkdir -p /etc/postgresql-common/createcluster.d
+		dropin=/etc/postgresql-common/createcluster.d/zz-$$.conf
+		echo 'create_main_cluster = false' >"$dropin"
+	fi
+	local status=0
+	"${apt[@]}" install "${missing[@]}" </dev/null || status=$?
+	[ -z "$dropin" ] || rm -f "$dropin"
+	[ "$status" -eq 0 ] || die "apt-get install failed"
+}
+
+# as_postgres COMMAND...: run it as the user that servers run as.
+as_postgres()
+{
+	runuser -u postgres -- "$@"
+}
+
+# make_workdir NAME: a directory of its own that user postgres can reach and
+# write, kept short because sockets have their path in it.
+make_workdir()
+{
+	local base dir
+
+	for base in "${TMPDIR:-/tmp}" /tmp; do
+		[ ${#base} -le 40 ] || continue
+		dir=$(mktemp -d "$base/$1.XXXXXX") || continue
+		chown postgres:postgres "$dir"
+		if as_postgres test -w "$dir"; then
+			printf '%s\n' "$dir"
+			return 0
+		fi
+		rmdir "$dir"
+	done
+	die "found no directory for temporary files that user postgres can use"
+}
+
+# copy_source DIR: this tree as it lies there, uncommitted changes included,
+# without what was built or run in it.
+copy_source()
+{
+	mkdir -p "$1"
+	tar -C "$prk_source" -cf - \
+		--exclude=./.git --exclude='./tmp_*' --exclude=./results \
+		--exclude=./log --exclude=./output_iso --exclude='./regression.*' \
+		--exclude='*.o' --exclude='*.bc' --exclude='*.so' . |
+		tar -C "$1" --no-same-owner -xf -
+	chown -R postgres:postgres "$1"
+}
+
+# private_postgres VERSION DIR: a copy of the installed PostgreSQL that works
+# from DIR, since its programs find each other relative to themselves.  So an
+# extension can be installed and preloaded, and no server that somebody uses
+# gets to see it.
+private_postgres()
+{
+	local version=$1 dir=$2
+
+	mkdir -p "$dir/lib/postgresql" "$dir/share/postgresql"
+	cp -a "/usr/lib/postgresql/$version" "$dir/lib/postgresql/"
+	cp -a "/usr/share/postgresql/$version" "$dir/share/postgresql/"
+	ln -s /usr/include "$dir/include"
+	ln -s "/usr/lib/$(gcc -print-multiarch)" "$dir/lib/"
+	ln -s /usr/share/locale "$dir/share/locale"
+}
+
+# stop_servers DIR: at once, every server whose data directory is below DIR.
+stop_servers()
+{
+	local file pid
+
+	find "$1" -name postmaster.pid 2>/dev/null | while read -r file; do
+		read -r pid <"$file" || continue
+		[ "$(readlink "/proc/$pid/cwd")" = "${file%/*}" ] || continue
+		kill -QUIT "$pid"
+		while [ -d "/proc/$pid" ]; do
+			sleep 0.1
+		done
+	done
+}
