@@ -30,6 +30,10 @@ OBJS = \
 	src/board.o \
 	src/derive.o \
 	src/format.o \
+	src/hba.o \
+	src/hba_file.o \
+	src/hba_funcs.o \
+	src/hba_rules.o \
 	src/health.o \
 	src/report.o \
 	src/sample.o \

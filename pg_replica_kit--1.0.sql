@@ -13,6 +13,26 @@ GRANT USAGE ON SCHEMA replica_kit TO PUBLIC;
 -- Set up
 -- ======================================================================
 
+--
+-- hba_match()
+--
+CREATE FUNCTION replica_kit.hba_match(
+	role text,
+	ip inet,
+	database text DEFAULT 'replication',
+	ssl boolean DEFAULT false,
+	OUT file_name text,
+	OUT line_number integer,
+	OUT rule text,
+	OUT auth_method text,
+	OUT verdict text)
+AS 'MODULE_PATHNAME', 'pg_replica_kit_hba_match'
+LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION replica_kit.hba_match(text, inet, text, boolean) IS
+'Which line of pg_hba.conf, as the file is now, the server would apply to a connection.';
+REVOKE ALL ON FUNCTION replica_kit.hba_match(text, inet, text, boolean) FROM PUBLIC;
+
 -- ======================================================================
 -- Watch
 -- ======================================================================

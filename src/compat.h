@@ -14,12 +14,16 @@
 #ifndef PRK_COMPAT_H
 #define PRK_COMPAT_H
 
+#include "catalog/pg_proc.h"
+#include "libpq/hba.h"
 #include "miscadmin.h"
 #if PG_VERSION_NUM >= 170000
 #include "postmaster/walsummarizer.h"
 #endif
 #include "replication/slot.h"
+#include "storage/fd.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 
 #if PG_VERSION_NUM < 150000
@@ -147,6 +151,91 @@ prk_compat_guc_free(void *data)
 	guc_free(data);
 #else
 	free(data);
+#endif
+}
+
+/*
+ * 16 made a leading slash in pg_hba.conf start a regular expression
+ * (8fea86830e1).
+ */
+static inline bool
+prk_compat_hba_has_regex(void)
+{
+	return PG_VERSION_NUM >= 160000;
+}
+
+/* The regular expression of a token; NULL: it has none. */
+static inline regex_t *
+prk_compat_auth_token_regex(const AuthToken *token)
+{
+#if PG_VERSION_NUM >= 160000
+	return token->regex;
+#else
+	return NULL;
+#endif
+}
+
+/*
+ * 16 added included files, and with them depth and where a line is from
+ * (a54b658ce77).
+ */
+static inline FILE *
+prk_compat_open_auth_file(const char *filename, int elevel, int depth,
+						  char **err_msg)
+{
+#if PG_VERSION_NUM >= 160000
+	return open_auth_file(filename, elevel, depth, err_msg);
+#else
+	FILE	   *file = AllocateFile(filename, "r");
+
+	if (file == NULL)
+		ereport(elevel,
+				(errcode_for_file_access(),
+				 errmsg("could not open file \"%s\": %m", filename)));
+	return file;
+#endif
+}
+
+/* What this allocates on 15 lives as long as the caller's memory context. */
+static inline void
+prk_compat_tokenize_auth_file(const char *filename, FILE *file,
+							  List **tok_lines, int elevel, int depth)
+{
+#if PG_VERSION_NUM >= 160000
+	tokenize_auth_file(filename, file, tok_lines, elevel, depth);
+#else
+	(void) tokenize_auth_file(filename, file, tok_lines, elevel);
+#endif
+}
+
+static inline void
+prk_compat_free_auth_file(FILE *file, int depth)
+{
+#if PG_VERSION_NUM >= 160000
+	free_auth_file(file, depth);
+#else
+	FreeFile(file);
+#endif
+}
+
+static inline const char *
+prk_compat_auth_line_file(const TokenizedAuthLine *line)
+{
+#if PG_VERSION_NUM >= 160000
+	return line->file_name;
+#else
+	return HbaFileName;
+#endif
+}
+
+/* 16 has one object_aclcheck() for all kinds of objects (c727f511bd7). */
+static inline AclResult
+prk_compat_proc_aclcheck(Oid proc, Oid role, AclMode mode)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, proc, role, mode);
+#else
+	return pg_proc_aclcheck(proc, role, mode);
 #endif
 }
 

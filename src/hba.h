@@ -31,10 +31,13 @@ typedef struct PrkHbaManaged
 
 extern char *prk_hba_rule(const char *role, const char *address,
 						  bool require_ssl);
-extern List *prk_hba_managed(const char *text);
-extern char *prk_hba_insert(const char *text, const char *rule,
+extern List *prk_hba_managed(const char *contents);
+extern char *prk_hba_insert(const char *contents, const char *rule,
 							const char *replica, int before_line);
-extern char *prk_hba_remove(const char *text, const char *replica,
+extern char *prk_hba_remove(const char *contents, const char *replica,
 							const char *address, int *removed);
+extern char *prk_hba_rule_without_options(const char *line);
+extern int	prk_hba_next_include(const char *contents, int after_line);
+extern const char *prk_hba_owner(const char *contents);
 
 #endif							/* PRK_HBA_H */

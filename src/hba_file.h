@@ -18,9 +18,10 @@
 typedef struct PrkHbaFile PrkHbaFile;
 
 extern PrkHbaFile *prk_hba_file_read(MemoryContext context);
+extern void prk_hba_file_set_rule(PrkHbaFile *file, const char *rule);
 extern const char *prk_hba_file_text(const PrkHbaFile *file);
 extern const char *prk_hba_file_path(const PrkHbaFile *file);
-extern void prk_hba_file_prepare(PrkHbaFile *file, const char *text);
+extern void prk_hba_file_prepare(PrkHbaFile *file, const char *contents);
 extern const char *prk_hba_file_candidate(const PrkHbaFile *file);
 extern bool prk_hba_file_exchange(PrkHbaFile *file);
 extern bool prk_hba_file_in_place(const PrkHbaFile *file);

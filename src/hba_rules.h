@@ -17,7 +17,7 @@
 
 typedef enum PrkHbaVerdict
 {
-	PRK_HBA_ALLOW,				/* the rule asks for its method */
+	PRK_HBA_ALLOW,				/* whoever satisfies the rule's method */
 	PRK_HBA_REJECT,
 	PRK_HBA_NO_MATCH,
 	PRK_HBA_UNDECIDABLE			/* a host name, or a map: only the server
@@ -33,11 +33,18 @@ typedef struct PrkHbaQuery
 	struct sockaddr_storage addr;	/* family AF_INET or AF_INET6 */
 } PrkHbaQuery;
 
+/*
+ * The rule that decides, or the one at which deciding ended; all zero when
+ * there is none.  Points into the list of rules.
+ */
 typedef struct PrkHbaMatch
 {
 	PrkHbaVerdict verdict;
 	const char *file_name;		/* NULL: no rule */
-	int			line_number;
+	int			line_number;	/* in that file: the rule's first line */
+	int			main_line;		/* in HbaFileName: a rule inserted before this
+								 * line wins over this one; line_number,
+								 * unless the rule is in an included file */
 	const char *raw_line;		/* may hold secrets: not for everybody's eyes */
 	const char *auth_method;	/* "scram-sha-256" ... */
 } PrkHbaMatch;
@@ -45,5 +52,6 @@ typedef struct PrkHbaMatch
 extern List *prk_hba_rules_load(const char *path);
 extern void prk_hba_rules_match(List *rules, const PrkHbaQuery *query,
 								PrkHbaMatch *match);
+extern const char *prk_hba_verdict_name(PrkHbaVerdict verdict);
 
 #endif							/* PRK_HBA_RULES_H */
