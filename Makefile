@@ -15,13 +15,20 @@ PRK_HEADERS = \
 	src/compat.h \
 	src/derive.h \
 	src/format.h \
+	src/guard.h \
 	src/hba.h \
+	src/hba_edit.h \
 	src/hba_file.h \
 	src/hba_rules.h \
 	src/health.h \
+	src/provision_checks.h \
+	src/reload.h \
 	src/report.h \
+	src/role.h \
 	src/sample.h \
-	src/settings.h
+	src/settings.h \
+	src/slot.h \
+	src/staged.h
 
 OBJS = \
 	pg_replica_kit.o \
@@ -30,14 +37,22 @@ OBJS = \
 	src/board.o \
 	src/derive.o \
 	src/format.o \
+	src/guard.o \
 	src/hba.o \
+	src/hba_edit.o \
 	src/hba_file.o \
 	src/hba_funcs.o \
 	src/hba_rules.o \
 	src/health.o \
+	src/provision_checks.o \
+	src/provision_funcs.o \
+	src/reload.o \
 	src/report.o \
+	src/role.o \
 	src/sample.o \
 	src/settings.o \
+	src/slot.o \
+	src/staged.o \
 	src/status_funcs.o
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter

@@ -11,7 +11,94 @@ GRANT USAGE ON SCHEMA replica_kit TO PUBLIC;
 
 -- ======================================================================
 -- Set up
+--
+-- For superusers.  SECURITY DEFINER, so that granting one of these grants the
+-- whole job, and with it a copy of everything that the server holds.
 -- ======================================================================
+
+--
+-- provision()
+--
+CREATE FUNCTION replica_kit.provision(
+    name text,
+    ip inet,
+    role text DEFAULT NULL,
+    password text DEFAULT NULL,
+    require_ssl boolean DEFAULT false,
+    manage_hba boolean DEFAULT true,
+    dry_run boolean DEFAULT false,
+    OUT name text,
+    OUT role_name text,
+    OUT slot_name text,
+    OUT hba_rule text,
+    OUT password text,
+    OUT next_step text
+)
+RETURNS record
+AS 'MODULE_PATHNAME', 'pg_replica_kit_provision'
+LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION replica_kit.provision(text, inet, text, text, boolean, boolean, boolean) IS
+'Create role, slot and pg_hba.conf rule for a replica at that address, all at commit or not at all.';
+
+REVOKE ALL ON FUNCTION replica_kit.provision(text, inet, text, text, boolean, boolean, boolean) FROM PUBLIC;
+
+--
+-- deprovision()
+--
+CREATE FUNCTION replica_kit.deprovision(
+    name text,
+    force boolean DEFAULT false,
+    dry_run boolean DEFAULT false,
+    OUT name text,
+    OUT slot_dropped boolean,
+    OUT hba_rules_removed integer,
+    OUT role_dropped boolean
+)
+RETURNS record
+AS 'MODULE_PATHNAME', 'pg_replica_kit_deprovision'
+LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION replica_kit.deprovision(text, boolean, boolean) IS
+'Drop the replica''s slot, its pg_hba.conf rules and, when nothing else needs it, its role.';
+
+REVOKE ALL ON FUNCTION replica_kit.deprovision(text, boolean, boolean) FROM PUBLIC;
+
+--
+-- rotate_password()
+--
+CREATE FUNCTION replica_kit.rotate_password(
+    name text,
+    password text DEFAULT NULL
+)
+RETURNS text
+AS 'MODULE_PATHNAME', 'pg_replica_kit_rotate_password'
+LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION replica_kit.rotate_password(text, text) IS
+'Give the replica''s role a new password, generated unless given, and return it once.';
+
+REVOKE ALL ON FUNCTION replica_kit.rotate_password(text, text) FROM PUBLIC;
+
+--
+-- revoke_address()
+--
+CREATE FUNCTION replica_kit.revoke_address(
+    name text,
+    ip inet
+)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'pg_replica_kit_revoke_address'
+LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION replica_kit.revoke_address(text, inet) IS
+'Remove the replica''s pg_hba.conf rules for one address and return how many there are.';
+
+REVOKE ALL ON FUNCTION replica_kit.revoke_address(text, inet) FROM PUBLIC;
 
 --
 -- hba_match()
