@@ -258,6 +258,27 @@ $node->safe_psql('postgres', q{DROP TABLE regress_prk_owned; DROP ROLE owner});
 is_untouched('a role that owned something');
 
 # ----------------------------------------------------------------------
+# Who is granted the function can do the job, whatever is in his search_path
+# ----------------------------------------------------------------------
+
+$node->safe_psql('postgres', <<~'SQL');
+	CREATE ROLE regress_prk_user LOGIN;
+	GRANT EXECUTE ON FUNCTION replica_kit.provision(text, inet, text, text, boolean, boolean, boolean) TO regress_prk_user;
+	GRANT EXECUTE ON FUNCTION replica_kit.deprovision(text, boolean, boolean) TO regress_prk_user;
+	CREATE SCHEMA regress_prk_evil;
+	CREATE FUNCTION regress_prk_evil.network(inet) RETURNS cidr LANGUAGE plpgsql AS $$ BEGIN RAISE 'hijacked'; END $$;
+	GRANT USAGE ON SCHEMA regress_prk_evil TO regress_prk_user;
+	SQL
+is($node->safe_psql('postgres', <<~'SQL'), 'granted|granted|f', 'a granted user can provision');
+	SET ROLE regress_prk_user;
+	SET search_path = regress_prk_evil, pg_catalog;
+	SELECT name, role_name, password IS NULL FROM replica_kit.provision('granted', '127.0.0.9');
+	SQL
+is($node->safe_psql('postgres', q{SET ROLE regress_prk_user; SELECT * FROM replica_kit.deprovision('granted')}),
+	'granted|t|1|t', 'and deprovision');
+$node->safe_psql('postgres', q{DROP SCHEMA regress_prk_evil CASCADE; DROP OWNED BY regress_prk_user; DROP ROLE regress_prk_user});
+
+# ----------------------------------------------------------------------
 # A server that can't feed a replica
 # ----------------------------------------------------------------------
 
