@@ -9,6 +9,8 @@ DATA = pg_replica_kit--1.0.sql
 PGFILEDESC = "pg_replica_kit - the whole life of a streaming read replica"
 
 PRK_HEADERS = \
+	src/alerts.h \
+	src/announce.h \
 	src/backends.h \
 	src/backups.h \
 	src/board.h \
@@ -28,10 +30,14 @@ PRK_HEADERS = \
 	src/sample.h \
 	src/settings.h \
 	src/slot.h \
-	src/staged.h
+	src/staged.h \
+	src/upstream.h \
+	src/worker.h
 
 OBJS = \
 	pg_replica_kit.o \
+	src/alerts.o \
+	src/announce.o \
 	src/backends.o \
 	src/backups.o \
 	src/board.o \
@@ -44,6 +50,7 @@ OBJS = \
 	src/hba_funcs.o \
 	src/hba_rules.o \
 	src/health.o \
+	src/judge_funcs.o \
 	src/provision_checks.o \
 	src/provision_funcs.o \
 	src/reload.o \
@@ -53,7 +60,9 @@ OBJS = \
 	src/settings.o \
 	src/slot.o \
 	src/staged.o \
-	src/status_funcs.o
+	src/status_funcs.o \
+	src/upstream.o \
+	src/worker.o
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
 

@@ -210,3 +210,33 @@ GRANT SELECT ON replica_kit.summary TO pg_monitor;
 -- ======================================================================
 -- Judge
 -- ======================================================================
+
+--
+-- unhealthy()
+--
+CREATE FUNCTION replica_kit.unhealthy(
+    level pg_catalog.text DEFAULT 'warning',
+    OUT name pg_catalog.text,
+    OUT level pg_catalog.text,
+    OUT reason pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+AS 'MODULE_PATHNAME', 'pg_replica_kit_unhealthy'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION replica_kit.unhealthy(pg_catalog.text) IS
+'What is at or above a level (warning or critical), worst first: replicas, by what the worker announced or, without one, by their health now; on a standby also this server''s own upstream. Columns: name; level, warning or critical; reason.';
+REVOKE ALL ON FUNCTION replica_kit.unhealthy(pg_catalog.text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION replica_kit.unhealthy(pg_catalog.text) TO pg_monitor;
+
+--
+-- assert_healthy()
+--
+CREATE FUNCTION replica_kit.assert_healthy(
+    level pg_catalog.text DEFAULT 'critical',
+    min_streaming pg_catalog.int4 DEFAULT 0)
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'pg_replica_kit_assert_healthy'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION replica_kit.assert_healthy(pg_catalog.text, pg_catalog.int4) IS
+'Raises an error that lists what unhealthy() lists at this level (SQLSTATE RK001 if the worst is a warning, RK002 if it is critical), or that fewer read replicas than min_streaming are streaming (RK002).';
+REVOKE ALL ON FUNCTION replica_kit.assert_healthy(pg_catalog.text, pg_catalog.int4) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION replica_kit.assert_healthy(pg_catalog.text, pg_catalog.int4) TO pg_monitor;

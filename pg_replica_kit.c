@@ -20,6 +20,7 @@
 
 #include "src/board.h"
 #include "src/settings.h"
+#include "src/worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -43,6 +44,7 @@ _PG_init(void)
 	shmem_request_hook = request_shared_memory;
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = start_shared_memory;
+	prk_worker_register();
 }
 
 static void

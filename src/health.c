@@ -46,8 +46,9 @@ static int64 measure_lag_time(const PrkSample *sample,
 							  const PrkReplica *replica,
 							  const PrkThresholds *thresholds,
 							  const PrkKnown *known);
-static int64 silence(const PrkSample *sample, const PrkReplica *replica,
-					 const PrkKnown *known);
+static int64 measure_silence(const PrkSample *sample,
+							 const PrkReplica *replica,
+							 const PrkKnown *known);
 static void judge_state(const PrkSample *sample, const PrkReplica *replica,
 						const PrkThresholds *thresholds,
 						const PrkKnown *known, PrkVerdict *verdict);
@@ -108,6 +109,18 @@ prk_health_judge(const PrkSample *sample, const PrkReplica *replica,
 		verdict->code[0] = '\0';
 		say(verdict, "not judged");
 	}
+}
+
+/*
+ * How far a replica has come, as its walsender knows: what it has replayed,
+ * or flushed if it doesn't replay.  Invalid when it has told neither.
+ */
+XLogRecPtr
+prk_health_position(const PrkReplica *replica)
+{
+	if (!XLogRecPtrIsInvalid(replica->replay_lsn))
+		return replica->replay_lsn;
+	return replica->flush_lsn;
 }
 
 /* A level in the words of SQL. */
@@ -193,10 +206,13 @@ measure_lag_time(const PrkSample *sample, const PrkReplica *replica,
 	else
 		result = replica->flush_lag;
 
-	if (known->stuck_since != 0)
+	if (known->stuck_since != 0 &&
+		known->stuck_since < sample->taken_at &&
+		known->stuck_at == prk_health_position(replica))
 		result = Max(result, sample->taken_at - known->stuck_since);
 	else if (!known->watched &&
-			 silence(sample, replica, known) > thresholds->stale_after * 1000)
+			 measure_silence(sample, replica, known) >
+			 thresholds->stale_after * 1000)
 		result = -1;
 	return result;
 }
@@ -207,12 +223,14 @@ measure_lag_time(const PrkSample *sample, const PrkReplica *replica,
  * goes by when he saw it change.
  */
 static int64
-silence(const PrkSample *sample, const PrkReplica *replica,
-		const PrkKnown *known)
+measure_silence(const PrkSample *sample, const PrkReplica *replica,
+				const PrkKnown *known)
 {
-	TimestampTz since;
+	TimestampTz since = replica->reply_time;
 
-	since = known->watched ? known->reply_seen_at : replica->reply_time;
+	if (known->watched)
+		since = replica->reply_time == known->reply_time ?
+			known->reply_seen_at : 0;
 	return since != 0 ? Max(sample->taken_at - since, 0) : 0;
 }
 
@@ -321,7 +339,7 @@ judge_lag(const PrkSample *sample, const PrkReplica *replica,
 	};
 	int64		lag = replica->lag_bytes;
 	int64		lag_ms = verdict->lag_time / 1000;
-	int64		quiet = silence(sample, replica, known);
+	int64		quiet = measure_silence(sample, replica, known);
 	bool		bytes_count;
 	PrkLevel	level = PRK_OK;
 	int			stage = 0;

@@ -34,11 +34,12 @@ typedef struct PrkKnown
 	bool		never_connected;	/* appeared while watched, not used since */
 	TimestampTz gone_since;		/* first seen inactive; 0: active */
 	TimestampTz appeared_at;	/* first seen at all */
-	TimestampTz stuck_since;	/* first seen behind at the position where it
-								 * still is; 0: not behind, or it moved */
-	TimestampTz reply_seen_at;	/* first seen with the reply that is still its
-								 * last */
-	char		last_addr[64];	/* where it connected from; "" not known */
+	TimestampTz seen_at;		/* last seen active; 0: never */
+	XLogRecPtr	stuck_at;		/* the position it was last seen at */
+	TimestampTz stuck_since;	/* first seen behind and there; 0: not behind */
+	TimestampTz reply_time;		/* the reply last seen */
+	TimestampTz reply_seen_at;	/* first seen with that reply; 0: none */
+	char		last_addr[64];	/* where it connected from; "" never seen */
 } PrkKnown;
 
 typedef struct PrkVerdict
@@ -56,6 +57,7 @@ extern void prk_health_judge(const PrkSample *sample,
 							 const PrkThresholds *thresholds,
 							 const PrkKnown *known,
 							 PrkVerdict *verdict);
+extern XLogRecPtr prk_health_position(const PrkReplica *replica);
 extern const char *prk_level_name(PrkLevel level);
 
 #endif							/* PRK_HEALTH_H */

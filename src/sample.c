@@ -522,5 +522,7 @@ read_position(PrkSample *sample)
 	}
 	else
 		sample->current_lsn = GetXLogWriteRecPtr();
+	sample->slot_keep_limit = max_slot_wal_keep_size_mb < 0 ? -1 :
+		(int64) max_slot_wal_keep_size_mb * 1024 * 1024;
 	sample->taken_at = GetCurrentTimestamp();
 }

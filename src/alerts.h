@@ -1,0 +1,46 @@
+/*-------------------------------------------------------------------------
+ *
+ * alerts.h
+ *	  From verdicts over time to the lines that are worth a person's time.
+ *
+ * IDENTIFICATION
+ *	  src/alerts.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRK_ALERTS_H
+#define PRK_ALERTS_H
+
+#include "board.h"
+
+typedef enum PrkLineKind
+{
+	PRK_LINE_CHANGE,			/* now warning or critical */
+	PRK_LINE_REMINDER,			/* still critical */
+	PRK_LINE_RECOVERY,			/* ok again */
+	PRK_LINE_VANISHED			/* the replica's slot is no more */
+} PrkLineKind;
+
+/* One line to be logged, with what its DETAIL and HINT are made of. */
+typedef struct PrkLine
+{
+	PrkLineKind kind;
+	PrkLevel	level;
+	const char *name;
+	const char *code;			/* of the verdict; "" when ok */
+	const char *reason;
+	int64		lasted;			/* microseconds: the trouble, or the level */
+	const PrkReplica *replica;	/* as in the sample, or as last seen */
+	const PrkKnown *known;
+} PrkLine;
+
+typedef struct PrkAlerts PrkAlerts;
+
+extern PrkAlerts *prk_alerts_create(MemoryContext context,
+									const PrkBoard *board);
+extern PrkLine *prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample,
+								int *nlines);
+extern PrkBoardEntry *prk_alerts_entries(const PrkAlerts *alerts,
+										 int *nentries);
+
+#endif							/* PRK_ALERTS_H */
