@@ -50,6 +50,7 @@ OBJS = \
 	src/hba_funcs.o \
 	src/hba_rules.o \
 	src/health.o \
+	src/join_funcs.o \
 	src/judge_funcs.o \
 	src/provision_checks.o \
 	src/provision_funcs.o \
@@ -76,7 +77,8 @@ TAP_TESTS = 1
 PRK_SCRIPTS = \
 	.ci/run \
 	scripts/common.sh \
-	scripts/test
+	scripts/test \
+	src/join.sh
 
 EXTRA_CLEAN = tmp_installcheck tmp_check_iso tmp_check results log output_iso
 
@@ -108,3 +110,16 @@ shellcheck:
 	shellcheck $(PRK_SCRIPTS)
 
 .PHONY: headerscheck indentcheck indent shellcheck $(PRK_HEADERS:=.check)
+
+# Beside the extension, where join_script() reads it.
+JOIN_SCRIPT = $(DESTDIR)$(datadir)/$(datamoduledir)/pg_replica_kit_join.sh
+
+install: install-join-script
+install-join-script: installdirs
+	$(INSTALL_DATA) $(srcdir)/src/join.sh '$(JOIN_SCRIPT)'
+
+uninstall: uninstall-join-script
+uninstall-join-script:
+	rm -f '$(JOIN_SCRIPT)'
+
+.PHONY: install-join-script uninstall-join-script

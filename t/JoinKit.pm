@@ -1,0 +1,144 @@
+# What the tests of join_script() share: an upstream with a provisioned
+# replica, the script in a file, and running it.
+package JoinKit;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Exporter 'import';
+use File::Temp qw(tempdir);
+use IPC::Run qw(run start timeout);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+
+our @EXPORT = qw(new_upstream provision write_script edit_script run_script
+  start_script new_replica adopt_replica slurp tree);
+
+# An upstream server that lets replication in over TCP by password only.
+sub new_upstream
+{
+	my ($name, @conf) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	$node->init(allows_streaming => 1);
+	$node->append_conf('postgresql.conf',
+		join("\n", "listen_addresses = '127.0.0.1'", @conf, ''));
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION pg_replica_kit');
+	$node->safe_psql('postgres',
+		'CREATE TABLE filler AS SELECT g, md5(g::text) FROM generate_series(1, 1000) g'
+	);
+	return $node;
+}
+
+# Role, slot and pg_hba line of a replica on this machine.
+sub provision
+{
+	my ($node, $name, $password, $role) = @_;
+	$role //= $name;
+	s/'/''/g for $password, $role;
+	$node->safe_psql('postgres',
+		"SELECT replica_kit.provision('$name', '127.0.0.1', '$role', '$password')"
+	);
+	return;
+}
+
+# The script for a replica, in a file of its own.
+sub write_script
+{
+	my ($node, $name, $host, $port) = @_;
+	$host //= '127.0.0.1';
+	$port //= 'NULL';
+	my $file = tempdir(CLEANUP => 1) . '/join.sh';
+	my $text = $node->safe_psql('postgres',
+		"SELECT replica_kit.join_script('$name', '$host', $port)");
+	open my $fh, '>', $file or die "open $file: $!";
+	print $fh $text, "\n";
+	close $fh;
+	return $file;
+}
+
+# A copy of a script with some of its values changed.
+sub edit_script
+{
+	my ($file, %values) = @_;
+	my $text = slurp($file);
+	while (my ($variable, $value) = each %values)
+	{
+		$text =~ s/^\Q$variable\E='[^']*'$/$variable='$value'/m
+		  or die "no $variable in $file";
+	}
+	my $copy = tempdir(CLEANUP => 1) . '/join.sh';
+	open my $fh, '>', $copy or die "open $copy: $!";
+	print $fh $text;
+	close $fh;
+	return $copy;
+}
+
+# Environment of a run: a home without a passfile, and what is asked for.
+sub environment
+{
+	my (%env) = @_;
+	my %result = (%ENV, HOME => tempdir(CLEANUP => 1), %env);
+	delete @result{qw(PGHOST PGPORT PGDATABASE PGAPPNAME)};
+	delete $result{$_} for grep { !defined $result{$_} } keys %result;
+	return %result;
+}
+
+# Runs the script to its end: exit code, stdout, stderr.
+sub run_script
+{
+	my ($file, $env, @args) = @_;
+	my ($out, $err) = ('', '');
+	local %ENV = environment(%$env);
+	my $harness = start [ 'dash', $file, @args ], '<', \'', '>', \$out, '2>',
+	  \$err, timeout($PostgreSQL::Test::Utils::timeout_default);
+	$harness->finish;
+	print "# join.sh @args\n", map { "#   $_\n" } split /\n/, $out . $err;
+	return ($harness->full_result(0) >> 8, $out, $err);
+}
+
+# Begins to run the script; the caller finishes the harness.
+sub start_script
+{
+	my ($file, $env, $out, $err, @args) = @_;
+	local %ENV = environment(%$env);
+	return start [ 'dash', $file, @args ], '<', \'', '>', $out, '2>', $err,
+	  timeout($PostgreSQL::Test::Utils::timeout_default);
+}
+
+# A port and a directory for a replica; nothing is made yet.
+sub new_replica
+{
+	my ($name) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	mkdir $node->basedir;
+	return $node;
+}
+
+# Let the test's node object know the server that the script has started.
+sub adopt_replica
+{
+	my ($node) = @_;
+	$node->_update_pid(1);
+	return;
+}
+
+sub slurp
+{
+	my ($file) = @_;
+	local $/;
+	open my $fh, '<', $file or die "open $file: $!";
+	return <$fh>;
+}
+
+# Everything below a directory, as text to compare.
+sub tree
+{
+	my ($dir) = @_;
+	my ($out, $err);
+	run [ 'find', $dir, '-printf', '%p %y %m %u %s %T@\n' ], '>', \$out,
+	  '2>', \$err;
+	return join "\n", sort split /\n/, $out;
+}
+
+1;
