@@ -1,0 +1,150 @@
+# The script on a Debian cluster: configuration in /etc/postgresql, started
+# by pg_ctlcluster.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use JoinKit;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my ($major) = `pg_config --version` =~ /(\d+)/;
+my $name = "regress_prk_$$";
+
+plan skip_all => 'postgresql-common is not installed'
+  if system('pg_lsclusters -h >/dev/null 2>&1') != 0;
+foreach my $dir ("/etc/postgresql/$major", "/var/lib/postgresql/$major")
+{
+	my $parent = $dir =~ s!/[^/]*$!!r;
+	plan skip_all => "$dir cannot be written to"
+	  unless -d $dir ? -w $dir : -w $parent;
+}
+
+my @made;
+
+# Whatever happens, no cluster of ours stays.
+sub drop_clusters
+{
+	foreach my $cluster (@made)
+	{
+		system("pg_dropcluster --stop $major $cluster >/dev/null 2>&1");
+		system('rm', '-rf',
+			"/var/lib/postgresql/$major/$cluster.pg_replica_kit");
+	}
+	@made = ();
+	return;
+}
+
+END
+{
+	my $status = $?;
+	drop_clusters();
+	$? = $status;
+}
+
+# What pg_lsclusters says of a cluster: port, status, owner, directory.
+sub lscluster
+{
+	my ($cluster) = @_;
+	foreach my $line (split /\n/, `pg_lsclusters -h`)
+	{
+		my @word = split ' ', $line;
+		return join ' ', @word[ 2 .. 5 ]
+		  if $word[0] eq $major && $word[1] eq $cluster;
+	}
+	return '';
+}
+
+my $upstream =
+  new_upstream('upstream', 'max_connections = 123', 'max_wal_senders = 20');
+provision($upstream, 'replica1', 'secret-word-1');
+my $script = write_script($upstream, 'replica1');
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+my $user = getpwuid($>);
+my $pgdata = "/var/lib/postgresql/$major/$name";
+my @args = ('--cluster', "$major/$name", '--port', $port);
+my %env = (PGPASSWORD => 'secret-word-1');
+
+my ($code, $out, $err) = run_script($script, \%env, @args, '--dry-run');
+is($code, 0, 'a dry run for a new cluster succeeds');
+like($out, qr/make Debian cluster/, 'it says that it would make the cluster');
+is(lscluster($name), '', 'but has not');
+
+push @made, $name;
+($code, $out, $err) = run_script($script, \%env, @args);
+is($code, 0, 'the script makes cluster and replica');
+is($err, '', 'it has nothing to complain of');
+is( lscluster($name),
+	"$port online,recovery $user $pgdata",
+	'pg_lsclusters shows it running, as a standby, at its port');
+my $sql = "psql -XAt -h /var/run/postgresql -p $port -d postgres -c";
+like($out, qr/raising max_connections from \d+ to the upstream's 123/,
+	'a lower setting is raised');
+is(`$sql 'SHOW max_connections'`,
+	"123\n", 'and is in force');
+is( `$sql 'SELECT status, slot_name FROM pg_stat_wal_receiver'`,
+	"streaming|replica1\n",
+	'it streams through its slot');
+is(`$sql 'SHOW hba_file'`, "/etc/postgresql/$major/$name/pg_hba.conf\n",
+	'its configuration is in /etc/postgresql');
+is(`pg_conftool -s $major $name show data_directory`,
+	"$pgdata\n", 'which names the data directory');
+ok(!-e "$pgdata.pg_replica_kit/initial",
+	'nothing is left of the database that pg_createcluster made');
+$upstream->safe_psql('postgres', 'CREATE TABLE late AS SELECT 1');
+my $lsn = $upstream->lsn('write');
+my $tries = 0;
+until (`$sql "SELECT pg_last_wal_replay_lsn() >= '$lsn'"` eq "t\n")
+{
+	last if ++$tries > 300;
+	select undef, undef, undef, 0.1;
+}
+is(`$sql 'SELECT count(*) FROM late'`, "1\n", 'a new row arrives');
+
+($code, $out, $err) = run_script($script, \%env, @args);
+is($code, 0, 'another run succeeds');
+like($out, qr/nothing to do/, 'it says that there is nothing to do');
+($code, $out, $err) =
+  run_script($script, \%env, '--pgdata', $pgdata);
+like($out, qr/nothing to do/, 'also when asked by the data directory');
+
+system("pg_ctlcluster $major $name stop") == 0
+  or die "could not stop the cluster";
+($code, $out, $err) = run_script($script, {}, '--pgdata', $pgdata);
+is($code, 0, 'the stopped replica is started again');
+like($out, qr/pg_ctlcluster $major $name start/, 'by pg_ctlcluster');
+
+# A cluster with data in it is somebody's.
+my $other = "${name}_other";
+push @made, $other;
+system("pg_createcluster $major $other -p "
+	  . PostgreSQL::Test::Cluster::get_free_port()
+	  . ' >/dev/null 2>&1') == 0
+  or die "could not make a cluster";
+my $before = tree("/var/lib/postgresql/$major/$other")
+  . tree("/etc/postgresql/$major/$other");
+provision($upstream, 'replica2', 'secret-word-2');
+my $script2 = write_script($upstream, 'replica2');
+($code, $out, $err) = run_script($script2, { PGPASSWORD => 'secret-word-2' },
+	'--cluster', "$major/$other");
+is($code, 8, 'a cluster that holds a database is refused');
+like($err, qr/^hint: .*pg_dropcluster $major $other;/m,
+	'with the command that makes room');
+is( tree("/var/lib/postgresql/$major/$other")
+	  . tree("/etc/postgresql/$major/$other"),
+	$before,
+	'nothing has been changed');
+
+# An empty one is taken with the configuration that it has.
+system("rm -rf /var/lib/postgresql/$major/$other/*");
+($code, $out, $err) = run_script($script2, { PGPASSWORD => 'secret-word-2' },
+	'--cluster', "$major/$other");
+is($code, 0, 'an existing cluster without data is filled');
+like(lscluster($other), qr/online,recovery/, 'and runs as a standby');
+
+drop_clusters();
+$upstream->stop;
+done_testing();
