@@ -77,6 +77,7 @@ TAP_TESTS = 1
 PRK_SCRIPTS = \
 	.ci/run \
 	scripts/common.sh \
+	scripts/matrix \
 	scripts/test \
 	src/join.sh
 
@@ -107,7 +108,7 @@ indent:
 	scripts/indent $(OBJS:.o=.c) $(PRK_HEADERS)
 
 shellcheck:
-	shellcheck $(PRK_SCRIPTS)
+	shellcheck --external-sources $(PRK_SCRIPTS)
 
 .PHONY: headerscheck indentcheck indent shellcheck $(PRK_HEADERS:=.check)
 
