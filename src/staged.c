@@ -49,6 +49,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "board.h"
 #include "guard.h"
 #include "slot.h"
 #include "staged.h"
@@ -574,7 +575,11 @@ step_persist(void *arg)
 static void
 step_drop(void *arg)
 {
-	prk_slot_drop_held(((PrkDeprovision *) arg)->name);
+	const char *name = ((PrkDeprovision *) arg)->name;
+
+	/* or the worker would report the slot as vanished */
+	prk_board_forget(name);
+	prk_slot_drop_held(name);
 }
 
 static void
