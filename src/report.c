@@ -25,15 +25,19 @@ prk_report_take(void)
 {
 	static const PrkKnown nothing = {0};
 	PrkReport  *report = palloc0(sizeof(PrkReport));
+	PrkReportRow *judged;
+	PrkReportRow **order;
 
 	report->board = prk_board_read();
 	report->sample = prk_sample_take(NULL);
 	report->nrows = report->sample->nreplicas;
-	report->rows = palloc0(Max(report->nrows, 1) * sizeof(PrkReportRow));
+	report->rows = palloc(Max(report->nrows, 1) * sizeof(PrkReportRow));
+	judged = palloc0(Max(report->nrows, 1) * sizeof(PrkReportRow));
+	order = palloc(Max(report->nrows, 1) * sizeof(PrkReportRow *));
 
 	for (int i = 0; i < report->nrows; i++)
 	{
-		PrkReportRow *row = &report->rows[i];
+		PrkReportRow *row = &judged[i];
 		const PrkBoardEntry *entry = NULL;
 		PrkThresholds thresholds;
 
@@ -48,9 +52,16 @@ prk_report_take(void)
 		row->alert = entry != NULL ? entry->alert : PRK_OK;
 		row->alert_since = entry != NULL ? entry->alert_since : 0;
 		row->alert_reason = entry != NULL ? entry->reason : "";
+		order[i] = row;
 	}
 
-	qsort(report->rows, report->nrows, sizeof(PrkReportRow), compare_rows);
+	/* The rows are long: each is moved once, whatever the order was. */
+	qsort(order, report->nrows, sizeof(PrkReportRow *), compare_rows);
+	for (int i = 0; i < report->nrows; i++)
+		report->rows[i] = *order[i];
+
+	pfree(judged);
+	pfree(order);
 	return report;
 }
 
@@ -58,8 +69,8 @@ prk_report_take(void)
 static int
 compare_rows(const void *a, const void *b)
 {
-	const PrkReportRow *row1 = a;
-	const PrkReportRow *row2 = b;
+	const PrkReportRow *row1 = *(PrkReportRow *const *) a;
+	const PrkReportRow *row2 = *(PrkReportRow *const *) b;
 
 	if (row1->verdict.level != row2->verdict.level)
 		return row1->verdict.level > row2->verdict.level ? -1 : 1;
