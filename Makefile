@@ -67,7 +67,7 @@ OBJS = \
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
 
-REGRESS = setup
+REGRESS = setup status
 REGRESS_OPTS = --temp-instance=$(CURDIR)/tmp_installcheck \
 	--temp-config=$(srcdir)/sql/postgresql.conf
 ISOLATION =
