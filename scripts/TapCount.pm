@@ -9,7 +9,7 @@ package TapCount;
 use strict;
 use warnings;
 
-use parent 'TAP::Formatter::Console';
+use parent 'TAP::Formatter::File';
 
 sub summary
 {
