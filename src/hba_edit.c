@@ -196,7 +196,7 @@ prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 	{
 		List	   *lines = NIL;
 		PrkHbaFile *file;
-		char	   *text;
+		char	   *contents;
 		List	   *rules;
 		ListCell   *lc;
 
@@ -211,14 +211,14 @@ prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 		*edit = palloc0(sizeof(PrkHbaEdit));
 		(*edit)->file = file;
 
-		text = edit_text(file, additions, removals, &lines);
-		if (text == NULL)
+		contents = edit_text(file, additions, removals, &lines);
+		if (contents == NULL)
 		{
 			*edit = NULL;
 			break;
 		}
 
-		rules = load_candidate(file, text);
+		rules = load_candidate(file, contents);
 		foreach(lc, additions)
 			prove_wins(rules, lfirst(lc));
 
@@ -278,17 +278,17 @@ prk_hba_edit_finish(PrkHbaEdit *edit)
 static char *
 edit_text(PrkHbaFile *file, List *additions, List *removals, List **audit)
 {
-	char	   *text = unconstify(char *, prk_hba_file_text(file));
+	char	   *contents = unconstify(char *, prk_hba_file_text(file));
 	bool		changed = false;
 	ListCell   *lc;
 
 	foreach(lc, removals)
 	{
-		char	   *rest = remove_lines(text, lfirst(lc), audit);
+		char	   *rest = remove_lines(contents, lfirst(lc), audit);
 
 		if (rest != NULL)
 		{
-			text = rest;
+			contents = rest;
 			changed = true;
 		}
 	}
@@ -300,20 +300,20 @@ edit_text(PrkHbaFile *file, List *additions, List *removals, List **audit)
 		Place		place;
 
 		prk_hba_file_set_rule(file, addition->rule);
-		rules = changed ? load_candidate(file, text) :
+		rules = changed ? load_candidate(file, contents) :
 			prk_hba_rules_load(prk_hba_file_path(file));
-		find_place(rules, text, addition, &place);
+		find_place(rules, contents, addition, &place);
 		if (place.present)
 			continue;
 
-		text = prk_hba_insert(text, addition->rule, addition->replica,
-							  place.before_line);
+		contents = prk_hba_insert(contents, addition->rule, addition->replica,
+								  place.before_line);
 		changed = true;
 		*audit = lappend(*audit, psprintf("added pg_hba.conf rule: %s",
 										  addition->rule));
 	}
 
-	return changed ? text : NULL;
+	return changed ? contents : NULL;
 }
 
 /*
