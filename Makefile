@@ -81,7 +81,8 @@ PRK_SCRIPTS = \
 	scripts/test \
 	src/join.sh
 
-EXTRA_CLEAN = tmp_installcheck tmp_check_iso tmp_check results log output_iso
+EXTRA_CLEAN = tmp_installcheck tmp_check_iso tmp_check results log output_iso \
+	test/*.o test/*.so
 
 # The only thing out of the way of PGXS: where builds happen out of the tree.
 $(shell mkdir -p src)
@@ -124,3 +125,14 @@ uninstall-join-script:
 	rm -f '$(JOIN_SCRIPT)'
 
 .PHONY: install-join-script uninstall-join-script
+
+# What the TAP tests load to reach functions that users don't see.
+TEST_MODULES = test/hba_test.so test/hba_test_link.so
+installcheck: $(TEST_MODULES)
+
+test/hba_test.o: $(PRK_HEADERS)
+test/hba_file_link.o: src/hba_file.c src/hba_file.h
+test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o
+test/hba_test_link.so: test/hba_test.o src/hba.o test/hba_file_link.o
+$(TEST_MODULES):
+	$(CC) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^

@@ -1,0 +1,448 @@
+# hba_match() against the server itself: random pg_hba.conf files, real
+# connection attempts over loopback, and the line that the server says it
+# used.  PRK_SEED repeats a run, PRK_FILES makes it longer.
+use strict;
+use warnings FATAL => 'all';
+
+use File::Basename qw(basename);
+use IO::Socket::IP;
+use IPC::Open2;
+use MIME::Base64;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Socket;
+use Test::More;
+
+my $seed = $ENV{PRK_SEED} || time;
+my $files = $ENV{PRK_FILES} || 45;
+my $attempts = 50;
+srand($seed);
+note "PRK_SEED=$seed PRK_FILES=$files";
+
+sub pick { return $_[ int(rand(@_)) ]; }
+sub chance { return rand(100) < shift; }
+
+# ----------
+# The server
+# ----------
+my $node = PostgreSQL::Test::Cluster->new('oracle');
+$node->init(allows_streaming => 1);
+my $v16 = $node->pg_version >= 16;
+my $data = $node->data_dir;
+my $hba = "$data/pg_hba.conf";
+
+my $has_ipv6 =
+  defined IO::Socket::IP->new(LocalHost => '::1', Listen => 1, Proto => 'tcp');
+my $has_tls = !system_log('openssl', 'req', '-new', '-x509', '-nodes', '-days',
+	'2', '-subj', '/CN=localhost', '-newkey', 'ec', '-pkeyopt',
+	'ec_paramgen_curve:prime256v1', '-keyout', "$data/server.key", '-out',
+	"$data/server.crt");
+chmod 0600, "$data/server.key" if $has_tls;
+
+$node->append_conf('postgresql.conf', <<"EOCONF");
+listen_addresses = '127.0.0.1@{[ $has_ipv6 ? ',::1' : '' ]}'
+ssl = @{[ $has_tls ? 'on' : 'off' ]}
+log_connections = on
+log_line_prefix = '%r|'
+log_min_messages = warning
+max_connections = 50
+EOCONF
+$node->start;
+
+# Roles of all kinds; no password is ever right.
+my @roles = (
+	'app', 'rep1', 'rep2', 'chief', 'Rep', 'all', 'replication', '+grp',
+	'@x', 'a b', 'a,b', 'q"q', "caf\xc3\xa9", '/x', '/^rep', 'db1');
+$node->safe_psql(
+	'postgres', join ";\n",
+	'CREATE EXTENSION pg_replica_kit',
+	'CREATE ROLE grp',
+	'CREATE ROLE subgrp ROLE grp',
+	map({ 'CREATE ROLE "' . s/"/""/gr . '" LOGIN REPLICATION PASSWORD \'x\'' }
+		@roles),
+	'ALTER ROLE chief SUPERUSER',
+	'GRANT grp TO rep1, "a b"',
+	'GRANT subgrp TO app',
+	'CREATE ROLE middle ROLE rep2',
+	'GRANT grp TO middle');
+push @roles, 'nosuch';
+my @databases = (
+	('replication') x 12, 'db1', 'Db2', 'all', 'grp',
+	'rep1', 'sameuser', '/db', "caf\xc3\xa9");
+
+my @addresses = (
+	map({ "127.0.0.$_" } 1 .. 12), '127.1.2.3', '127.128.0.1');
+push @addresses, ('::1') x 4 if $has_ipv6;
+
+# ----------
+# Random files
+# ----------
+sub quoted { return '"' . $_[0] =~ s/"/""/gr . '"'; }
+
+sub name_token
+{
+	my $name = shift;
+
+	return quoted($name) if $name =~ /[^A-Za-z0-9]/ || chance(30);
+	return substr($name, 0, 2) . quoted(substr($name, 2))
+	  if chance(10) && length($name) > 2;
+	return $name;
+}
+
+sub role_token
+{
+	return 'all' if chance(30);
+	return pick('+grp', '+middle', '+subgrp', '+nosuch', '+app', '"+grp"')
+	  if chance(25);
+	return pick('@roles.txt', '@"roles.txt"', '"@x"') if chance(7);
+	return pick('/^rep', '"/^rep[12]$"', '/x', '"/a b"', '/.', '/^.{4}$',
+		"/f\xc3.\$", '/(?i)^REP$')
+	  if chance(12);
+	return name_token(pick(@roles));
+}
+
+sub database_token
+{
+	return pick('replication', 'all') if chance(60);
+	return pick('"replication"', '"all"', 'sameuser', 'samerole',
+		'samegroup', '"sameuser"', '"samerole"')
+	  if chance(50);
+	return pick('@dbs.txt', '/^db', '"/^D"', '/.') if chance(30);
+	return name_token(pick(@databases[ 12 .. $#databases ]));
+}
+
+sub list
+{
+	my $token = shift;
+	my $list = $token->();
+
+	$list .= pick(',', ', ') . $token->() while chance(25);
+	return $list;
+}
+
+sub address
+{
+	return 'all' if chance(15);
+	return pick('samehost', 'samenet') if chance(15);
+	return pick('"all"', 'localhost', '.example.com') if chance(2);
+	if ($has_ipv6 && chance(25))
+	{
+		return pick('::1/128', '::/0', '::1/127', '::2/127', '2001:db8::/32',
+			'::ffff:127.0.0.1/128', '::ffff:127.0.0.1/0',
+			'::1 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff', '::1 ffff::');
+	}
+	return pick(@addresses[ 0 .. 13 ]) . '/' . pick(8, 9, 16, 24, 28 .. 32)
+	  if chance(60);
+	return pick('0.0.0.0/0', '10.0.0.0/8', '127.0.0.0/8', '127.0.0.2/31')
+	  if chance(60);
+	return pick(@addresses[ 0 .. 13 ]) . ' '
+	  . pick('255.255.255.255', '255.255.255.252', '255.0.0.0', '0.0.0.0',
+		'255.0.255.0', '255.255.255.254');
+}
+
+sub rule
+{
+	my $type = pick(('host') x 9, ('hostssl') x 3, ('hostnossl') x 3,
+		'hostnogssenc', 'hostnogssenc', 'hostgssenc', 'local');
+	my $method = pick(('password') x 6, ('md5') x 2, ('scram-sha-256') x 3,
+		'trust', 'reject', 'reject', 'ident', 'ident map=m');
+	my $blank = chance(10) ? " \\\n\t" : pick(' ', "\t", '   ');
+
+	if ($type eq 'local')
+	{
+		# Not even tried over TCP; must not lock out this test.
+		return "local all all trust\n";
+	}
+	return join($blank, $type, list(\&database_token), list(\&role_token),
+		address(), $method)
+	  . (chance(15) ? pick(' # a note', "\t#\"", '#x') : '') . "\n";
+}
+
+sub rules
+{
+	my $text = '';
+
+	foreach (1 .. shift)
+	{
+		$text .= pick("\n", "# host all all all trust\n", "# more \\\nof it\n",
+			" \n", "#\n")
+		  if chance(20);
+		$text .= pick('include inc.conf', 'include_dir inc.d',
+			'include_if_exists nothing.conf') . "\n"
+		  if $v16 && $_[0] && chance(8);
+		$text .= rule();
+	}
+	return $text;
+}
+
+sub put
+{
+	my ($path, $contents) = @_;
+
+	open(my $fh, '>:raw', $path) or die "could not open $path: $!";
+	print $fh $contents;
+	close($fh) or die "could not write $path: $!";
+	return;
+}
+
+# ----------
+# Attempts
+# ----------
+my $tls_port = 20000 + int(rand(10000));
+
+# A connection from an address, as (in, out, our port, pid of openssl).
+sub connection
+{
+	my ($attempt) = @_;
+	my $ipv6 = $attempt->{ip} =~ /:/;
+	my $server = $ipv6 ? '::1' : '127.0.0.1';
+
+	if (!$attempt->{ssl})
+	{
+		my $sock = IO::Socket::IP->new(
+			LocalHost => $attempt->{ip},
+			PeerHost => $server,
+			PeerPort => $node->port,
+			Proto => 'tcp') or die "could not connect: $@";
+		$sock->autoflush(1);
+		return ($sock, $sock, $sock->sockport);
+	}
+
+	$tls_port++;
+	my ($bind, $peer) = map { $ipv6 ? "[$_]" : $_ } $attempt->{ip}, $server;
+	my $pid = open2(
+		my $in, my $out,
+		'openssl', 's_client',
+		'-quiet', '-starttls',
+		'postgres', '-bind',
+		"$bind:$tls_port", '-connect',
+		"$peer:" . $node->port);
+	return ($in, $out, $tls_port, $pid);
+}
+
+# One message of the server: its type and contents; nothing at the end.
+sub message
+{
+	my $in = shift;
+	my ($head, $body) = ('', '');
+
+	while (length($head) < 5)
+	{
+		sysread($in, $head, 5 - length($head), length($head)) or return;
+	}
+	my ($type, $length) = unpack('aN', $head);
+	while (length($body) < $length - 4)
+	{
+		sysread($in, $body, $length - 4 - length($body), length($body))
+		  or return;
+	}
+	return ($type, $body);
+}
+
+# Try to connect with a wrong password, and answer as far as the server asks.
+# What it asked for first, or its error message, goes into {asked}.
+sub try
+{
+	my ($attempt) = @_;
+	my ($in, $out, $port, $pid) = connection($attempt);
+	my %parameters = (user => $attempt->{role});
+
+	if ($attempt->{database} eq 'replication')
+	{
+		$parameters{replication} = 'true';
+	}
+	else
+	{
+		$parameters{database} = $attempt->{database};
+	}
+	my $packet = pack('N', 196608)
+	  . join('', map({ "$_\0$parameters{$_}\0" } sort keys %parameters)) . "\0";
+	syswrite($out, pack('N', length($packet) + 4) . $packet);
+
+	my $answer = sub { syswrite($out, pack('aNa*', 'p', length($_[0]) + 4, $_[0])) };
+	while (my ($type, $body) = message($in))
+	{
+		if ($type eq 'E')
+		{
+			my ($text) = $body =~ /\0M(.*?)\0/s;
+			$attempt->{asked} //= $text;
+			last;
+		}
+		next if $type ne 'R';
+
+		my $request = unpack('N', $body);
+		$attempt->{asked} //= $request;
+		last if $request == 0;
+		if ($request == 3)
+		{
+			$answer->("wrong\0");
+		}
+		elsif ($request == 10)
+		{
+			my $first = 'n,,n=,r=clientnonceclientnonce';
+			$answer->(
+				"SCRAM-SHA-256\0" . pack('Na*', length($first), $first));
+		}
+		elsif ($request == 11)
+		{
+			my ($nonce) = substr($body, 4) =~ /^r=([^,]*)/;
+			$answer->(
+				"c=biws,r=$nonce,p=" . encode_base64("\0" x 32, ''));
+		}
+		else
+		{
+			die "unexpected authentication request $request";
+		}
+	}
+	close($in);
+	close($out);
+	if ($pid)
+	{
+		kill 'TERM', $pid;
+		waitpid($pid, 0);
+	}
+	$attempt->{key} = "$attempt->{ip}($port)";
+	return;
+}
+
+# ----------
+# The comparison
+# ----------
+my %seen;
+my @disagreements;
+my ($tried, $lines_compared) = (0, 0);
+my $literal = sub { "'" . $_[0] =~ s/'/''/gr . "'" };
+
+$node->safe_psql('postgres', 'SELECT 1');
+foreach my $file (1 .. $files)
+{
+	put("$data/roles.txt", "rep1, \"a b\"\n+subgrp # here\n");
+	put("$data/dbs.txt", "db1\nsamerole\n");
+	if ($v16)
+	{
+		mkdir "$data/inc.d";
+		put("$data/inc.conf", rules(3));
+		put("$data/inc.d/01.conf", rules(2));
+		put("$data/inc.d/02.other", "no rule\n");
+	}
+	my $contents = "local all all trust\n" . rules(4 + int(rand(9)), 1);
+	put($hba, $contents);
+
+	my $log_start = -s $node->logfile;
+	kill 'HUP', (split /\n/, slurp_file("$data/postmaster.pid"))[0];
+	my @attempts =
+	  map {
+		{
+			role => pick(@roles),
+			ip => pick(@addresses),
+			database => pick(@databases),
+			ssl => $has_tls && chance(20) ? 1 : 0
+		}
+	  } 1 .. $attempts;
+	try($_) foreach @attempts;
+
+	# What the server has logged, by client.
+	my (%line, $key);
+	foreach my $logged (split /\n/, slurp_file($node->logfile, $log_start))
+	{
+		die "the server refused the file:\n$logged\n$contents"
+		  if $logged =~ /pg_hba\.conf" was not reloaded|pg_hba\.conf was not reloaded/;
+
+		# A message of more than one line goes on after a tab.
+		$key = $1 if $logged =~ /^([^\s|]*)\|/;
+		if ($logged =~
+			/Connection matched (?:pg_hba\.conf|file "([^"]*)") line (\d+)/
+			|| $logged =~ /connection authenticated: .* \(([^()]*):(\d+)\)$/)
+		{
+			$line{$key} = basename($1 // 'pg_hba.conf') . ":$2";
+		}
+	}
+
+	# What hba_match() says.
+	my $values = join ",\n", map {
+		my $attempt = $attempts[$_];
+		"($_, "
+		  . join(', ',
+			$literal->($attempt->{role}), $literal->($attempt->{ip}) . '::inet',
+			$literal->($attempt->{database}),
+			$attempt->{ssl} ? 'true' : 'false')
+		  . ')'
+	} 0 .. $#attempts;
+	my $said = $node->safe_psql('postgres', <<"EOSQL");
+SET client_encoding = 'UTF8';
+SELECT concat_ws(' ', n, regexp_replace(file_name, '.*/', '') || ':' || line_number,
+		auth_method, replace(verdict, ' ', '_'))
+	FROM (VALUES $values) AS v (n, role, ip, database, ssl),
+		LATERAL replica_kit.hba_match(role, ip, database, ssl)
+	ORDER BY n
+EOSQL
+
+	foreach (split /\n/, $said)
+	{
+		my @words = split / /;
+		my $attempt = $attempts[ shift @words ];
+		my $verdict = pop @words;
+		my ($match, $method) = @words;
+		my $asked = $attempt->{asked} // 'nothing';
+		my $line = $line{ $attempt->{key} };
+		my $agree;
+
+		$tried++;
+		$seen{$verdict}++;
+		$seen{ssl}++ if $attempt->{ssl};
+		$seen{ipv6}++ if $attempt->{ip} =~ /:/;
+		$seen{ordinary}++ if $attempt->{database} ne 'replication';
+		if ($verdict eq 'no_match')
+		{
+			$agree = $asked =~ /^no pg_hba\.conf entry/;
+		}
+		elsif ($verdict eq 'reject')
+		{
+			$agree = $asked =~ /^pg_hba\.conf rejects/;
+		}
+		elsif ($verdict eq 'undecidable')
+		{
+			# The rule that it stopped at, or any after it.
+			my ($n) = $match =~ /(\d+)$/;
+			$agree = $asked =~ /^(?:no pg_hba|pg_hba|[0-9])/
+			  || ($line // '') eq $match
+			  || ($line // '') =~ /(\d+)$/ && $1 > $n;
+		}
+		else
+		{
+			$agree = $method eq 'trust' ? $asked eq '0'
+			  : $method eq 'ident' ? $asked =~ /^Ident authentication failed/
+			  : $method eq 'password' ? $asked eq '3'
+			  : $asked eq '10';
+			$agree &&= defined $line || $method eq 'trust';
+			if (defined $line)
+			{
+				$agree &&= $line eq $match;
+				$lines_compared++;
+				$seen{included}++ if $line !~ /^pg_hba/;
+			}
+		}
+		next if $agree;
+		push @disagreements,
+		  "role <$attempt->{role}> ip $attempt->{ip} database "
+		  . "<$attempt->{database}> ssl $attempt->{ssl}: hba_match says $_, "
+		  . "the server asked for <$asked> by " . ($line // 'no line')
+		  . "\n$contents";
+	}
+}
+$node->stop;
+
+note join ', ', map { "$_ $seen{$_}" } sort keys %seen;
+note "$tried attempts, $lines_compared lines compared";
+is($tried, $files * $attempts, 'all attempts were judged');
+is_deeply(\@disagreements, [],
+	"hba_match() agrees with the server (PRK_SEED=$seed)");
+cmp_ok($lines_compared, '>', $tried / 4,
+	'the server named its line often enough');
+foreach my $kind (qw(allow reject no_match undecidable ordinary),
+	$has_tls ? 'ssl' : (), $has_ipv6 ? 'ipv6' : (), $v16 ? 'included' : ())
+{
+	cmp_ok($seen{$kind} // 0, '>', 0, "some attempts were of kind $kind");
+}
+
+done_testing();

@@ -1,0 +1,390 @@
+/*-------------------------------------------------------------------------
+ *
+ * hba_test.c
+ *	  Drives src/hba.c and src/hba_file.c for the tests, from SQL.
+ *
+ * A module of its own, never installed, so that what it calls stays closed to
+ * users.  hba_test_text() makes random files and compares what we make of
+ * them with what the server's own tokenizer does; hba_test_replace() walks
+ * through the replacement of pg_hba.conf.
+ *
+ * IDENTIFICATION
+ *	  test/hba_test.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <stdlib.h>
+
+#include "common/pg_prng.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "../src/compat.h"
+#include "../src/hba.h"
+#include "../src/hba_file.h"
+
+PG_MODULE_MAGIC;
+
+PG_FUNCTION_INFO_V1(hba_test_text);
+PG_FUNCTION_INFO_V1(hba_test_rule);
+PG_FUNCTION_INFO_V1(hba_test_owner);
+PG_FUNCTION_INFO_V1(hba_test_replace);
+
+#define OUR_RULE	"host replication zz_role 10.9.8.7/32 scram-sha-256"
+#define MAX_INSERTS	3
+
+static pg_prng_state prng;
+
+static int
+pick(int n)
+{
+	return (int) pg_prng_uint64_range(&prng, 0, n - 1);
+}
+
+/* A text of random lines, most of them unusual in some way. */
+static char *
+random_contents(void)
+{
+	static const char *const lines[] = {
+		"", "", "\r", " ", "\t \r", "# comment", "# comment \\", "\\", "\\\\",
+		"local all all trust", "host all all 127.0.0.1/32 trust",
+		"host all all 127.0.0.1/32 \\", "  scram-sha-256 \\",
+		"host replication \"a b\" ::1/128 md5 # why not",
+		"host all \"a#b\",c , d samenet reject",
+		"host all \"# pg_replica_kit: quoted", "\"\"\"x\"\"\"",
+		"host replication r1 10.0.0.1/32 scram-sha-256  # pg_replica_kit: r1",
+		"# host replication r1 10.0.0.1/32 md5  # pg_replica_kit: r1",
+		"host replication r2 10.0.0.2/32 md5 # x # pg_replica_kit: r2 \t",
+		"host replication r2 10.0.0.2/32 md5# pg_replica_kit: r2 no",
+		"host replication r2 10.0.0.2/32 md5 # pg_replica_kit: r2 \\",
+		"unterminated \"quote", "unterminated \"quote\\", ",,,", "a,", ",b\\"
+	};
+	static const char noise[] = "ab \"\"#\\,\t";
+	StringInfoData buf;
+	int			nlines = pick(7);
+	int			crlf = pick(3);
+
+	initStringInfo(&buf);
+	for (int i = 0; i < nlines; i++)
+	{
+		if (pick(3) == 0)
+		{
+			for (int n = pick(12); n > 0; n--)
+				appendStringInfoChar(&buf, noise[pick(sizeof(noise) - 1)]);
+		}
+		else
+			appendStringInfoString(&buf, lines[pick(lengthof(lines))]);
+		if (i == nlines - 1 && pick(2) == 0)
+			break;
+		appendStringInfoString(&buf, crlf == 0 || (crlf == 1 && pick(2) == 0) ?
+							   "\r\n" : "\n");
+	}
+	return buf.data;
+}
+
+/*
+ * What the server's tokenizer sees, one string a line.  Lines that carry our
+ * new rule are left out, counted, and the last one's number noted.
+ */
+static List *
+server_view(const char *contents, int *ours, int *line_number)
+{
+	FILE	   *context = prk_compat_open_auth_file(HbaFileName, ERROR, 0, NULL);
+	List	   *tok_lines = NIL;
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	*ours = 0;
+	if (contents[0] != '\0')
+	{
+		FILE	   *file = fmemopen((void *) contents, strlen(contents), "r");
+
+		prk_compat_tokenize_auth_file(HbaFileName, file, &tok_lines, DEBUG3, 0);
+		fclose(file);
+	}
+	foreach(cell, tok_lines)
+	{
+		TokenizedAuthLine *line = (TokenizedAuthLine *) lfirst(cell);
+		StringInfoData buf;
+		ListCell   *field;
+
+		initStringInfo(&buf);
+		foreach(field, line->fields)
+		{
+			ListCell   *tok;
+
+			foreach(tok, (List *) lfirst(field))
+			{
+				AuthToken  *token = (AuthToken *) lfirst(tok);
+
+				appendStringInfo(&buf, "%c[%s]", token->quoted ? 'q' : 'u',
+								 token->string);
+			}
+			appendStringInfoChar(&buf, '|');
+		}
+		if (strcmp(buf.data,
+				   "u[host]|u[replication]|u[zz_role]|u[10.9.8.7/32]|"
+				   "u[scram-sha-256]|") == 0)
+		{
+			(*ours)++;
+			*line_number = line->line_num;
+		}
+		else
+			result = lappend(result, buf.data);
+	}
+	prk_compat_free_auth_file(context, 0);
+	return result;
+}
+
+static void
+check(bool ok, const char *what, const char *before, const char *after)
+{
+	if (!ok)
+		ereport(ERROR,
+				(errmsg("%s", what),
+				 errdetail("Before: <<%s>>\nAfter: <<%s>>", before, after)));
+}
+
+/* Lines that begin a rule, by the server's tokenizer. */
+static int
+random_rule_line(const char *contents)
+{
+	FILE	   *context;
+	FILE	   *file;
+	List	   *tok_lines = NIL;
+	int			line_number = 0;
+
+	if (contents[0] == '\0')
+		return 0;
+	context = prk_compat_open_auth_file(HbaFileName, ERROR, 0, NULL);
+	file = fmemopen((void *) contents, strlen(contents), "r");
+	prk_compat_tokenize_auth_file(HbaFileName, file, &tok_lines, DEBUG3, 0);
+	fclose(file);
+	if (tok_lines != NIL)
+		line_number = ((TokenizedAuthLine *)
+					   list_nth(tok_lines, pick(list_length(tok_lines))))->line_num;
+	prk_compat_free_auth_file(context, 0);
+	return line_number;
+}
+
+static void
+check_insert(const char *before, const char *after, const char *replica)
+{
+	int			ours_before;
+	int			ours;
+	int			line_number = 0;
+	int			found = 0;
+	List	   *view_before = server_view(before, &ours_before, &line_number);
+	List	   *view_after = server_view(after, &ours, &line_number);
+	ListCell   *cell;
+	ListCell   *other;
+
+	check(ours == ours_before + 1, "the server does not see the new rule",
+		  before, after);
+	check(list_length(view_before) == list_length(view_after),
+		  "the number of other rules has changed", before, after);
+	forboth(cell, view_before, other, view_after)
+		check(strcmp(lfirst(cell), lfirst(other)) == 0,
+			  "another rule has changed", before, after);
+	foreach(cell, prk_hba_managed(after))
+	{
+		PrkHbaManaged *managed = (PrkHbaManaged *) lfirst(cell);
+
+		if (strcmp(managed->replica, replica) != 0)
+			continue;
+		found++;
+		check(strcmp(managed->rule, OUR_RULE) == 0 &&
+			  strcmp(managed->role, "zz_role") == 0 &&
+			  strcmp(managed->address, "10.9.8.7/32") == 0,
+			  "the managed line is misread", before, after);
+		if (ours == 1)
+			check(managed->line_number == line_number,
+				  "the managed line's number is wrong", before, after);
+	}
+	check(found == 1, "the managed line is not found", before, after);
+}
+
+/*
+ * hba_test_text(seed bigint, rounds integer): random files; whatever is
+ * inserted, the server sees the rule and nothing else has changed, and
+ * removing gives the same bytes again, in any order.
+ */
+Datum
+hba_test_text(PG_FUNCTION_ARGS)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "hba_test_text",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
+	int			rounds = PG_GETARG_INT32(1);
+
+	pg_prng_seed(&prng, PG_GETARG_INT64(0));
+	for (int round = 0; round < rounds; round++)
+	{
+		char	   *original = random_contents();
+		char	   *contents = original;
+		int			ninserts = 1 + pick(MAX_INSERTS);
+		int			removed;
+		char	   *same;
+
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < ninserts; i++)
+		{
+			char	   *replica = psprintf("zz_%d", i);
+			int			line = pick(2) ? random_rule_line(contents) : 0;
+			char	   *after = prk_hba_insert(contents, OUR_RULE, replica, line);
+
+			check_insert(contents, after, replica);
+			same = prk_hba_remove(after, replica,
+								  pick(2) ? "10.9.8.7/32" : NULL, &removed);
+			check(removed == 1 && strcmp(same, contents) == 0,
+				  "removing does not undo inserting", contents, after);
+			same = prk_hba_remove(after, replica, "10.9.8.8/32", &removed);
+			check(removed == 0 && strcmp(same, after) == 0,
+				  "a line of another address is removed", contents, after);
+			contents = after;
+		}
+		for (int i = 0, first = pick(ninserts); i < ninserts; i++)
+		{
+			contents = prk_hba_remove(contents,
+									  psprintf("zz_%d", (first + i) % ninserts),
+									  NULL, &removed);
+			check(removed == 1, "a line is not removed", original, contents);
+		}
+		check(strcmp(contents, original) == 0,
+			  "removing all does not give the file back", original, contents);
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(oldcontext);
+	PG_RETURN_INT32(rounds);
+}
+
+/* Does the token of a parsed rule stand for this role? */
+static bool
+token_matches(const AuthToken *token, const char *role)
+{
+	regex_t    *regex = prk_compat_auth_token_regex(token);
+	size_t		len = strlen(role);
+	pg_wchar   *chars = palloc_array(pg_wchar, len + 1);
+
+	if (regex == NULL)
+		return strcmp(token->string, role) == 0;
+	return pg_regexec(regex, chars, pg_mb2wchar_with_len(role, chars, len), 0,
+					  NULL, 0, NULL, 0) == REG_OKAY;
+}
+
+/*
+ * hba_test_rule(role text): the rule for a role, after the server's parser
+ * has confirmed that it means this role and none that differs a little.
+ */
+Datum
+hba_test_rule(PG_FUNCTION_ARGS)
+{
+	char	   *role = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *rule = prk_hba_rule(role, "10.9.8.7/32", false);
+	char	   *contents = prk_hba_insert("", rule, "zz", 0);
+	FILE	   *context = prk_compat_open_auth_file(HbaFileName, ERROR, 0, NULL);
+	FILE	   *file = fmemopen(contents, strlen(contents), "r");
+	List	   *tok_lines = NIL;
+	HbaLine    *line;
+	AuthToken  *token;
+	PrkHbaManaged *managed;
+
+	prk_compat_tokenize_auth_file(HbaFileName, file, &tok_lines, DEBUG3, 0);
+	fclose(file);
+	check(list_length(tok_lines) == 1, "not one line", role, contents);
+	line = parse_hba_line((TokenizedAuthLine *) linitial(tok_lines), DEBUG3);
+	check(line != NULL && list_length(line->roles) == 1,
+		  "the rule is not understood", role, contents);
+	token = (AuthToken *) linitial(line->roles);
+	check(token_matches(token, role), "the rule is for another role",
+		  role, contents);
+	check(token->quoted ||
+		  (strcmp(role, "all") != 0 && strchr("+@", role[0]) == NULL),
+		  "the role is taken for a keyword", role, contents);
+	check(!token_matches(token, psprintf("%sx", role)) &&
+		  !token_matches(token, psprintf("x%s", role)),
+		  "the rule is for other roles, too", role, contents);
+	for (size_t i = 0; role[i] != '\0'; i++)
+	{
+		char	   *other = pstrdup(role);
+
+		other[i] = other[i] == 'z' ? 'y' : 'z';
+		check(!token_matches(token, other), "the rule is for other roles, too",
+			  other, contents);
+	}
+	prk_compat_free_auth_file(context, 0);
+
+	managed = (PrkHbaManaged *) linitial(prk_hba_managed(contents));
+	check(managed->role != NULL && strcmp(managed->role, role) == 0,
+		  "the role is not read back", role, contents);
+	PG_RETURN_TEXT_P(cstring_to_text(rule));
+}
+
+/* hba_test_owner(contents text): prk_hba_owner() */
+Datum
+hba_test_owner(PG_FUNCTION_ARGS)
+{
+	const char *owner = prk_hba_owner(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+	if (owner == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(owner));
+}
+
+static void
+run_command(const char *command)
+{
+	if (command[0] != '\0' && system(command) != 0)
+		ereport(ERROR, (errmsg("command failed: %s", command)));
+}
+
+/*
+ * hba_test_replace(line text, before text, after text, ending text): add a
+ * line to pg_hba.conf, with shell commands before and after the exchange; the
+ * ending is undo, finish or error.
+ */
+Datum
+hba_test_replace(PG_FUNCTION_ARGS)
+{
+	const char *line = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	const char *before = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	const char *after = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	const char *ending = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	PrkHbaFile *file = prk_hba_file_read(CurrentMemoryContext);
+	const char *result = "changed";
+
+	prk_hba_file_set_rule(file, line);
+	PG_TRY();
+	{
+		prk_hba_file_prepare(file, psprintf("%s%s\n", prk_hba_file_text(file),
+											line));
+		run_command(before);
+		if (prk_hba_file_exchange(file))
+		{
+			run_command(after);
+			if (strcmp(ending, "error") == 0)
+				ereport(ERROR, (errmsg("on purpose")));
+			result = prk_hba_file_in_place(file) ? "in place" : "not in place";
+			if (strcmp(ending, "undo") == 0)
+				result = psprintf("%s, %s", result,
+								  prk_hba_file_undo(file) ?
+								  "undone" : "not undone");
+			else
+				result = psprintf("%s, %s", result,
+								  prk_hba_file_finish(file) ?
+								  "finished" : "not finished");
+		}
+	}
+	PG_CATCH();
+	{
+		prk_hba_file_undo(file);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	PG_RETURN_TEXT_P(cstring_to_text(result));
+}
