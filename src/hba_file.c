@@ -74,6 +74,8 @@ struct PrkHbaFile
 	char	   *contents;		/* as read, zero-terminated */
 	off_t		len;
 	struct stat old_stat;		/* of what was read */
+	char	   *new_contents;	/* as written */
+	off_t		new_len;
 	struct stat new_stat;		/* of what was written */
 	char	   *rule;			/* for messages; may be NULL */
 };
@@ -87,6 +89,8 @@ static int	exchange_names(const char *one, const char *other);
 static bool displace_by_link(PrkHbaFile *file);
 static bool is_what_was_read(const PrkHbaFile *file, const char *path);
 static bool is_ours(const PrkHbaFile *file, const char *path);
+static bool is_same(const char *path, const struct stat *wanted,
+					const char *contents, off_t len);
 static bool put_back(PrkHbaFile *file);
 static bool sync_directory(const PrkHbaFile *file);
 static int	errdetail_replace(int errnum);
@@ -151,18 +155,20 @@ prk_hba_file_path(const PrkHbaFile *file)
 void
 prk_hba_file_prepare(PrkHbaFile *file, const char *contents)
 {
-	size_t		len = strlen(contents);
 	int			fd;
 
 	Assert(file->stage == PRK_HBA_FILE_UNTOUCHED);
 
+	file->new_contents = MemoryContextStrdup(file->context, contents);
+	file->new_len = strlen(contents);
 	fd = create_new(file);
 	keep_attributes(file, fd);
 
 	errno = 0;
-	for (size_t done = 0; done < len;)
+	for (off_t done = 0; done < file->new_len;)
 	{
-		ssize_t		written = write(fd, contents + done, len - done);
+		ssize_t		written = write(fd, contents + done,
+									file->new_len - done);
 
 		if (written < 0 && errno == EINTR)
 			continue;
@@ -272,7 +278,7 @@ prk_hba_file_exchange(PrkHbaFile *file)
 	return true;
 }
 
-/* Is the file that we put there still the one in place? */
+/* Is the file that we put there still the one in place, and unchanged? */
 bool
 prk_hba_file_in_place(const PrkHbaFile *file)
 {
@@ -516,12 +522,28 @@ displace_by_link(PrkHbaFile *file)
 	return false;				/* silence compiler */
 }
 
+/* Is that the file that was read, unchanged? */
+static bool
+is_what_was_read(const PrkHbaFile *file, const char *path)
+{
+	return is_same(path, &file->old_stat, file->contents, file->len);
+}
+
+/* Is that the file that we wrote, unchanged? */
+static bool
+is_ours(const PrkHbaFile *file, const char *path)
+{
+	return is_same(path, &file->new_stat, file->new_contents, file->new_len);
+}
+
 /*
- * Is that the file that was read, unchanged?  Allocates nothing and raises
+ * Is that the file with these marks and contents?  Times are not compared:
+ * they are too coarse to tell two edits apart.  Allocates nothing and raises
  * nothing.
  */
 static bool
-is_what_was_read(const PrkHbaFile *file, const char *path)
+is_same(const char *path, const struct stat *wanted, const char *contents,
+		off_t len)
 {
 	int			fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
 	struct stat now;
@@ -531,38 +553,25 @@ is_what_was_read(const PrkHbaFile *file, const char *path)
 	if (fd < 0)
 		return false;
 	same = fstat(fd, &now) == 0 &&
-		now.st_dev == file->old_stat.st_dev &&
-		now.st_ino == file->old_stat.st_ino &&
-		now.st_uid == file->old_stat.st_uid &&
-		now.st_gid == file->old_stat.st_gid &&
-		now.st_mode == file->old_stat.st_mode &&
-		now.st_size == file->len;
-	while (same && done < file->len)
+		now.st_dev == wanted->st_dev &&
+		now.st_ino == wanted->st_ino &&
+		now.st_uid == wanted->st_uid &&
+		now.st_gid == wanted->st_gid &&
+		now.st_mode == wanted->st_mode &&
+		now.st_size == len;
+	while (same && done < len)
 	{
 		char		chunk[4096];
 		ssize_t		got = read(fd, chunk, sizeof(chunk));
 
 		if (got < 0 && errno == EINTR)
 			continue;
-		same = got > 0 && got <= file->len - done &&
-			memcmp(chunk, file->contents + done, got) == 0;
+		same = got > 0 && got <= len - done &&
+			memcmp(chunk, contents + done, got) == 0;
 		done += got;
 	}
 	close(fd);
 	return same;
-}
-
-/* Is that the file that we wrote, unchanged? */
-static bool
-is_ours(const PrkHbaFile *file, const char *path)
-{
-	struct stat now;
-
-	return lstat(path, &now) == 0 &&
-		now.st_dev == file->new_stat.st_dev &&
-		now.st_ino == file->new_stat.st_ino &&
-		now.st_size == file->new_stat.st_size &&
-		now.st_mtime == file->new_stat.st_mtime;
 }
 
 /*
