@@ -600,7 +600,8 @@ managed_from_line(const PrkHbaLogical *line)
 	managed->line_number = line->number;
 	managed->replica = name;
 	managed->role = nfields > 2 ? role_from_field(&fields[2]) : NULL;
-	managed->address = nfields > 3 ? fields[3].token : NULL;
+	managed->address = nfields > 3 && strcmp(fields[0].token, "local") != 0 ?
+		fields[3].token : NULL;
 	managed->rule = trimmed(line->joined.data, comment);
 	return managed;
 }

@@ -637,6 +637,7 @@ errdetail_replace(int errnum)
 	switch (errnum)
 	{
 		case EBUSY:
+		case EXDEV:
 			return errdetail("The file is mounted on its own, so it cannot be replaced from here.");
 		case EROFS:
 			return errdetail("The file system is read-only for the server.");

@@ -19,6 +19,8 @@ $node->start;
 $node->safe_psql('postgres', <<"EOSQL");
 CREATE FUNCTION hba_test_text(bigint, integer) RETURNS integer
 	AS '$module' LANGUAGE C STRICT;
+CREATE FUNCTION hba_test_managed(text) RETURNS text
+	AS '$module' LANGUAGE C STRICT;
 CREATE FUNCTION hba_test_rule(text) RETURNS text
 	AS '$module' LANGUAGE C STRICT;
 CREATE FUNCTION hba_test_owner(text) RETURNS text
@@ -33,6 +35,32 @@ $node->psql(
 	stderr => \$stderr);
 is($stderr, '', "no random file shows a fault (PRK_SEED=$seed)");
 is($stdout, $rounds, 'all random files were tried');
+
+# Which lines are ours.
+is( $node->safe_psql('postgres', <<'EOSQL'), <<'EOLINES', 'our lines are found, and no others');
+SELECT hba_test_managed($hba$
+# host replication r1 10.0.0.1/32 md5  # pg_replica_kit: r1
+# a comment \
+host replication r2 10.0.0.1/32 md5  # pg_replica_kit: r2
+host replication r3 10.0.0.1/32 md5  # pg_replica_kit: r3
+  host	replication "a ""b""" ::/0 md5# pg_replica_kit: r_4	 
+host replication "# pg_replica_kit: r5" 10.0.0.1/32 md5
+host replication r6 10.0.0.1/32 md5  # pg_replica_kit: R6
+host replication r7 10.0.0.1/32 md5  # pg_replica_kit: r7 and more
+host replication r8 10.0.0.1/32 md5  # pg_replica_kit:
+host replication \
+	r9 10.0.0.0 255.0.0.0 md5  # mine # pg_replica_kit: r9
+host replication +ra,b all md5  # pg_replica_kit: ra
+local all all md5  # pg_replica_kit: rb
+x # pg_replica_kit: rc$hba$)
+EOSQL
+5|r3|r3|10.0.0.1/32|host replication r3 10.0.0.1/32 md5
+6|r_4|a "b"|::/0|host	replication "a ""b""" ::/0 md5
+11|r9|r9|10.0.0.0|host replication 	r9 10.0.0.0 255.0.0.0 md5
+13|ra|(null)|all|host replication +ra,b all md5
+14|rb|(null)|(null)|local all all md5
+15|rc|(null)|(null)|x
+EOLINES
 
 # The role's spelling.
 my $regex = $node->pg_version >= 16;

@@ -30,11 +30,14 @@
 PG_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(hba_test_text);
+PG_FUNCTION_INFO_V1(hba_test_managed);
 PG_FUNCTION_INFO_V1(hba_test_rule);
 PG_FUNCTION_INFO_V1(hba_test_owner);
 PG_FUNCTION_INFO_V1(hba_test_replace);
 
 #define OUR_RULE	"host replication zz_role 10.9.8.7/32 scram-sha-256"
+#define OUR_TOKENS	"u[host]|u[replication]|u[zz_role]|u[10.9.8.7/32]|" \
+	"u[scram-sha-256]|"
 #define MAX_INSERTS	3
 
 static pg_prng_state prng;
@@ -86,19 +89,22 @@ random_contents(void)
 	return buf.data;
 }
 
-/*
- * What the server's tokenizer sees, one string a line.  Lines that carry our
- * new rule are left out, counted, and the last one's number noted.
- */
+/* One rule, as the server's tokenizer sees it. */
+typedef struct ServerLine
+{
+	int			number;
+	char	   *tokens;
+} ServerLine;
+
+/* The server's view of a text: a list of ServerLine. */
 static List *
-server_view(const char *contents, int *ours, int *line_number)
+server_view(const char *contents)
 {
 	FILE	   *context = prk_compat_open_auth_file(HbaFileName, ERROR, 0, NULL);
 	List	   *tok_lines = NIL;
 	List	   *result = NIL;
 	ListCell   *cell;
 
-	*ours = 0;
 	if (contents[0] != '\0')
 	{
 		FILE	   *file = fmemopen((void *) contents, strlen(contents), "r");
@@ -108,12 +114,13 @@ server_view(const char *contents, int *ours, int *line_number)
 	}
 	foreach(cell, tok_lines)
 	{
-		TokenizedAuthLine *line = (TokenizedAuthLine *) lfirst(cell);
+		TokenizedAuthLine *tok_line = (TokenizedAuthLine *) lfirst(cell);
+		ServerLine *line = palloc_object(ServerLine);
 		StringInfoData buf;
 		ListCell   *field;
 
 		initStringInfo(&buf);
-		foreach(field, line->fields)
+		foreach(field, tok_line->fields)
 		{
 			ListCell   *tok;
 
@@ -126,15 +133,9 @@ server_view(const char *contents, int *ours, int *line_number)
 			}
 			appendStringInfoChar(&buf, '|');
 		}
-		if (strcmp(buf.data,
-				   "u[host]|u[replication]|u[zz_role]|u[10.9.8.7/32]|"
-				   "u[scram-sha-256]|") == 0)
-		{
-			(*ours)++;
-			*line_number = line->line_num;
-		}
-		else
-			result = lappend(result, buf.data);
+		line->number = tok_line->line_num;
+		line->tokens = buf.data;
+		result = lappend(result, line);
 	}
 	prk_compat_free_auth_file(context, 0);
 	return result;
@@ -149,51 +150,58 @@ check(bool ok, const char *what, const char *before, const char *after)
 				 errdetail("Before: <<%s>>\nAfter: <<%s>>", before, after)));
 }
 
-/* Lines that begin a rule, by the server's tokenizer. */
+/* The number of a line that begins a rule; 0 if there is no rule. */
 static int
 random_rule_line(const char *contents)
 {
-	FILE	   *context;
-	FILE	   *file;
-	List	   *tok_lines = NIL;
-	int			line_number = 0;
+	List	   *view = server_view(contents);
 
-	if (contents[0] == '\0')
+	if (view == NIL)
 		return 0;
-	context = prk_compat_open_auth_file(HbaFileName, ERROR, 0, NULL);
-	file = fmemopen((void *) contents, strlen(contents), "r");
-	prk_compat_tokenize_auth_file(HbaFileName, file, &tok_lines, DEBUG3, 0);
-	fclose(file);
-	if (tok_lines != NIL)
-		line_number = ((TokenizedAuthLine *)
-					   list_nth(tok_lines, pick(list_length(tok_lines))))->line_num;
-	prk_compat_free_auth_file(context, 0);
-	return line_number;
+	return ((ServerLine *) list_nth(view, pick(list_length(view))))->number;
 }
 
+/*
+ * In the server's view, has exactly our rule come in between?  And do we find
+ * it again, where the server does?
+ */
 static void
 check_insert(const char *before, const char *after, const char *replica)
 {
-	int			ours_before;
-	int			ours;
+	List	   *view_before = server_view(before);
+	List	   *view_after = server_view(after);
 	int			line_number = 0;
+	int			i = 0;
 	int			found = 0;
-	List	   *view_before = server_view(before, &ours_before, &line_number);
-	List	   *view_after = server_view(after, &ours, &line_number);
 	ListCell   *cell;
 	ListCell   *other;
 
-	check(ours == ours_before + 1, "the server does not see the new rule",
-		  before, after);
-	check(list_length(view_before) == list_length(view_after),
-		  "the number of other rules has changed", before, after);
-	forboth(cell, view_before, other, view_after)
-		check(strcmp(lfirst(cell), lfirst(other)) == 0,
+	check(list_length(view_after) == list_length(view_before) + 1,
+		  "the number of rules is wrong", before, after);
+	foreach(cell, view_after)
+	{
+		ServerLine *line = (ServerLine *) lfirst(cell);
+		ServerLine *same = i < list_length(view_before) ?
+		(ServerLine *) list_nth(view_before, i) : NULL;
+
+		if (same != NULL && strcmp(line->tokens, same->tokens) == 0)
+		{
+			i++;
+			continue;
+		}
+		check(line_number == 0 && strcmp(line->tokens, OUR_TOKENS) == 0,
 			  "another rule has changed", before, after);
+		line_number = line->number;
+	}
+
 	foreach(cell, prk_hba_managed(after))
 	{
 		PrkHbaManaged *managed = (PrkHbaManaged *) lfirst(cell);
+		bool		exists = false;
 
+		foreach(other, view_after)
+			exists |= ((ServerLine *) lfirst(other))->number == managed->line_number;
+		check(exists, "a managed line is none for the server", before, after);
 		if (strcmp(managed->replica, replica) != 0)
 			continue;
 		found++;
@@ -201,9 +209,6 @@ check_insert(const char *before, const char *after, const char *replica)
 			  strcmp(managed->role, "zz_role") == 0 &&
 			  strcmp(managed->address, "10.9.8.7/32") == 0,
 			  "the managed line is misread", before, after);
-		if (ours == 1)
-			check(managed->line_number == line_number,
-				  "the managed line's number is wrong", before, after);
 	}
 	check(found == 1, "the managed line is not found", before, after);
 }
@@ -261,6 +266,27 @@ hba_test_text(PG_FUNCTION_ARGS)
 	}
 	MemoryContextSwitchTo(oldcontext);
 	PG_RETURN_INT32(rounds);
+}
+
+/* hba_test_managed(contents text): prk_hba_managed(), one line each */
+Datum
+hba_test_managed(PG_FUNCTION_ARGS)
+{
+	StringInfoData buf;
+	ListCell   *cell;
+
+	initStringInfo(&buf);
+	foreach(cell, prk_hba_managed(text_to_cstring(PG_GETARG_TEXT_PP(0))))
+	{
+		PrkHbaManaged *managed = (PrkHbaManaged *) lfirst(cell);
+
+		appendStringInfo(&buf, "%d|%s|%s|%s|%s\n", managed->line_number,
+						 managed->replica,
+						 managed->role ? managed->role : "(null)",
+						 managed->address ? managed->address : "(null)",
+						 managed->rule);
+	}
+	PG_RETURN_TEXT_P(cstring_to_text(buf.data));
 }
 
 /* Does the token of a parsed rule stand for this role? */
