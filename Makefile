@@ -67,7 +67,10 @@ OBJS = \
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
 
-REGRESS = setup status
+REGRESS = \
+	setup \
+	hba_match \
+	status
 REGRESS_OPTS = --temp-instance=$(CURDIR)/tmp_installcheck \
 	--temp-config=$(srcdir)/sql/postgresql.conf
 ISOLATION =
@@ -132,7 +135,8 @@ installcheck: $(TEST_MODULES)
 
 test/hba_test.o: $(PRK_HEADERS)
 test/hba_file_link.o: src/hba_file.c src/hba_file.h
-test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o
-test/hba_test_link.so: test/hba_test.o src/hba.o test/hba_file_link.o
+test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o src/hba_rules.o
+test/hba_test_link.so: test/hba_test.o src/hba.o test/hba_file_link.o \
+	src/hba_rules.o
 $(TEST_MODULES):
 	$(CC) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^

@@ -222,7 +222,12 @@ error_words(const TokenizedAuthLine *tok_line)
 	char	   *words;
 	ListCell   *field;
 
-	if (tok_line->err_msg == NULL)
+	/*
+	 * For some wrong values the parser leaves no words, or those of an
+	 * earlier remark, that a rule cannot match, which is no error.
+	 */
+	if (tok_line->err_msg == NULL ||
+		strstr(tok_line->err_msg, " record cannot match because ") != NULL)
 		return "one of its options has an invalid value";
 
 	words = pstrdup(tok_line->err_msg);

@@ -15,7 +15,9 @@
  */
 #include "postgres.h"
 
+#include <arpa/inet.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "common/pg_prng.h"
 #include "fmgr.h"
@@ -26,10 +28,12 @@
 #include "../src/compat.h"
 #include "../src/hba.h"
 #include "../src/hba_file.h"
+#include "../src/hba_rules.h"
 
 PG_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(hba_test_text);
+PG_FUNCTION_INFO_V1(hba_test_main_line);
 PG_FUNCTION_INFO_V1(hba_test_managed);
 PG_FUNCTION_INFO_V1(hba_test_rule);
 PG_FUNCTION_INFO_V1(hba_test_owner);
@@ -266,6 +270,23 @@ hba_test_text(PG_FUNCTION_ARGS)
 	}
 	MemoryContextSwitchTo(oldcontext);
 	PG_RETURN_INT32(rounds);
+}
+
+/* hba_test_main_line(role text, ip text): what prk_hba_rules_match() says */
+Datum
+hba_test_main_line(PG_FUNCTION_ARGS)
+{
+	PrkHbaQuery query = {0};
+	PrkHbaMatch match;
+
+	query.role = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	query.database = "replication";
+	query.addr.ss_family = AF_INET;
+	if (inet_pton(AF_INET, text_to_cstring(PG_GETARG_TEXT_PP(1)),
+				  &((struct sockaddr_in *) &query.addr)->sin_addr) != 1)
+		elog(ERROR, "invalid address");
+	prk_hba_rules_match(prk_hba_rules_load(HbaFileName), &query, &match);
+	PG_RETURN_INT32(match.main_line);
 }
 
 /* hba_test_managed(contents text): prk_hba_managed(), one line each */
