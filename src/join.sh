@@ -557,7 +557,7 @@ check_space() {
         END {
             for (mount in needs)
                 if (has[mount] < needs[mount] + margin) {
-                    printf "%s needs %d MB, has %d MB\n", mount,
+                    printf "%s needs %.0f MB, has %.0f MB\n", mount,
                         (needs[mount] + margin) / 1048576 + 1,
                         has[mount] / 1048576
                     exit
@@ -672,8 +672,6 @@ prompt_password() {
 }
 
 get_password() {
-    password=${PGPASSWORD-}
-    unset PGPASSWORD
     if [ -z "$password" ]; then
         password=$(operator_password)
     fi
@@ -754,8 +752,9 @@ explain_connection() {
 
 # One line of what psql said of a failed connection, without its own name.
 connection_words() {
-    printf '%s\n' "$1" | sed -e 's/^psql: error: //' -e '/^WARNING/d' |
-        tr '\n' ' ' | sed 's/[[:space:]]*$//'
+    printf '%s\n' "$1" | sed -e 's/^psql: error: //' -e '/^WARNING/d' \
+        -e '/^password retrieved from file/d' |
+        tr -s '\n\t' '  ' | sed 's/ *$//'
 }
 
 # upstream_show NAME
@@ -843,6 +842,7 @@ take_lock() {
     if ! flock -n 7; then
         end_orphan
     fi
+    locked=yes
 }
 
 # A killed run's pg_basebackup still writes: end it.
@@ -854,7 +854,7 @@ end_orphan() {
             if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null |
                 grep -F -q -e "$clone"; then
                 say "ending the pg_basebackup (pid $pid) of an interrupted run"
-                as_owner kill -TERM -- "-$pid" 2>/dev/null
+                as_owner kill -s TERM -- "-$pid" 2>/dev/null
             fi
             ;;
     esac
@@ -1372,6 +1372,7 @@ not_streaming() {
 # --------------------------------------------------------------------- ends
 
 clone_job=
+locked=
 made_state=
 made_pgdata=
 undo=
@@ -1381,7 +1382,7 @@ tty_mode=
 stop_clone() {
     pid=$(cat "$state/clone.pid" 2>/dev/null)
     if [ -n "$pid" ]; then
-        as_owner kill -TERM -- "-$pid" 2>/dev/null
+        as_owner kill -s TERM -- "-$pid" 2>/dev/null
     fi
     wait "$clone_job" 2>/dev/null
     clone_job=
@@ -1458,6 +1459,8 @@ make_replica() {
 
 main() {
     umask 077
+    password=${PGPASSWORD-}
+    unset PGPASSWORD
     operator_lc_all=${LC_ALL-}
     LC_ALL=C
     export LC_ALL
@@ -1492,13 +1495,17 @@ main() {
         say "already a running replica of $prk_host, port $prk_port: $proof; nothing to do"
         exit 0
     fi
+    # What an interrupted run has left may still hold the slot.
+    if [ -z "$dry_run" ] && [ -d "$state" ]; then
+        take_lock
+    fi
     check_slot
     if [ -n "$dry_run" ]; then
         show_plan
         exit 0
     fi
 
-    take_lock
+    [ -n "$locked" ] || take_lock
     inspect_directory
     write_passfile
     make_replica

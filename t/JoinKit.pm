@@ -84,13 +84,14 @@ sub environment
 	return %result;
 }
 
-# Runs the script to its end: exit code, stdout, stderr.
+# Runs the script to its end: exit code, stdout, stderr.  Without a terminal,
+# so that nothing can ask.
 sub run_script
 {
 	my ($file, $env, @args) = @_;
 	my ($out, $err) = ('', '');
 	local %ENV = environment(%$env);
-	my $harness = start [ 'dash', $file, @args ], '<', \'', '>', \$out, '2>',
+	my $harness = start [ 'setsid', 'dash', $file, @args ], '<', \'', '>', \$out, '2>',
 	  \$err, timeout($PostgreSQL::Test::Utils::timeout_default);
 	$harness->finish;
 	print "# join.sh @args\n", map { "#   $_\n" } split /\n/, $out . $err;
@@ -102,7 +103,7 @@ sub start_script
 {
 	my ($file, $env, $out, $err, @args) = @_;
 	local %ENV = environment(%$env);
-	return start [ 'dash', $file, @args ], '<', \'', '>', $out, '2>', $err,
+	return start [ 'setsid', 'dash', $file, @args ], '<', \'', '>', $out, '2>', $err,
 	  timeout($PostgreSQL::Test::Utils::timeout_default);
 }
 
