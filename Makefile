@@ -80,6 +80,7 @@ TAP_TESTS = 1
 PRK_SCRIPTS = \
 	.ci/run \
 	scripts/common.sh \
+	scripts/demo \
 	scripts/matrix \
 	scripts/test \
 	src/join.sh

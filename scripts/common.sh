@@ -55,12 +55,18 @@ postgres_release()
 	esac
 }
 
-# What building and testing with PostgreSQL version $1 needs.
-packages_for()
+# What it takes to build with PostgreSQL version $1, and to run it.
+packages_to_build()
 {
-	echo "postgresql-$1 postgresql-server-dev-$1 postgresql-$1-cron" \
-		"gcc make libc6-dev libkrb5-dev libssl-dev" \
-		"perl libipc-run-perl dash iproute2 util-linux procps"
+	echo "postgresql-$1 postgresql-server-dev-$1 gcc make libc6-dev" \
+		"libkrb5-dev libssl-dev perl dash util-linux procps"
+}
+
+# What it takes to run the tests, too.
+packages_to_test()
+{
+	packages_to_build "$1"
+	echo "postgresql-$1-cron libipc-run-perl iproute2"
 
 	# Each release's own have their own taste: one is the judge.
 	[ "$1" != 15 ] || echo pg-bsd-indent shellcheck
