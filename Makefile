@@ -71,6 +71,7 @@ REGRESS = \
 	setup \
 	hba_match \
 	status
+REGRESS = setup judge settings status
 REGRESS_OPTS = --temp-instance=$(CURDIR)/tmp_installcheck \
 	--temp-config=$(srcdir)/sql/postgresql.conf
 ISOLATION =

@@ -276,11 +276,15 @@ begin_watch(const PrkAlerts *alerts, const PrkSample *sample,
 	entry->known.appeared_at = sample->taken_at;
 
 	/* What was there before the watch began may have been used before. */
-	entry->known.never_connected = alerts->started && replica->has_slot &&
-		replica->pid == 0;
+	entry->known.never_connected = alerts->started && replica->has_slot;
 }
 
-/* Brings up to date what only a watcher knows. */
+/*
+ * Brings up to date what only a watcher knows.
+ *
+ * A backend that holds a physical slot is no replica: it makes, moves or drops
+ * it.  A logical one it may well read.
+ */
 static void
 learn(const PrkSample *sample, const PrkReplica *replica, Watched *watched)
 {
@@ -289,7 +293,7 @@ learn(const PrkSample *sample, const PrkReplica *replica, Watched *watched)
 	XLogRecPtr	position = prk_health_position(replica);
 
 	known->watched = true;
-	if (replica->pid != 0)
+	if (replica->has_walsender || (replica->logical && replica->pid != 0))
 	{
 		/* A clone goes before the replica's own first connection. */
 		if (replica->state != PRK_STATE_BACKUP)

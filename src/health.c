@@ -275,8 +275,11 @@ judge_absence(const PrkSample *sample, const PrkReplica *replica,
 	char		buf[PRK_FORMAT_LEN];
 	int64		away;
 
+	/* Where the watcher has not noticed yet, it went after he last looked. */
 	if (since == 0)
 		since = replica->inactive_since;
+	if (since == 0)
+		since = known->seen_at;
 	if (since == 0)
 	{
 		/*

@@ -137,7 +137,7 @@ pg_replica_kit_assert_healthy(PG_FUNCTION_ARGS)
 	if (streaming < wanted)
 		ereport(ERROR,
 				(errcode(PRK_ERRCODE_CRITICAL),
-				 errmsg("%d of at least %d replicas are streaming",
+				 errmsg("too few replicas are streaming: %d of at least %d",
 						streaming, wanted),
 				 errhint("Run: SELECT * FROM replica_kit.status();")));
 	PG_RETURN_VOID();

@@ -39,6 +39,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "board.h"
 #include "compat.h"
 #include "slot.h"
 
@@ -287,8 +288,8 @@ end_walsender(int pid)
 }
 
 /*
- * Drop the slot that prk_slot_hold() took.  A failure to remove its files is
- * a WARNING by the server itself.
+ * Drop the slot that prk_slot_hold() took, without the worker's taking it for
+ * a loss.  A failure to remove its files is a WARNING by the server itself.
  */
 void
 prk_slot_drop_held(const char *name)
@@ -298,6 +299,7 @@ prk_slot_drop_held(const char *name)
 	if (slot == NULL || strcmp(NameStr(slot->data.name), name) != 0)
 		elog(ERROR, "replication slot \"%s\" is not held", name);
 
+	prk_board_forget(name);
 	SpinLockAcquire(&slot->mutex);
 	slot->data.persistency = RS_EPHEMERAL;
 	SpinLockRelease(&slot->mutex);
