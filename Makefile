@@ -67,11 +67,13 @@ OBJS = \
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
 
+# setup makes the extension for the others.
 REGRESS = \
 	setup \
 	hba_match \
+	judge \
+	settings \
 	status
-REGRESS = setup judge settings status
 REGRESS_OPTS = --temp-instance=$(CURDIR)/tmp_installcheck \
 	--temp-config=$(srcdir)/sql/postgresql.conf
 ISOLATION =
