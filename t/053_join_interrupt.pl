@@ -99,8 +99,11 @@ foreach my $signal (qw(INT TERM HUP))
 	my $before = tree($replica->basedir) =~ s/ \S+$//mgr;
 	my $run = start_script($script, \%env, \$out, \$err, @args);
 	my $walsender = hold_clone();
-	ok(-s $replica->data_dir . '/pg_replica_kit.clone/data/PG_VERSION'
-		  || -d $replica->data_dir . '/pg_replica_kit.clone/data/base',
+	ok( eventually(
+			sub {
+				my $clone = $replica->data_dir . '/pg_replica_kit.clone/data';
+				return -s "$clone/PG_VERSION" || -d "$clone/base";
+			}),
 		"$signal: files have arrived");
 	$run->signal($signal);
 	$run->finish;
