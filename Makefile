@@ -134,13 +134,17 @@ uninstall-join-script:
 .PHONY: install-join-script uninstall-join-script
 
 # What the TAP tests load to reach functions that users don't see.
-TEST_MODULES = test/hba_test.so test/hba_test_link.so
+TEST_MODULES = test/hba_test.so test/hba_test_link.so test/health_test.so
 installcheck: $(TEST_MODULES)
 
-test/hba_test.o: $(PRK_HEADERS)
+test/hba_test.o test/health_test.o: $(PRK_HEADERS)
 test/hba_file_link.o: src/hba_file.c src/hba_file.h
 test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o src/hba_rules.o
 test/hba_test_link.so: test/hba_test.o src/hba.o test/hba_file_link.o \
 	src/hba_rules.o
+test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o
+test/hba_test_link.so: test/hba_test.o src/hba.o test/hba_file_link.o
+test/health_test.so: test/health_test.o src/health.o src/format.o src/sample.o \
+	src/backends.o src/backups.o src/derive.o
 $(TEST_MODULES):
 	$(CC) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^
