@@ -1,0 +1,88 @@
+# The real pg_cron runs assert_healthy(): a healthy replica's run is
+# "succeeded"; when the replica is stopped it is "failed", with the reason.
+
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $sharedir = `pg_config --sharedir`;
+chomp $sharedir;
+plan skip_all => 'pg_cron is not installed'
+  unless -f "$sharedir/extension/pg_cron.control";
+
+my $primary = PostgreSQL::Test::Cluster->new('primary');
+$primary->init(allows_streaming => 1);
+$primary->append_conf('postgresql.conf', <<~CONF);
+	shared_preload_libraries = 'pg_replica_kit, pg_cron'
+	cron.database_name = 'postgres'
+	cron.use_background_workers = on
+	replica_kit.check_interval = '200ms'
+	replica_kit.warning_disconnected = '500ms'
+	replica_kit.critical_disconnected = '1s'
+	CONF
+$primary->start;
+$primary->safe_psql('postgres', <<~SQL);
+	CREATE EXTENSION pg_replica_kit;
+	CREATE EXTENSION pg_cron;
+	SELECT pg_create_physical_replication_slot('r1', true);
+	SQL
+
+$primary->backup('one');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'one', has_streaming => 1);
+$standby->append_conf('postgresql.conf', "primary_slot_name = 'r1'");
+$standby->start;
+$primary->wait_for_catchup($standby);
+$primary->poll_query_until('postgres',
+	"SELECT alert = 'ok' AND state = 'streaming' FROM replica_kit.status()")
+  or die 'the replica does not stream';
+
+# Seconds came with pg_cron 1.5; before, a run begins with a minute.
+my $version = $primary->safe_psql('postgres',
+	"SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'");
+my $schedule = $version =~ /^1\.[0-4]\b/ ? '* * * * *' : '5 seconds';
+my $job = $primary->safe_psql('postgres',
+	"SELECT cron.schedule('replicas', '$schedule', 'SELECT replica_kit.assert_healthy(min_streaming => 1)')"
+);
+
+# The first run that has ended after the given one.  That one begins is read
+# off the log, which is cheap to wait for.
+sub next_run
+{
+	my ($after, $offset) = @_;
+	my $runs = "cron.job_run_details WHERE jobid = $job AND runid > $after"
+	  . " AND status IN ('succeeded', 'failed')";
+
+	$primary->wait_for_log(qr/cron job $job starting/, $offset);
+	$primary->poll_query_until('postgres', "SELECT count(*) > 0 FROM $runs")
+	  or die 'pg_cron did not run the job';
+	return split /\|/,
+	  $primary->safe_psql('postgres',
+		"SELECT runid, status, return_message FROM $runs ORDER BY runid LIMIT 1"
+	  );
+}
+
+my ($run, $status, $message) = next_run(0, 0);
+is($status, 'succeeded', 'the run with a healthy replica has succeeded');
+
+# A run that begins before the worker has called it critical proves nothing.
+$standby->stop;
+$primary->poll_query_until('postgres',
+	"SELECT alert = 'critical' FROM replica_kit.status()")
+  or die 'the replica is not critical';
+my $offset = -s $primary->logfile;
+$run = $primary->safe_psql('postgres',
+	'SELECT coalesce(max(runid), 0) FROM cron.job_run_details');
+
+($run, $status, $message) = next_run($run, $offset);
+is($status, 'failed', 'the run without it has failed');
+like(
+	$message,
+	qr/replica "r1" critical: disconnected for \d/,
+	'and its message has the reason');
+
+$primary->stop;
+done_testing();

@@ -1,0 +1,116 @@
+# Without preloading everything but the worker is there: settings, status,
+# judgement by the health of the instant.
+
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $primary = PostgreSQL::Test::Cluster->new('primary');
+$primary->init(allows_streaming => 1);
+
+# Settings in the file are placeholders until a session loads the library.
+$primary->append_conf('postgresql.conf', <<~CONF);
+	replica_kit.warning_disconnected = 0
+	replica_kit.critical_disconnected = 0
+	replica_kit.check_interval = '250ms'
+	CONF
+$primary->start;
+$primary->safe_psql('postgres', <<~SQL);
+	CREATE EXTENSION pg_replica_kit;
+	SELECT pg_create_physical_replication_slot('r1', true);
+	SQL
+$primary->backup('one');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'one', has_streaming => 1);
+$standby->append_conf('postgresql.conf', "primary_slot_name = 'r1'");
+$standby->start;
+$primary->wait_for_catchup($standby);
+
+is( $primary->safe_psql(
+		'postgres',
+		"SELECT count(*) FROM replica_kit.unhealthy();
+		SHOW replica_kit.check_interval"),
+	"0\n250ms",
+	'a call loads the library, and the settings of the file hold');
+is( $primary->safe_psql(
+		'postgres',
+		'SELECT name, state, health, alert IS NULL, alert_since IS NULL
+		FROM replica_kit.status()'),
+	'r1|streaming|ok|t|t',
+	'status() has health and no alert');
+is( $primary->safe_psql(
+		'postgres',
+		'SELECT replica_kit.assert_healthy(min_streaming => 1)'),
+	'',
+	'a healthy pair passes assert_healthy()');
+my ($rc, $stdout, $stderr) = $primary->psql('postgres',
+	'SELECT replica_kit.assert_healthy(min_streaming => 2)');
+like(
+	$stderr,
+	qr/ERROR:  too few replicas are streaming: 1 of at least 2\n/,
+	'which counts the replicas that stream');
+
+$standby->stop;
+ok( $primary->poll_query_until(
+		'postgres',
+		"SELECT state = 'disconnected' FROM replica_kit.status()"),
+	'a stopped replica is disconnected');
+
+# Before 17 the server doesn't know since when a slot is inactive.
+my ($level, $reason) =
+  $primary->pg_version >= 17
+  ? ('critical', qr/disconnected for \S+ m?s/)
+  : ('warning', qr/disconnected, not known since when/);
+like(
+	$primary->safe_psql(
+		'postgres', "SELECT * FROM replica_kit.unhealthy('warning')"),
+	qr/^r1\|$level\|$reason$/,
+	'unhealthy() goes by its health');
+($rc, $stdout, $stderr) = $primary->psql('postgres',
+	"SELECT replica_kit.assert_healthy('warning')");
+like(
+	$stderr,
+	qr/ERROR:  replica "r1" $level: $reason\n/,
+	'and so does assert_healthy()');
+
+# The standby's own upstream: nobody knows since when it is away.
+$standby->start;
+$primary->stop;
+ok( $standby->poll_query_until(
+		'postgres',
+		"SELECT count(*) = 1 FROM replica_kit.unhealthy()
+		WHERE name = 'upstream' AND level = 'warning'
+			AND reason = 'disconnected, not known since when'"),
+	'on a standby unhealthy() shows an upstream that is away');
+$primary->start;
+ok( $standby->poll_query_until(
+		'postgres', 'SELECT count(*) = 0 FROM replica_kit.unhealthy()'),
+	'and is silent when it is back');
+
+# What the file has wrong is told to the session that loads the library.
+$primary->append_conf('postgresql.conf',
+	"replica_kit.overrides = 'r1: warning_lag=much'");
+$primary->reload;
+ok( $primary->poll_query_until(
+		'postgres', "SELECT setting <> '' FROM pg_file_settings
+		WHERE name = 'replica_kit.overrides'"),
+	'the file has an override');
+($rc, $stdout, $stderr) = $primary->psql('postgres',
+	"LOAD 'pg_replica_kit'; SHOW replica_kit.overrides");
+like(
+	$stderr,
+	qr/Invalid value "much" for "warning_lag" at character 17\./,
+	'nonsense in the file is told when the library is loaded');
+is($stdout, '', 'and is not in force');
+
+unlike(
+	slurp_file($primary->logfile),
+	qr/replica_kit worker/,
+	'there is no worker');
+
+$standby->stop;
+$primary->stop;
+done_testing();
