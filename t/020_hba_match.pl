@@ -5,6 +5,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use File::Basename qw(basename);
+use File::Spec;
 use IO::Socket::IP;
 use IPC::Open2;
 use MIME::Base64;
@@ -33,7 +34,8 @@ my $hba = "$data/pg_hba.conf";
 
 my $has_ipv6 =
   defined IO::Socket::IP->new(LocalHost => '::1', Listen => 1, Proto => 'tcp');
-my $has_tls = !system_log('openssl', 'req', '-new', '-x509', '-nodes', '-days',
+my $has_tls = grep({ -x "$_/openssl" } File::Spec->path)
+  && !system_log('openssl', 'req', '-new', '-x509', '-nodes', '-days',
 	'2', '-subj', '/CN=localhost', '-newkey', 'ec', '-pkeyopt',
 	'ec_paramgen_curve:prime256v1', '-keyout', "$data/server.key", '-out',
 	"$data/server.crt");
@@ -91,7 +93,7 @@ sub name_token
 
 sub role_token
 {
-	return 'all' if chance(30);
+	return 'all' if chance(40);
 	return pick('+grp', '+middle', '+subgrp', '+nosuch', '+app', '"+grp"')
 	  if chance(25);
 	return pick('@roles.txt', '@"roles.txt"', '"@x"') if chance(7);
@@ -122,7 +124,7 @@ sub list
 
 sub address
 {
-	return 'all' if chance(15);
+	return 'all' if chance(25);
 	return pick('samehost', 'samenet') if chance(15);
 	return pick('"all"', 'localhost', '.example.com') if chance(2);
 	if ($has_ipv6 && chance(25))
@@ -316,11 +318,14 @@ my $literal = sub { "'" . $_[0] =~ s/'/''/gr . "'" };
 $node->safe_psql('postgres', 'SELECT 1');
 foreach my $file (1 .. $files)
 {
-	put("$data/roles.txt", "rep1, \"a b\"\n+subgrp # here\n");
-	put("$data/dbs.txt", "db1\nsamerole\n");
+	mkdir "$data/inc.d";
+	foreach my $folder ($data, "$data/inc.d")
+	{
+		put("$folder/roles.txt", "rep1, \"a b\"\n+subgrp # here\n");
+		put("$folder/dbs.txt", "db1\nsamerole\n");
+	}
 	if ($v16)
 	{
-		mkdir "$data/inc.d";
 		put("$data/inc.conf", rules(3));
 		put("$data/inc.d/01.conf", rules(2));
 		put("$data/inc.d/02.other", "no rule\n");

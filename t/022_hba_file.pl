@@ -4,6 +4,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use File::Basename;
+use File::Spec;
 use File::Spec::Functions qw(rel2abs);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -180,7 +181,8 @@ SKIP:
 {
 	reset_file();
 	skip 'no access lists here', 1
-	  if !eval { !system_log('setfacl', '-m', 'u:1:r', $path) };
+	  if !grep({ -x "$_/setfacl" } File::Spec->path)
+	  || system_log('setfacl', '-m', 'u:1:r', $path);
 	replace('finish');
 	my ($acl) = run_command([ 'getfacl', '-c', $path ]);
 	like($acl, qr/^user:[^:]+:r--$/m, 'the access list has stayed');
