@@ -6,6 +6,7 @@
 MODULE_big = pg_replica_kit
 EXTENSION = pg_replica_kit
 DATA = pg_replica_kit--1.0.sql
+DATA_built = pg_replica_kit_join.sh
 PGFILEDESC = "pg_replica_kit - the whole life of a streaming read replica"
 
 PRK_HEADERS = \
@@ -86,7 +87,15 @@ PRK_SCRIPTS = \
 	scripts/demo \
 	scripts/matrix \
 	scripts/test \
-	src/join.sh
+	pg_replica_kit_join.sh
+
+# in this order
+JOIN_PARTS = \
+	src/join.sh \
+	src/join_local.sh \
+	src/join_upstream.sh \
+	src/join_clone.sh \
+	src/join_run.sh
 
 EXTRA_CLEAN = tmp_installcheck tmp_check_iso tmp_check results log output_iso \
 	test/*.o test/*.so
@@ -120,18 +129,9 @@ shellcheck:
 
 .PHONY: headerscheck indentcheck indent shellcheck $(PRK_HEADERS:=.check)
 
-# Beside the extension, where join_script() reads it.
-JOIN_SCRIPT = $(DESTDIR)$(datadir)/$(datamoduledir)/pg_replica_kit_join.sh
-
-install: install-join-script
-install-join-script: installdirs
-	$(INSTALL_DATA) $(srcdir)/src/join.sh '$(JOIN_SCRIPT)'
-
-uninstall: uninstall-join-script
-uninstall-join-script:
-	rm -f '$(JOIN_SCRIPT)'
-
-.PHONY: install-join-script uninstall-join-script
+# The script for the replica's machine, where join_script() finds it.
+pg_replica_kit_join.sh: $(JOIN_PARTS)
+	cat $^ > $@
 
 # What the TAP tests load to reach functions that users don't see.
 TEST_MODULES = test/hba_test.so test/hba_test_link.so test/health_test.so

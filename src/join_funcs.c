@@ -3,7 +3,7 @@
  * join_funcs.c
  *	  SQL function join_script(): the shell script that makes a replica.
  *
- * The script itself is a file beside the extension (src/join.sh).  This
+ * The script itself is a file beside the extension (src/join*.sh).  This
  * puts the values of one replica below the file's head comment: where the
  * upstream is, and those facts that the replica's role may not ask for over
  * the replication protocol.  No secret is among them.

@@ -25,7 +25,7 @@ SKIP:
 {
 	skip 'shellcheck is not installed', 2
 	  if system('shellcheck --version >/dev/null 2>&1') != 0;
-	my $findings = `shellcheck -s sh $FindBin::RealBin/../src/join.sh 2>&1`;
+	my $findings = `shellcheck -s sh $FindBin::RealBin/../pg_replica_kit_join.sh 2>&1`;
 	is($findings, '', 'shellcheck finds nothing in the file');
 	$findings = `shellcheck -s sh $script 2>&1`;
 	is($findings, '', 'shellcheck finds nothing in the script with its values');

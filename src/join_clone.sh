@@ -1,0 +1,319 @@
+
+# ======================================================================
+# To make the replica's data: lock, Debian cluster, clone, settings
+# ======================================================================
+
+# ------------------------------------------------------------- our own state
+
+# Opens the locks in our directory beside the data directory.
+take_lock() {
+    if ! as_owner test -d "$state"; then
+        make_private "$state"
+        made_state=yes
+    fi
+    as_owner sh -c 'umask 077; : >>"$1/lock" && : >>"$1/clone.lock"' sh \
+        "$state" || fail 8 "could not write to directory \"$state\""
+    exec 9<"$state/lock" 7<"$state/clone.lock"
+    flock -w 3 9 ||
+        fail 14 "another run of this script is at work on \"$pgdata\""
+    if ! flock -n 7; then
+        end_orphan
+    fi
+    locked=yes
+}
+
+# A killed run's pg_basebackup still writes: end it.
+end_orphan() {
+    pid=$(as_owner cat "$state/clone.pid" 2>/dev/null)
+    case $pid in
+        '' | *[!0-9]*) ;;
+        *)
+            if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null |
+                grep -F -q -e "$clone"; then
+                say "ending the pg_basebackup (pid $pid) of an interrupted run"
+                as_owner kill -s TERM -- "-$pid" 2>/dev/null
+            fi
+            ;;
+    esac
+    flock -w 20 7 ||
+        fail 14 "an interrupted run's pg_basebackup is still at work on \"$pgdata\"" \
+            "Its pid is ${pid:-unknown}; end it and run this script again."
+}
+
+write_passfile() {
+    passfile_line | as_owner sh -c '
+        umask 077
+        cat >"$1.new" && mv -f "$1.new" "$1"' sh "$state/passfile" ||
+        fail 8 "could not write \"$state/passfile\""
+}
+
+# ------------------------------------------------------------- Debian's part
+
+# The cluster's configuration comes from pg_createcluster.  The empty database
+# that it makes goes to a directory of our own, which is removed again.
+make_cluster() {
+    unmake_cluster
+    [ ! -e "$confdir/postgresql.conf" ] || return 0
+    say "making the configuration of cluster $prk_major/$cluster in $confdir"
+    as_owner sh -c ': >"$1"' sh "$state/creating"
+    if ! answer=$(outside pg_createcluster -u "$owner" -d "$state/initial" \
+        -p "$port" -o waldir= "$prk_major" "$cluster" 2>&1); then
+        fail 8 "pg_createcluster failed: $(printf '%s\n' "$answer" | tail -n 1)"
+    fi
+    as_owner pg_conftool "$confdir/postgresql.conf" set data_directory "$pgdata" ||
+        fail 8 "could not write \"$confdir/postgresql.conf\""
+    as_owner rm -rf "$state/initial" "$state/creating"
+}
+
+# Removes what there is of a cluster when pg_createcluster has not come to its
+# end.  Before it began there was no such directory in /etc/postgresql.
+unmake_cluster() {
+    as_owner test -e "$state/creating" || return 0
+    dir=$(cluster_setting "$confdir" data_directory)
+    case $dir in
+        '' | "$state/initial") rm -rf "$confdir" ;;
+    esac
+    as_owner rm -rf "$state/initial" "$state/creating"
+}
+
+# ------------------------------------------------------------------ the clone
+
+progress_shown=
+
+# progress LINE: over itself on a terminal, else now and then
+progress() {
+    if [ -t 1 ]; then
+        printf '\rpg_replica_kit: %-60s' "$1"
+        progress_shown=yes
+    elif [ "$elapsed" -ge "$progress_next" ]; then
+        say "$1"
+        progress_next=$((elapsed + 30))
+    fi
+}
+
+progress_end() {
+    [ -z "$progress_shown" ] || printf '\n'
+    progress_shown=
+}
+
+# Removes a clone that is not complete: all of it lies under our own name.
+remove_partial() {
+    printf '%s' "$prk_tablespaces" | while read -r size location; do
+        [ -n "$size" ] || continue
+        if [ "$(as_owner cat "$location/pg_replica_kit.clone/for" 2>/dev/null)" = "$pgdata" ]; then
+            as_owner rm -rf "$location/pg_replica_kit.clone"
+        fi
+    done
+    as_owner rm -rf "$clone"
+}
+
+# make_private DIR: for the server's user alone; its parents for everybody
+make_private() {
+    (umask 022 && mkdir -p "$(dirname "$1")" && mkdir -m 700 "$1") ||
+        fail 8 "could not make directory \"$1\""
+    own_directory "$1"
+}
+
+# own_directory DIR: root gives it to the server's user
+own_directory() {
+    [ "$become" = self ] || chown "$owner:$owner_group" "$1" ||
+        fail 8 "could not change the owner of \"$1\""
+}
+
+make_target() {
+    if [ ! -d "$pgdata" ]; then
+        make_private "$pgdata"
+        made_pgdata=yes
+    fi
+    own_directory "$pgdata"
+    as_owner chmod 700 "$pgdata" ||
+        fail 8 "could not set the permissions of \"$pgdata\""
+}
+
+# Makes the directories that the clone goes to, with the mark of whose it is.
+make_clone_directories() {
+    as_owner mkdir -m 700 "$clone" ||
+        fail 8 "could not make directory \"$clone\""
+    printf '%s' "$prk_tablespaces" | while read -r size location; do
+        [ -n "$size" ] || continue
+        [ -d "$location" ] || make_private "$location"
+        own_directory "$location"
+        as_owner sh -c 'mkdir -p -m 700 "$1" &&
+            printf "%s\n" "$2" >"$1/for"' sh \
+            "$location/pg_replica_kit.clone" "$pgdata" ||
+            fail 8 "could not make directory \"$location/pg_replica_kit.clone\""
+    done || exit
+}
+
+# A slot that has lost its WAL holds none until it is made anew.
+renew_slot() {
+    [ -n "$slot_lost" ] || return 0
+    say "replication slot \"$prk_name\" holds no WAL: making it anew"
+    for command in "DROP_REPLICATION_SLOT \"$prk_name\"" \
+        "CREATE_REPLICATION_SLOT \"$prk_name\" PHYSICAL RESERVE_WAL"; do
+        answer=$(upstream "$command") ||
+            fail 7 "replication slot \"$prk_name\" cannot be made anew: $answer"
+    done
+}
+
+run_clone() {
+    set -- "$bindir/pg_basebackup" -D "$clone/data" -F plain -X stream \
+        -S "$prk_name" -c fast -P -w -d "$(conninfo "$state/passfile")"
+    while read -r size location; do
+        [ -n "$size" ] || continue
+        mapped=$(printf '%s' "$location" | sed 's/=/\\=/g')
+        set -- "$@" -T "$mapped=$mapped/pg_replica_kit.clone/data"
+    done <<EOF
+$prk_tablespaces
+EOF
+    say "cloning $prk_host, port $prk_port into $pgdata"
+    # In a session of its own: a signal reaches it and its helper together.
+    (
+        exec 8>&- 9>&-
+        as_owner setsid sh -c 'echo $$ >"$1"; shift; exec "$@"' sh \
+            "$state/clone.pid" "$@" >"$state/clone.out" 2>&1 </dev/null
+    ) &
+    clone_job=$!
+    elapsed=0
+    progress_next=5
+    ticks=0
+    while kill -0 "$clone_job" 2>/dev/null; do
+        sleep 0.2 2>/dev/null || sleep 1
+        ticks=$((ticks + 1))
+        if [ "$((ticks % 5))" -eq 0 ]; then
+            elapsed=$((elapsed + 1))
+            progress "$(clone_words)"
+        fi
+    done
+    wait "$clone_job"
+    status=$?
+    clone_job=
+    progress_end
+    [ "$status" -eq 0 ] || explain_clone
+}
+
+# clone_words: what pg_basebackup said last
+clone_words() {
+    tail -n 1 "$state/clone.out" | sed 's/^ *//'
+}
+
+explain_clone() {
+    words=$(sed -n 's/^pg_basebackup: error: //p' "$state/clone.out" | tail -n 1)
+    case $words in
+        *"No space left"*) fail 9 "the clone failed: $words" \
+            "Make room and run this script again." ;;
+    esac
+    explain_log "$words"
+    fail 11 "the clone failed: ${words:-pg_basebackup ended with status $status}" \
+        "${hint:-Nothing is left of it; run this script again.}"
+}
+
+# --------------------------------------------------- the replica's settings
+
+# setting NAME: what the server would use, from the files as they are
+setting() {
+    set -- "$1" -D "$clone/data"
+    if [ -n "$cluster" ]; then
+        set -- "$@" -c "config_file=$confdir/postgresql.conf" \
+            -c "data_directory=$clone/data"
+    fi
+    as_owner "$bindir/postgres" -C "$@" 2>/dev/null
+}
+
+# Where the upstream keeps its configuration elsewhere, the clone has none.
+write_missing_conf() {
+    [ -z "$cluster" ] || return 0
+    ! as_owner test -e "$clone/data/postgresql.conf" || return 0
+    say "the upstream's configuration is not in its data directory: writing a plain one"
+    as_owner sh -c '
+        cd "$1" || exit
+        echo "# PostgreSQL defaults apply; see also postgresql.auto.conf" \
+            >postgresql.conf
+        printf "%s\n" "local all all peer" \
+            "host all all 127.0.0.1/32 scram-sha-256" \
+            "host all all ::1/128 scram-sha-256" >pg_hba.conf
+        : >>pg_ident.conf' sh "$clone/data" ||
+        fail 1 "could not write the configuration in \"$clone/data\""
+}
+
+# auto_conf < LINES: puts them into postgresql.auto.conf for those of the
+# same names
+auto_conf() {
+    as_owner sh -c '
+        umask 077
+        cd "$1" && cat >postgresql.auto.conf.tmp &&
+        {
+            sed "/^#/!d" postgresql.auto.conf
+            awk "NR == FNR { mine[\$1] = 1; next }
+                !/^#/ && !(\$1 in mine)" \
+                postgresql.auto.conf.tmp postgresql.auto.conf
+            cat postgresql.auto.conf.tmp
+        } >postgresql.auto.conf.new &&
+        mv postgresql.auto.conf.new postgresql.auto.conf &&
+        rm postgresql.auto.conf.tmp' sh "$clone/data" ||
+        fail 1 "could not write postgresql.auto.conf in \"$clone/data\""
+}
+
+# Makes the clone a standby: connection, slot, and no setting lower than the
+# upstream's that a standby may not have lower.
+configure() {
+    write_missing_conf
+    lines="primary_conninfo = $(conf_quote "$(conninfo "$state/passfile")")
+primary_slot_name = '$prk_name'"
+    for name in max_connections max_worker_processes max_wal_senders \
+        max_prepared_transactions max_locks_per_transaction; do
+        wanted=$(upstream_show "$name") ||
+            fail 1 "the upstream server does not tell $name: $wanted"
+        value=$(setting "$name")
+        [ -n "$value" ] ||
+            fail 1 "the replica's configuration cannot be read: $(as_owner "$bindir/postgres" -C "$name" -D "$clone/data" 2>&1 | tail -n 1)"
+        if [ "$value" -lt "$wanted" ]; then
+            say "raising $name from $value to the upstream's $wanted"
+            lines="$lines
+$name = $wanted"
+        fi
+    done
+    if [ "$(setting port)" != "$port" ]; then
+        lines="$lines
+port = $port"
+    fi
+    auto_conf <<EOF
+$lines
+EOF
+    as_owner sh -c ': >"$1/data/standby.signal" && : >"$1/complete"' sh \
+        "$clone" || fail 1 "could not write to \"$clone\""
+}
+
+# Moves the finished clone up to where it belongs; can be run again.
+move_up() {
+    printf '%s' "$prk_tablespaces" | while read -r size location; do
+        [ -n "$size" ] || continue
+        as_owner sh -c '
+            up=$1/pg_replica_kit.clone
+            [ -d "$up" ] || exit 0
+            if [ -d "$up/data" ]; then
+                cd "$up/data" || exit
+                for file in PG_*; do
+                    [ ! -e "$file" ] || mv "$file" "$1/" || exit
+                done
+            fi
+            for link in "$2"/data/pg_tblspc/* "$3"/pg_tblspc/*; do
+                [ "$(readlink "$link")" != "$up/data" ] ||
+                    ln -sfn "$1" "$link" || exit
+            done
+            rm -rf "$up"' sh "$location" "$clone" "$pgdata" ||
+            fail 1 "could not move the clone of tablespace \"$location\""
+    done || exit
+    as_owner sh -c '
+        if [ -d "$1/data" ]; then
+            cd "$1/data" || exit
+            for file in * .[!.]*; do
+                [ -e "$file" ] || [ -L "$file" ] || continue
+                [ "$file" = global ] || mv "./$file" "$2/" || exit
+            done
+            [ ! -e global ] || mv global "$2/" || exit
+            cd / && rmdir "$1/data" || exit
+        fi
+        rm -f "$1/complete" && rmdir "$1"' sh "$clone" "$pgdata" ||
+        fail 1 "could not move the clone from \"$clone\""
+}

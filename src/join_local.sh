@@ -1,0 +1,400 @@
+
+# ======================================================================
+# What this machine must have: programs, a user, a directory, a port, room
+# ======================================================================
+
+# -------------------------------------------------------- programs and user
+
+# The PostgreSQL programs, all of one place and of the upstream's major
+# version.  Debian's wrappers in PATH are no such place: they have no postgres.
+find_programs() {
+    for word in awk df flock mktemp sed setsid stty tail; do
+        command -v "$word" >/dev/null 2>&1 ||
+            fail 3 "program \"$word\" is not installed"
+    done
+    bindir=
+    other_version=
+    saved_ifs=$IFS
+    IFS=:
+    set -f
+    # shellcheck disable=SC2086 # PATH is split at its colons
+    set -- $PATH
+    set +f
+    IFS=$saved_ifs
+    for dir in "$@" "/usr/lib/postgresql/$prk_major/bin" \
+        "/usr/pgsql-$prk_major/bin" "/usr/libexec/postgresql$prk_major" \
+        /usr/lib/postgresql/bin /usr/local/pgsql/bin; do
+        [ -x "$dir/postgres" ] || continue
+        version=$("$dir/postgres" --version 2>/dev/null |
+            sed 's/^[^0-9]*//; s/[^0-9].*//')
+        if [ "$version" != "$prk_major" ]; then
+            other_version=${other_version:-$version}
+            continue
+        fi
+        bindir=$dir
+        for word in pg_basebackup pg_controldata pg_ctl pg_isready psql; do
+            [ -x "$dir/$word" ] || bindir=
+        done
+        [ -z "$bindir" ] || break
+    done
+    [ -z "$bindir" ] || return 0
+    if command -v apt-get >/dev/null 2>&1; then
+        install="apt-get install postgresql-$prk_major"
+    elif command -v dnf >/dev/null 2>&1; then
+        install="dnf install postgresql$prk_major-server"
+    elif command -v zypper >/dev/null 2>&1; then
+        install="zypper install postgresql$prk_major-server"
+    elif command -v apk >/dev/null 2>&1; then
+        install="apk add postgresql$prk_major"
+    else
+        install="install PostgreSQL $prk_major"
+    fi
+    if [ -n "$other_version" ]; then
+        fail 3 "PostgreSQL $prk_major is not installed here, only $other_version" \
+            "A replica needs its upstream's major version: $install"
+    fi
+    fail 3 "PostgreSQL $prk_major is not installed here" "$install"
+}
+
+# as_owner COMMAND...: run it as the server's user
+as_owner() {
+    case $become in
+        self) "$@" ;;
+        setpriv)
+            setpriv --reuid="$owner" --regid="$owner_group" --init-groups \
+                -- "$@"
+            ;;
+        runuser) runuser -u "$owner" -- "$@" ;;
+        su) su -s /bin/sh "$owner" -c 'exec "$@"' -- sh "$@" ;;
+    esac
+}
+
+# The server's user: the owner of the data directory, or of what it is to be
+# made in.
+find_owner() {
+    operator_home=${HOME-}
+    if [ "$(id -u)" -ne 0 ]; then
+        owner=$(id -un)
+        become=self
+        if [ -d "$pgdata" ] && [ ! -O "$pgdata" ]; then
+            fail 8 "directory \"$pgdata\" belongs to another user" \
+                "Run this script as its owner or as root."
+        fi
+        return 0
+    fi
+    dir=$pgdata
+    while [ ! -d "$dir" ]; do
+        dir=$(dirname "$dir")
+    done
+    owner=$(stat -c %U "$dir" 2>/dev/null || stat -f %Su "$dir")
+    if [ "$owner" = root ]; then
+        owner=postgres
+    fi
+    id "$owner" >/dev/null 2>&1 ||
+        fail 3 "there is no user \"$owner\" to run the server" \
+            "It comes with PostgreSQL's package."
+    owner_group=$(id -g "$owner")
+    if setpriv --reuid="$owner" --regid="$owner_group" --init-groups -- \
+        true 2>/dev/null; then
+        become=setpriv
+    elif command -v runuser >/dev/null 2>&1; then
+        become=runuser
+    else
+        become=su
+    fi
+    # What libpq looks for in a home directory must not be root's.
+    HOME=$(getent passwd "$owner" | cut -d : -f 6)
+    export HOME
+}
+
+# ------------------------------------------------------------ the directory
+
+# Where the data directory is, or is to be, with symbolic links resolved: one
+# directory has one name here.
+resolve_directory() {
+    if [ -n "$cluster" ]; then
+        command -v pg_createcluster >/dev/null 2>&1 ||
+            fail 3 "this machine has no Debian clusters" \
+                "Install postgresql-common, or use --pgdata DIR."
+        confdir=${PG_CLUSTER_CONF_ROOT:-/etc/postgresql}/$prk_major/$cluster
+        # A killed run may have left it at the database for removal.
+        pgdata=$(cluster_setting "$confdir" data_directory)
+        pgdata=${pgdata%.pg_replica_kit/initial}
+        if [ -z "$pgdata" ]; then
+            pgdata=$(sed -n "s/^[[:space:]]*data_directory[[:space:]]*=[[:space:]]*'\\{0,1\\}\\([^'#]*\\).*/\\1/p" \
+                /etc/postgresql-common/createcluster.conf 2>/dev/null |
+                tail -n 1 | sed 's/[[:space:]]*$//')
+            pgdata=$(printf '%s\n' "${pgdata:-/var/lib/postgresql/%v/%c}" |
+                sed "s/%v/$prk_major/g; s/%c/$cluster/g")
+        fi
+    fi
+    case $pgdata in
+        *"
+"*) fail 2 "the directory's name has a line break in it" ;;
+        /*) ;;
+        *) pgdata=$(pwd)/$pgdata ;;
+    esac
+    if [ -d "$pgdata" ]; then
+        pgdata=$(cd -P "$pgdata" 2>/dev/null && pwd) ||
+            fail 8 "directory \"$pgdata\" cannot be entered" \
+                "Run this script as its owner or as root."
+    elif [ -e "$pgdata" ] || [ -L "$pgdata" ]; then
+        fail 8 "\"$pgdata\" is not a directory"
+    else
+        parent=$(dirname "$pgdata")
+        base=$(basename "$pgdata")
+        dir=$(cd -P "$parent" 2>/dev/null && pwd) && parent=$dir
+        pgdata=${parent%/}/$base
+    fi
+    case $pgdata in
+        / | /*/../* | /../* | */..)
+            fail 2 "\"$pgdata\" cannot be a data directory" ;;
+    esac
+    if [ -z "$cluster" ]; then
+        for conf in "${PG_CLUSTER_CONF_ROOT:-/etc/postgresql}/$prk_major"/*/postgresql.conf; do
+            [ -e "$conf" ] || continue
+            dir=$(cluster_setting "$(dirname "$conf")" data_directory)
+            dir=$(cd -P "${dir:-/nonexistent}" 2>/dev/null && pwd) || continue
+            if [ "$dir" = "$pgdata" ]; then
+                confdir=$(dirname "$conf")
+                cluster=$(basename "$confdir")
+            fi
+        done
+    fi
+    state=$pgdata.pg_replica_kit
+    clone=$pgdata/pg_replica_kit.clone
+}
+
+# cluster_setting CONFDIR NAME: what a Debian cluster's postgresql.conf says
+cluster_setting() {
+    [ -e "$1/postgresql.conf" ] || return 0
+    pg_conftool -s "$1/postgresql.conf" show "$2" 2>/dev/null || :
+}
+
+# What the directory holds: absent, empty, cloning (a killed run's beginning),
+# moving (a killed run's finished clone), standby (ours), or other.
+inspect_directory() {
+    if [ ! -d "$pgdata" ]; then
+        dir_state=absent
+    elif as_owner test -d "$clone"; then
+        if as_owner test -e "$clone/complete"; then
+            dir_state=moving
+        elif [ "$(as_owner ls -A "$pgdata")" = pg_replica_kit.clone ]; then
+            dir_state=cloning
+        else
+            dir_state=other
+        fi
+    else
+        # shellcheck disable=SC2012 # asked is whether there is any
+        if [ -z "$(ls -A "$pgdata" 2>&1 | head -n 1)" ]; then
+            dir_state=empty
+        elif as_owner test -e "$pgdata/standby.signal" &&
+            [ "$(auto_conf_line primary_conninfo)" = \
+                "primary_conninfo = $(conf_quote "$(conninfo "$state/passfile")")" ] &&
+            [ "$(auto_conf_line primary_slot_name)" = \
+                "primary_slot_name = '$prk_name'" ]; then
+            dir_state=standby
+        else
+            dir_state=other
+        fi
+    fi
+}
+
+auto_conf_line() {
+    as_owner sed -n "/^$1 = /p" "$pgdata/postgresql.auto.conf" 2>/dev/null |
+        tail -n 1
+}
+
+# server_pid: the pid of the server that runs in the directory, or nothing
+server_pid() {
+    as_owner "$bindir/pg_ctl" status -D "$pgdata" >/dev/null 2>&1 || return 0
+    as_owner sed -n 1p "$pgdata/postmaster.pid" 2>/dev/null
+}
+
+control_system_id() {
+    as_owner "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
+        sed -n 's/^Database system identifier: *//p'
+}
+
+# Refuses every directory that is not free for the replica.
+check_directory() {
+    inspect_directory
+    pid=
+    if [ "$dir_state" != absent ]; then
+        pid=$(server_pid)
+    fi
+    if [ "$dir_state" = standby ] && [ -n "$pid" ]; then
+        dir_state=running
+    fi
+    case $dir_state in
+        absent | empty)
+            check_parents
+            return
+            ;;
+        cloning | moving | standby | running) return ;;
+    esac
+    system_id=$(control_system_id)
+    if [ "$system_id" = "$prk_system_id" ] &&
+        { [ "$pgdata" = "$prk_data_directory" ] ||
+            ! as_owner test -e "$pgdata/standby.signal"; }; then
+        fail 8 "\"$pgdata\" is the upstream server's own data directory, or a copy of it" \
+            "Choose another directory with --pgdata."
+    fi
+    if [ -n "$pid" ]; then
+        fail 8 "a server (pid $pid) is running in \"$pgdata\"" \
+            "Choose another directory with --pgdata."
+    fi
+    if [ -n "$cluster" ]; then
+        fail 8 "the data directory \"$pgdata\" of cluster $prk_major/$cluster is not empty" \
+            "If nobody needs it, run: pg_dropcluster $prk_major $cluster; else choose another name with --cluster."
+    fi
+    fail 8 "directory \"$pgdata\" is not empty" \
+        "Nothing in it has been touched. Move it away, or choose another directory."
+}
+
+# The directories that must be made can be made, and entered.
+check_parents() {
+    if [ -n "$cluster" ] && [ -e "$confdir" ] &&
+        [ ! -e "$confdir/postgresql.conf" ] && [ ! -e "$state/creating" ]; then
+        fail 8 "\"$confdir\" holds remains of a cluster" \
+            "If nobody needs them, run: pg_dropcluster $prk_major $cluster"
+    fi
+    dir=$(dirname "$pgdata")
+    while [ ! -d "$dir" ]; do
+        dir=$(dirname "$dir")
+    done
+    as_owner test -x "$dir" ||
+        fail 8 "directory \"$dir\" cannot be entered by user \"$owner\"" \
+            "Choose another directory, or change its permissions."
+    if [ "$become" != self ] || [ -w "$dir" ]; then
+        return 0
+    fi
+    if [ "$dir_state" = empty ] && [ -O "$state" ]; then
+        return 0
+    fi
+    fail 8 "directory \"$dir\" is not writable for user \"$owner\"" \
+        "As root run: install -d -m 700 -o $owner $(shell_quote "$pgdata") $(shell_quote "$state")"
+}
+
+# Locations of tablespaces must be free here, too: the server's links to them
+# are absolute.
+check_tablespaces() {
+    printf '%s' "$prk_tablespaces" | while read -r size location; do
+        [ -n "$size" ] || continue
+        [ -e "$location" ] || [ -L "$location" ] || continue
+        if [ -d "$location/pg_replica_kit.clone" ]; then
+            whose=$(as_owner cat "$location/pg_replica_kit.clone/for" 2>/dev/null)
+            case $whose in
+                "$pgdata" | '') continue ;;
+            esac
+            fail 8 "tablespace directory \"$location\" is in use by another clone, for \"$whose\""
+        fi
+        # shellcheck disable=SC2012 # asked is whether there is any
+        if [ -n "$(ls -A "$location" 2>&1 | head -n 1)" ]; then
+            fail 8 "tablespace directory \"$location\" is not empty" \
+                "The replica's tablespaces lie where the upstream's do; empty this directory, or use another machine."
+        fi
+    done || exit
+}
+
+# port_in_use N: does anything listen on it?
+port_in_use() {
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+        awk -v port="$(printf ':%04X' "$1")" '
+        $4 == "0A" && substr($2, length($2) - 4) == port { found = 1 }
+        END { exit !found }'
+}
+
+# The replica's port: as asked for, or as the Debian cluster has it, or the
+# upstream's.
+check_port() {
+    if [ -z "$port" ] && [ -n "$cluster" ]; then
+        port=$(cluster_setting "$confdir" port)
+    fi
+    port=${port:-$prk_server_port}
+    if [ -n "$start" ] && port_in_use "$port"; then
+        fail 8 "port $port is in use" "Choose the replica's port with --port."
+    fi
+}
+
+# ------------------------------------------------------ space and libraries
+
+# Space is added up by file system; a tenth more, and four segments of WAL.
+check_space() {
+    margin=$((4 * prk_segment_size))
+    {
+        printf '%s %s\n' "$prk_data_size" "$pgdata"
+        printf '%s' "$prk_tablespaces"
+    } | while read -r size dir; do
+        [ -n "$size" ] || continue
+        while [ ! -d "$dir" ]; do
+            dir=$(dirname "$dir")
+        done
+        printf '%s ' "$((size + size / 10))"
+        df -Pk "$dir" | awk 'NR == 2 {
+            available = $4
+            sub(/^.*% +/, "")
+            print available, $0
+        }'
+    done | awk -v margin="$margin" '
+        {
+            need = $1; available = $2
+            sub(/^[^ ]+ [^ ]+ /, "")
+            needs[$0] += need
+            has[$0] = available * 1024
+        }
+        END {
+            for (mount in needs)
+                if (has[mount] < needs[mount] + margin) {
+                    printf "%s needs %.0f MB, has %.0f MB\n", mount,
+                        (needs[mount] + margin) / 1048576 + 1,
+                        has[mount] / 1048576
+                    exit
+                }
+        }'
+}
+
+check_disk() {
+    # What a killed run left is removed before the clone begins.
+    case $dir_state in
+        moving | standby) return 0 ;;
+    esac
+    short=$(check_space)
+    [ -z "$short" ] ||
+        fail 9 "not enough disk space: $short" \
+            "The size is of $prk_made_at; make room, or choose another directory."
+}
+
+# Each library that the upstream preloads must be loadable here.
+check_libraries() {
+    pkglibdir=
+    for dir in "$bindir/../lib" "$bindir/../lib/postgresql" \
+        "$bindir/../lib/pgsql" "$bindir/../lib64/pgsql" \
+        "/usr/lib/postgresql$prk_major" /usr/lib64/pgsql; do
+        if [ -e "$dir/libpqwalreceiver.so" ]; then
+            pkglibdir=$dir
+            break
+        fi
+    done
+    if [ -z "$pkglibdir" ]; then
+        say "note: the server's library directory was not found, libraries are not checked"
+        return 0
+    fi
+    missing=
+    while read -r library; do
+        [ -n "$library" ] || continue
+        case $library in
+            '$libdir/'*) file=$pkglibdir/${library#*/} ;;
+            */*) file=$library ;;
+            *) file=$pkglibdir/$library ;;
+        esac
+        if [ ! -e "$file.so" ] && [ ! -e "$file" ]; then
+            missing="$missing${missing:+, }$library"
+        fi
+    done <<EOF
+$prk_libraries
+EOF
+    [ -z "$missing" ] ||
+        fail 10 "the upstream server preloads what is not installed here: $missing" \
+            "Install the same packages as there, for PostgreSQL $prk_major."
+}

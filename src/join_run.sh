@@ -1,0 +1,395 @@
+
+# ======================================================================
+# To run it: start, proof that it streams, ends, and the order of all
+# ======================================================================
+
+# ------------------------------------------------------------------- to run
+
+# systemd_unit: the unit whose PGDATA this directory is
+systemd_unit() {
+    [ -d /run/systemd/system ] && [ "$become" != self ] || return 0
+    for unit in "postgresql-$prk_major" postgresql; do
+        if systemctl show -p Environment --value "$unit.service" 2>/dev/null |
+            tr ' ' '\n' | grep -F -x -q -e "PGDATA=$pgdata"; then
+            printf '%s' "$unit"
+            return 0
+        fi
+    done
+}
+
+# outside COMMAND...: without our locks, with the operator's own locale
+outside() {
+    (
+        exec 7>&- 8>&- 9>&-
+        if [ -n "$operator_lc_all" ]; then
+            LC_ALL=$operator_lc_all
+        else
+            unset LC_ALL
+        fi
+        "$@"
+    )
+}
+
+# start_words: how a person starts this server
+start_words() {
+    if [ -n "$start_command" ]; then
+        printf '%s' "$start_command"
+    elif [ -n "$cluster" ]; then
+        printf 'pg_ctlcluster %s %s start' "$prk_major" "$cluster"
+    elif [ -n "$unit" ]; then
+        printf 'systemctl start %s' "$unit"
+    else
+        printf '%s -D %s -l %s start' "$(shell_quote "$bindir/pg_ctl")" \
+            "$(shell_quote "$pgdata")" "$(shell_quote "$state/server.log")"
+    fi
+}
+
+find_log() {
+    log=$state/server.log
+    if [ -n "$cluster" ]; then
+        log=/var/log/postgresql/postgresql-$prk_major-$cluster.log
+        if [ -L "$confdir/log" ]; then
+            log=$(readlink "$confdir/log")
+        fi
+    fi
+    log_size=$(as_owner cat "$log" 2>/dev/null | wc -c)
+}
+
+# log_tail: what the server has logged since it was started
+log_tail() {
+    {
+        as_owner tail -c "+$((log_size + 1))" "$log"
+        file=$(as_owner sed -n 's/^stderr //p' "$pgdata/current_logfiles")
+        case $file in
+            '') ;;
+            /*) as_owner tail -n 20 "$file" ;;
+            *) as_owner tail -n 20 "$pgdata/$file" ;;
+        esac
+    } 2>/dev/null | tail -n 20
+}
+
+start_server() {
+    say "starting the server: $(start_words)"
+    if [ -n "$start_command" ]; then
+        outside sh -c "$start_command"
+    elif [ -n "$cluster" ]; then
+        outside pg_ctlcluster "$prk_major" "$cluster" start >/dev/null 2>&1
+    elif [ -n "$unit" ]; then
+        outside systemctl start "$unit"
+    else
+        outside as_owner "$bindir/pg_ctl" -D "$pgdata" -l "$log" -s -w -t 15 \
+            start >/dev/null 2>&1 </dev/null
+    fi
+    start_status=$?
+    # A server that is still recovering is a server.
+    [ "$start_status" -eq 0 ] || [ -n "$(server_pid)" ] || server_failed
+}
+
+# What a line of the server's log means: sets hint, or leaves it empty.
+explain_log() {
+    hint=
+    case $1 in
+        *"already been removed"*)
+            hint="The upstream no longer has the WAL that the replica needs; it must be cloned anew." ;;
+        *"system identifier differs"*)
+            hint="The data is of another server than the one at $prk_host, port $prk_port." ;;
+        *"insufficient parameter settings"*)
+            hint="Raise the setting named there in the replica's configuration, and start it again." ;;
+        *"Address already in use"* | *"could not bind"* | *'lock file "'*)
+            hint="Choose another port with --port." ;;
+        *"could not access file"*)
+            hint="Install the library on this machine." ;;
+        *"No space left"*) hint="Make room on the file system." ;;
+        *'is active for PID'*)
+            hint="Another connection uses slot \"$prk_name\"; each replica needs a name of its own." ;;
+        *"failed: "*)
+            explain_connection "$1" ;;
+    esac
+}
+
+show_log() {
+    words=$(log_tail)
+    if [ -n "$words" ]; then
+        say "the end of $log:" >&2
+        printf '%s\n' "$words" | sed 's/^/  /' >&2
+    fi
+    explain_log "$words"
+}
+
+server_failed() {
+    show_log
+    fail 12 "the replica's server did not start" \
+        "${hint:-The clone is complete: mend what the log says, and run this script again.}"
+}
+
+# local_state TARGET, as a row: status of the WAL receiver, whether its
+# connection has brought WAL up to TARGET, whether WAL up to TARGET is here,
+# positions received and replayed, the receiver's pid.  Nothing when nobody
+# may log in.
+local_state() {
+    socket=$(as_owner sed -n 5p "$pgdata/postmaster.pid" 2>/dev/null)
+    socket=${socket:-$(as_owner sed -n 6p "$pgdata/postmaster.pid" 2>/dev/null)}
+    [ -n "$socket" ] || return 0
+    as_owner env PGOPTIONS='-c search_path=pg_catalog' \
+        PGPASSFILE=/nonexistent "$bindir/psql" -XAtqw \
+        -d "host=$(conninfo_quote "$socket") port=$port dbname=template1 connect_timeout=5" \
+        -c "SELECT coalesce(r.status, 'none'),
+            coalesce(r.written_lsn >= '$1', false),
+            coalesce(greatest(l.received, l.replayed) >= '$1', false),
+            l.received, l.replayed, r.pid
+            FROM (SELECT pg_last_wal_receive_lsn() AS received,
+                pg_last_wal_replay_lsn() AS replayed) l
+            LEFT JOIN pg_stat_wal_receiver r ON true
+            WHERE pg_is_in_recovery()
+            AND current_setting('is_superuser') = 'on'" 2>/dev/null
+}
+
+# field NUMBER: of the row $row
+field() {
+    printf '%s\n' "$row" | cut -d '|' -f "$1"
+}
+
+# lsn_number LSN: as a number
+lsn_number() {
+    printf '%s' "$(((0x${1%%/*} << 32) + 0x${1##*/}))"
+}
+
+# Without a login there is the upstream's word: the slot is in use, and was
+# moved to TARGET by what the replica reported.
+slot_proves() {
+    lsn=$(upstream "READ_REPLICATION_SLOT \"$prk_name\"" | cut -d '|' -f 2)
+    case $lsn in
+        */*) ;;
+        *) return 1 ;;
+    esac
+    [ "$(lsn_number "$lsn")" -ge "$(lsn_number "$1")" ] || return 1
+    case $(upstream "START_REPLICATION SLOT \"$prk_name\" PHYSICAL $lsn") in
+        *55006*) return 0 ;;
+    esac
+    return 1
+}
+
+# streams TARGET: does the replica stream, and has it WAL up to TARGET?
+#
+# "streaming" alone is no proof: a receiver says so before the upstream has
+# answered, and dies a moment later.  The proof is WAL that its connection has
+# brought; or, where there was nothing to bring, that the same receiver is
+# still there a second later.
+streams() {
+    row=$(local_state "$1")
+    case $row in
+        'streaming|t|'*) ;;
+        'streaming|f|t|'*)
+            if [ "$(field 6)" != "$receiver_pid" ]; then
+                receiver_pid=$(field 6)
+                return 1
+            fi
+            ;;
+        '')
+            slot_proves "$1" || return 1
+            proof="the upstream's slot confirms it up to $1"
+            return 0
+            ;;
+        *) return 1 ;;
+    esac
+    proof="received $(field 4), replayed $(field 5)"
+}
+
+# What changes while the server is on its way.
+signs_of_life() {
+    if [ -n "$row" ]; then
+        field 4,5
+    else
+        as_owner "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
+            grep -e 'recovery ending' -e 'REDO location'
+    fi
+}
+
+# Waits until the replica streams and has received what the upstream had when
+# the wait began.  Gives up after a time without any progress: a minute, or
+# five while the server still recovers and lets nobody in.
+wait_streaming() {
+    target=$(upstream_position)
+    case $target in
+        */*) ;;
+        *) fail 4 "the upstream server no longer answers" ;;
+    esac
+    say "waiting until it streams and has WAL up to $target"
+    receiver_pid=
+    signs=
+    idle=0
+    until streams "$target"; do
+        [ -n "$(server_pid)" ] || server_failed
+        now=$(signs_of_life)
+        idle=$((idle + 1))
+        if [ "$now" != "$signs" ]; then
+            idle=0
+        fi
+        signs=$now
+        patience=60
+        case $(as_owner sed -n 8p "$pgdata/postmaster.pid" 2>/dev/null) in
+            starting*) patience=300 ;;
+        esac
+        [ "$idle" -lt "$patience" ] || not_streaming
+        sleep 1
+    done
+}
+
+not_streaming() {
+    show_log
+    fail 13 "the replica's server runs, but does not stream" \
+        "${hint:-See its log, $log; it keeps trying.}"
+}
+
+# --------------------------------------------------------------------- ends
+
+clone_job=
+locked=
+made_state=
+made_pgdata=
+undo=
+tty_mode=
+
+# Ends the clone and its helper, and waits until they are gone.
+stop_clone() {
+    pid=$(cat "$state/clone.pid" 2>/dev/null)
+    if [ -n "$pid" ]; then
+        as_owner kill -s TERM -- "-$pid" 2>/dev/null
+    fi
+    wait "$clone_job" 2>/dev/null
+    clone_job=
+}
+
+on_exit() {
+    exit_status=$?
+    trap '' HUP INT PIPE TERM
+    if [ -n "$tty_mode" ]; then
+        stty "$tty_mode" </dev/tty
+    fi
+    [ -z "$clone_job" ] || stop_clone
+    if [ -n "$undo" ]; then
+        remove_partial
+        [ -z "$made_pgdata" ] || rmdir "$pgdata" 2>/dev/null
+        as_owner rm -f "$state/passfile" "$state/clone.pid" "$state/clone.out"
+        [ -z "$cluster" ] || unmake_cluster
+        if [ -n "$made_state" ]; then
+            as_owner rm -f "$state/lock" "$state/clone.lock"
+            rmdir "$state" 2>/dev/null
+        fi
+    fi
+    exit "$exit_status"
+}
+
+# on_signal NAME NUMBER
+on_signal() {
+    trap '' HUP INT PIPE TERM
+    progress_end
+    printf 'pg_replica_kit: error: interrupted by signal %s\n' "$1" >&2
+    printf 'hint: Run this script again with the same options to complete the replica.\n' >&2
+    exit "$((128 + $2))"
+}
+
+# What the server would need, said and not done.
+show_plan() {
+    say "all checks passed; without --dry-run this script would:"
+    case $dir_state in
+        absent | empty | cloning)
+            if [ -n "$cluster" ] && [ ! -e "$confdir/postgresql.conf" ]; then
+                say "- make Debian cluster $prk_major/$cluster, port $port"
+            fi
+            say "- clone $((prk_data_size / 1048576)) MB from $prk_host, port $prk_port into $pgdata"
+            say "- keep the password in $state/passfile"
+            ;;
+    esac
+    if [ -n "$start" ]; then
+        say "- start it: $(start_words)"
+    fi
+}
+
+make_replica() {
+    case $dir_state in
+        absent | empty | cloning)
+            undo=yes
+            [ -z "$cluster" ] || make_cluster
+            make_target
+            remove_partial
+            make_clone_directories
+            renew_slot
+            run_clone
+            configure
+            undo=
+            move_up
+            ;;
+        moving)
+            say "completing the clone of an interrupted run"
+            move_up
+            ;;
+        standby)
+            say "\"$pgdata\" already holds this replica; it is not cloned again"
+            ;;
+    esac
+    as_owner rm -f "$state/clone.pid" "$state/clone.out"
+}
+
+main() {
+    umask 077
+    password=${PGPASSWORD-}
+    unset PGPASSWORD
+    operator_lc_all=${LC_ALL-}
+    LC_ALL=C
+    export LC_ALL
+    unset PGHOST PGHOSTADDR PGPORT PGDATABASE PGUSER PGSERVICE PGOPTIONS \
+        PGAPPNAME PGDATA PGTARGETSESSIONATTRS PGREQUIREPEER PGCLIENTENCODING
+    parse_arguments "$@"
+    trap on_exit EXIT
+    trap 'on_signal HUP 1' HUP
+    trap 'on_signal INT 2' INT
+    trap 'on_signal PIPE 13' PIPE
+    trap 'on_signal TERM 15' TERM
+
+    find_programs
+    resolve_directory
+    find_owner
+    cd /
+    check_directory
+    unit=$(systemd_unit)
+    if [ "$dir_state" = running ]; then
+        port=$(as_owner sed -n 4p "$pgdata/postmaster.pid")
+    else
+        check_port
+        check_tablespaces
+        check_disk
+        check_libraries
+    fi
+    get_password
+    check_upstream
+    find_log
+    if [ "$dir_state" = running ]; then
+        wait_streaming
+        say "already a running replica of $prk_host, port $prk_port: $proof; nothing to do"
+        exit 0
+    fi
+    # What an interrupted run has left may still hold the slot.
+    if [ -z "$dry_run" ] && [ -d "$state" ]; then
+        take_lock
+    fi
+    check_slot
+    if [ -n "$dry_run" ]; then
+        show_plan
+        exit 0
+    fi
+
+    [ -n "$locked" ] || take_lock
+    inspect_directory
+    write_passfile
+    make_replica
+    if [ -z "$start" ]; then
+        say "the replica is ready; start it with: $(start_words)"
+        exit 0
+    fi
+    start_server
+    wait_streaming
+    say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof"
+}
+
+main "$@"
