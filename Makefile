@@ -77,9 +77,9 @@ REGRESS = \
 	status
 REGRESS_OPTS = --temp-instance=$(CURDIR)/tmp_installcheck \
 	--temp-config=$(srcdir)/sql/postgresql.conf
-ISOLATION =
+ISOLATION = provision
 ISOLATION_OPTS = --temp-instance=$(CURDIR)/tmp_check_iso \
-	--temp-config=$(srcdir)/sql/postgresql.conf
+	--temp-config=$(srcdir)/specs/postgresql.conf --host=127.0.0.1
 TAP_TESTS = 1
 PRK_SCRIPTS = \
 	.ci/run \
