@@ -10,10 +10,13 @@ use Test::More;
 
 my $primary = PostgreSQL::Test::Cluster->new('primary');
 $primary->init(allows_streaming => 1);
+
+# No checkpoint on the primary, and so no restartpoint on the standby, but
+# those that are asked for.
 $primary->append_conf('postgresql.conf', <<~'CONF');
 	autovacuum = off
-	max_wal_size = 64MB
-	min_wal_size = 32MB
+	checkpoint_timeout = 1h
+	max_wal_size = 4GB
 	wal_keep_size = 0
 	CONF
 $primary->start;
@@ -29,6 +32,7 @@ $middle->init_from_backup($primary, 'base', has_streaming => 1);
 $middle->append_conf('postgresql.conf', <<~'CONF');
 	primary_slot_name = 'middle'
 	max_slot_wal_keep_size = 192MB
+	max_wal_size = 64MB
 	CONF
 $middle->start;
 $middle->safe_psql('postgres',
