@@ -63,11 +63,21 @@ sub start_program
 
 my @connection = ('-h', $primary->host, '-p', $primary->port);
 
-mkdir "$PostgreSQL::Test::Utils::tmp_check/received"
-  or die "could not make a directory: $!";
-start_program('pg_receivewal', @connection, '--no-loop', '--synchronous',
-	'-s', 1, '-S', 'receiver',
-	'-D', "$PostgreSQL::Test::Utils::tmp_check/received");
+# Start a receiver of WAL that calls itself so.
+sub start_receiver
+{
+	my ($name, @options) = @_;
+	my $dir = "$PostgreSQL::Test::Utils::tmp_check/$name";
+
+	local $ENV{PGAPPNAME} = $name;
+	mkdir $dir or die "could not make \"$dir\": $!";
+	return start_program('pg_receivewal', @connection, '--no-loop',
+		'-s', 1, '-D', $dir, @options);
+}
+
+# One reports what it flushed, the other only what it wrote.
+start_receiver('receiver', '--synchronous', '-S', 'receiver');
+start_receiver('writer');
 start_program('pg_recvlogical', @connection, '--no-loop', '--start',
 	'-s', 1, '-F', 1, '-d', 'postgres', '-S', 'decoder',
 	'-o', 'proto_version=1', '-o', 'publication_names=everything',
@@ -75,9 +85,9 @@ start_program('pg_recvlogical', @connection, '--no-loop', '--start',
 
 ok( $primary->poll_query_until(
 		'postgres',
-		"SELECT count(*) = 4 FROM pg_stat_replication WHERE state = 'streaming'"
+		"SELECT count(*) = 5 FROM pg_stat_replication WHERE state = 'streaming'"
 	),
-	'two standbys, a receiver and a decoder stream');
+	'two standbys, two receivers and a decoder stream');
 
 # ----------------------------------------------------------------------
 # One round of comparison, in SQL so that the readings are close.
@@ -174,7 +184,7 @@ $primary->safe_psql('postgres', <<~'SQL');
 					OR s.xmin_age BETWEEN 0 AND oldest(a) + 10),
 				-- derived figures, from the same columns
 				('lag_bytes', s.lag_bytes::text, s.lag_bytes >= 0
-					OR coalesce(s.replay_lsn, s.flush_lsn, s.confirmed_flush_lsn, s.restart_lsn) IS NULL),
+					OR coalesce(s.replay_lsn, s.write_lsn, s.confirmed_flush_lsn, s.restart_lsn) IS NULL),
 				('lag_bytes sum', s.lag_bytes::text, coalesce(s.lag_bytes, 0) =
 					coalesce(s.unsent_bytes + s.unwritten_bytes + s.unflushed_bytes
 						+ s.unreplayed_bytes, 0)),
@@ -182,7 +192,7 @@ $primary->safe_psql('postgres', <<~'SQL');
 					s.unwritten_bytes, s.unflushed_bytes, s.unreplayed_bytes) >= 0),
 				('lag position', s.lag_bytes::text, s.lag_bytes IS NULL
 					OR CASE WHEN s.slot_type = 'logical' THEN s.confirmed_flush_lsn
-						ELSE coalesce(s.replay_lsn, s.flush_lsn, s.restart_lsn) END
+						ELSE coalesce(s.replay_lsn, s.flush_lsn, s.write_lsn, s.restart_lsn) END
 						+ s.lag_bytes BETWEEN start AND finish),
 				('unsent_bytes', s.unsent_bytes::text, s.sent_lsn IS NULL
 					OR s.sent_lsn + s.unsent_bytes BETWEEN start AND finish),
@@ -217,7 +227,7 @@ is( $primary->safe_psql('postgres',
 		'decoder|logical|streaming', 'idle_logical|logical|disconnected',
 		'inactive|physical|disconnected', 'never_used|physical|disconnected',
 		'receiver|physical|streaming', 'slotless||streaming',
-		'with_slot|physical|streaming'),
+		'with_slot|physical|streaming', 'writer||streaming'),
 	'one row per slot and per walsender without one');
 
 # ----------------------------------------------------------------------
@@ -304,13 +314,7 @@ my $session = IPC::Run::start(
 $primary->poll_query_until('postgres',
 	"SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND granted")
   or die 'the session does not start';
-{
-	local $ENV{PGAPPNAME} = 'late';
-	mkdir "$PostgreSQL::Test::Utils::tmp_check/late"
-	  or die "could not make a directory: $!";
-	start_program('pg_receivewal', @connection, '--no-loop',
-		'-D', "$PostgreSQL::Test::Utils::tmp_check/late");
-}
+start_receiver('late');
 $session->finish;
 is($err, '', 'a walsender is seen, with its name, in a transaction that looked before');
 
@@ -326,7 +330,7 @@ is( $primary->safe_psql(
 		'postgres',
 		"SELECT count(*), count(sent_lsn), count(usename) FROM replica_kit.status() WHERE pid IS NOT NULL",
 		extra_params => [ '-U', 'regress_prk_app' ]),
-	'5|5|5',
+	'6|6|6',
 	'a role that was granted status() sees it all');
 is( $primary->safe_psql(
 		'postgres',
