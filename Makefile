@@ -83,6 +83,7 @@ ISOLATION_OPTS = --temp-instance=$(CURDIR)/tmp_check_iso \
 TAP_TESTS = 1
 PRK_SCRIPTS = \
 	.ci/run \
+	bench/sample_cost \
 	scripts/common.sh \
 	scripts/demo \
 	scripts/matrix \
