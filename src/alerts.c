@@ -81,6 +81,7 @@ static PrkLevel choose_level(const PrkThresholds *thresholds,
 							 const Watched *watched, TimestampTz now);
 static void announce(const PrkThresholds *thresholds, Watched *watched,
 					 TimestampTz now, Lines *lines);
+static bool is_tablesync_slot(const PrkReplica *replica);
 static void tell_vanished(const Watched *watched, TimestampTz now,
 						  Lines *lines);
 static void add_line(Lines *lines, PrkLineKind kind, PrkLevel level,
@@ -469,6 +470,23 @@ announce(const PrkThresholds *thresholds, Watched *watched, TimestampTz now,
 }
 
 /*
+ * Is this the slot of a logical replication worker that copies one table?
+ * It is dropped when the copy is done (ReplicationSlotNameForTablesync() in
+ * src/backend/replication/logical/tablesync.c).
+ */
+static bool
+is_tablesync_slot(const PrkReplica *replica)
+{
+	unsigned int subscription;
+	unsigned int table;
+	uint64		system;
+
+	return replica->logical &&
+		sscanf(replica->slot_name, "pg_%u_sync_%u_" UINT64_FORMAT,
+			   &subscription, &table, &system) == 3;
+}
+
+/*
  * A replica that is no longer in the sample.  Its alert ends with it, so a
  * walsender without a slot is told only if there was one.
  */
@@ -480,7 +498,8 @@ tell_vanished(const Watched *watched, TimestampTz now, Lines *lines)
 
 	prk_settings_thresholds(entry->name, &thresholds);
 	if (!watched->sampled || thresholds.off ||
-		watched->last.temporary || watched->last.synced)
+		watched->last.temporary || watched->last.synced ||
+		is_tablesync_slot(&watched->last))
 		return;
 	if (entry->pid != 0 && entry->alert == PRK_OK)
 		return;

@@ -237,10 +237,20 @@ prk_board_publish(const PrkBoardEntry *entries, int nentries,
 
 	nentries = Min(nentries, max_entries());
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if (nentries > 0)
-		memcpy(shared->entries, entries, nentries * sizeof(PrkBoardEntry));
+	memcpy(shared->entries, entries, nentries * sizeof(PrkBoardEntry));
 	shared->nentries = nentries;
 	shared->upstream_gone_since = upstream_gone_since;
 	shared->cycle_at = now;
+	LWLockRelease(shared->lock);
+}
+
+/* Takes everything off the board: nobody knows any more. */
+void
+prk_board_clear(void)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->nentries = 0;
+	shared->upstream_gone_since = 0;
+	shared->cycle_at = 0;
 	LWLockRelease(shared->lock);
 }

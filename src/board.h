@@ -57,6 +57,7 @@ extern void prk_board_worker_started(void);
 extern void prk_board_worker_stopped(void);
 extern void prk_board_publish(const PrkBoardEntry *entries, int nentries,
 							  TimestampTz upstream_gone_since);
+extern void prk_board_clear(void);
 extern bool prk_board_forgotten(const char *name, TimestampTz since);
 
 #endif							/* PRK_BOARD_H */

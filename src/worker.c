@@ -194,7 +194,7 @@ begin_watching(void)
 static void
 end_watching(Watch *watch)
 {
-	prk_board_publish(NULL, 0, 0);
+	prk_board_clear();
 	MemoryContextDelete(watch->context);
 }
 

@@ -46,7 +46,7 @@ sub configure
 }
 
 my $primary = PostgreSQL::Test::Cluster->new('primary');
-$primary->init(allows_streaming => 1);
+$primary->init(allows_streaming => 'logical');
 $primary->append_conf('postgresql.conf', <<~CONF);
 	shared_preload_libraries = 'pg_replica_kit'
 	listen_addresses = '127.0.0.1'
@@ -243,6 +243,9 @@ configure($primary,
 	'replica_kit.overrides' => '');
 $primary->wait_for_log(qr/replica_kit worker paused: replica_kit.worker is off/,
 	$offset);
+ok( $primary->poll_query_until(
+		'postgres', "SELECT alert IS NULL FROM replica_kit.status()"),
+	'nothing is announced by a worker that is off');
 $standby->start;
 $primary->wait_for_catchup($standby);
 $offset = log_end($primary);
@@ -264,6 +267,7 @@ configure(
 	'replica_kit.lag_grace' => '0',
 	'replica_kit.warning_lag_time' => '-1',
 	'replica_kit.critical_lag_time' => '-1',
+	'replica_kit.overrides' => 'debezium_*: off',
 	'replica_kit.alert_after' => '1h');
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
 $standby->poll_query_until('postgres',
@@ -299,6 +303,21 @@ is( join(' ', map { /replica "r1" (\w+)/ }
 	'warning critical ok',
 	'each change of the lag is told once');
 
+# A wal receiver that is stopped writes nothing and says nothing; what its
+# walsender shows of time stays as it was.
+$offset = log_end($primary);
+my $receiver =
+  $standby->safe_psql('postgres', 'SELECT pid FROM pg_stat_wal_receiver');
+kill 'STOP', $receiver;
+$primary->safe_psql('postgres',
+	"SELECT pg_logical_emit_message(false, '', repeat('x', 100000))");
+$primary->wait_for_log(
+	qr/replica "r1" critical: receiving is 4(?:\.\d)? s and \d\d\d? kB behind\n/,
+	$offset);
+pass('a stalled receiver is found by the time that it stands still');
+kill 'CONT', $receiver;
+$primary->wait_for_log(qr/replica "r1" ok: streaming, /, $offset);
+
 # ----------------------------------------------------------------------
 # What comes and goes by itself, and what is new, is no news.
 # ----------------------------------------------------------------------
@@ -322,12 +341,23 @@ ok( $primary->poll_query_until(
 	'a provisioned replica is watched');
 $primary->safe_psql('postgres',
 	"SELECT * FROM replica_kit.deprovision('guest')");
-$primary->safe_psql('postgres',
-	"SELECT pg_drop_replication_slot('waiting')");
+$primary->safe_psql('postgres', <<~SQL);
+	SELECT pg_create_logical_replication_slot(name, 'test_decoding')
+	FROM unnest(ARRAY['debezium_1', 'feed', 'pg_16390_sync_16384_7000000000000000001']) name
+	SQL
+ok( $primary->poll_query_until(
+		'postgres',
+		"SELECT count(*) = 3 FROM replica_kit.status()
+		WHERE slot_type = 'logical' AND alert = 'ok'"),
+	'logical slots are watched');
+$primary->safe_psql('postgres', <<~SQL);
+	SELECT pg_drop_replication_slot(name)
+	FROM unnest(ARRAY['debezium_1', 'feed', 'pg_16390_sync_16384_7000000000000000001', 'waiting']) name
+	SQL
 $primary->wait_for_log(qr/replica "waiting" warning: its slot was dropped/,
 	$offset);
-is( join(' ', map { /replica "(\w+)"/ } lines_of($primary, $offset)),
-	'waiting',
+is( join(' ', sort map { /replica "(\w+)"/ } lines_of($primary, $offset)),
+	'feed waiting',
 	'a slot dropped by hand is told once, others that end are not');
 
 # ----------------------------------------------------------------------
@@ -354,6 +384,17 @@ $primary->wait_for_log(
 	qr/replica "r1" critical: disconnected for .*, slot will be lost after \d+ (?:bytes|kB|MB) more\n.*DETAIL:  Last seen at .*; slot retains \d+ MB, \d+ (?:bytes|kB|MB) left, /,
 	$offset);
 pass('a slot that is near its limit is critical at once');
+
+# A worker that somebody has ended comes back, and knows what it had said.
+my ($current_pid) =
+  map { /\[(\d+)\]/ } grep { /worker started/ } reverse lines_of($primary);
+kill 'TERM', $current_pid;
+$primary->wait_for_log(qr/replica_kit worker started/, $offset);
+is( $primary->safe_psql('postgres',
+		"SELECT alert FROM replica_kit.status() WHERE name = 'r1'"),
+	'critical',
+	'a worker that was ended comes back and has not forgotten');
+
 $primary->safe_psql('postgres', $segment x 2 . 'CHECKPOINT');
 configure($primary, 'replica_kit.repeat_interval' => '1s');
 $primary->wait_for_log(
