@@ -215,10 +215,9 @@ sub connection
 	my $pid = open2(
 		my $in, my $out,
 		'openssl', 's_client',
-		'-quiet', '-starttls',
-		'postgres', '-bind',
-		"$bind:$tls_port", '-connect',
-		"$peer:" . $node->port);
+		'-quiet', '-no-CAfile', '-no-CApath', '-starttls', 'postgres',
+		'-bind', "$bind:$tls_port",
+		'-connect', "$peer:" . $node->port);
 	return ($in, $out, $tls_port, $pid);
 }
 
@@ -341,7 +340,7 @@ foreach my $file (1 .. $files)
 			role => pick(@roles),
 			ip => pick(@addresses),
 			database => pick(@databases),
-			ssl => $has_tls && chance(20) ? 1 : 0
+			ssl => $has_tls && chance(15) ? 1 : 0
 		}
 	  } 1 .. $attempts;
 	try($_) foreach @attempts;
