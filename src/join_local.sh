@@ -8,7 +8,7 @@
 # The PostgreSQL programs, all of one place and of the upstream's major
 # version.  Debian's wrappers in PATH are no such place: they have no postgres.
 find_programs() {
-    for word in awk df flock mktemp sed setsid stty tail; do
+    for word in awk df find flock mktemp sed setsid stty tail; do
         command -v "$word" >/dev/null 2>&1 ||
             fail 3 "program \"$word\" is not installed"
     done
@@ -69,6 +69,11 @@ as_owner() {
     esac
 }
 
+# owns PATH: is it the server's user's?
+owns() {
+    [ -n "$(find "$1" -prune -user "$owner" 2>/dev/null)" ]
+}
+
 # The server's user: the owner of the data directory, or of what it is to be
 # made in.
 find_owner() {
@@ -76,7 +81,7 @@ find_owner() {
     if [ "$(id -u)" -ne 0 ]; then
         owner=$(id -un)
         become=self
-        if [ -d "$pgdata" ] && [ ! -O "$pgdata" ]; then
+        if [ -d "$pgdata" ] && ! owns "$pgdata"; then
             fail 8 "directory \"$pgdata\" belongs to another user" \
                 "Run this script as its owner or as root."
         fi
@@ -269,7 +274,7 @@ check_parents() {
     if [ "$become" != self ] || [ -w "$dir" ]; then
         return 0
     fi
-    if [ "$dir_state" = empty ] && [ -O "$state" ]; then
+    if [ "$dir_state" = empty ] && owns "$state"; then
         return 0
     fi
     fail 8 "directory \"$dir\" is not writable for user \"$owner\"" \

@@ -80,7 +80,9 @@ is($err, '', 'it has nothing to complain of');
 is( lscluster($name),
 	"$port online,recovery $user $pgdata",
 	'pg_lsclusters shows it running, as a standby, at its port');
-my $sql = "psql -XAt -h /var/run/postgresql -p $port -d postgres -c";
+chomp(my $socket =
+	  `pg_conftool -s $major $name show unix_socket_directories`);
+my $sql = "psql -XAt -h $socket -p $port -d postgres -c";
 like($out, qr/raising max_connections from \d+ to the upstream's 123/,
 	'a lower setting is raised');
 is(`$sql 'SHOW max_connections'`,
