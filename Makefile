@@ -15,6 +15,7 @@ PRK_HEADERS = \
 	src/backends.h \
 	src/backups.h \
 	src/board.h \
+	src/commit.h \
 	src/compat.h \
 	src/derive.h \
 	src/format.h \
@@ -24,6 +25,7 @@ PRK_HEADERS = \
 	src/hba_file.h \
 	src/hba_rules.h \
 	src/health.h \
+	src/lock.h \
 	src/provision_checks.h \
 	src/reload.h \
 	src/report.h \
@@ -42,6 +44,7 @@ OBJS = \
 	src/backends.o \
 	src/backups.o \
 	src/board.o \
+	src/commit.o \
 	src/derive.o \
 	src/format.o \
 	src/guard.o \
@@ -53,6 +56,7 @@ OBJS = \
 	src/health.o \
 	src/join_funcs.o \
 	src/judge_funcs.o \
+	src/lock.o \
 	src/provision_checks.o \
 	src/provision_funcs.o \
 	src/reload.o \

@@ -22,14 +22,12 @@
 
 #include "guard.h"
 
+static void clean_up(void);
+static void warn(const char *what, const char *remedy, MemoryContext context);
+
 /*
  * Run one step where an error is not allowed: true when it succeeded, else a
- * WARNING, with the statement that completes the work.
- *
- * An error unwinds out of the step, so what PostgresMain would have cleaned up
- * is cleaned up here: LWLocks, a condition variable, a slot acquired.  errfinish
- * has zeroed the count of interrupt holds that CommitTransaction will take
- * back; without putting it right the backend could never be cancelled again.
+ * WARNING, with the statement that completes the work (NULL: none).
  */
 bool
 prk_guard_run(PrkGuardedStep step, void *arg, const char *what, const char *remedy)
@@ -47,26 +45,66 @@ prk_guard_run(PrkGuardedStep step, void *arg, const char *what, const char *reme
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		clean_up();
 
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		error = CopyErrorData();
-		FlushErrorState();
-
-		LWLockReleaseAll();
-		ConditionVariableCancelSleep();
+		/*
+		 * errfinish has zeroed the count of interrupt holds that the end of
+		 * the transaction will take back; without it the backend could never
+		 * be cancelled again.
+		 */
 		InterruptHoldoffCount = interrupt_holdoff;
 		QueryCancelHoldoffCount = cancel_holdoff;
-		if (MyReplicationSlot != NULL)
-			ReplicationSlotRelease();
+		CurrentResourceOwner = owner;
 
-		ereport(WARNING,
-				(errcode(error->sqlerrcode),
-				 errmsg("%s: %s", what, error->message),
-				 remedy ? errhint("Run: %s", remedy) : 0));
+		PG_TRY();
+		{
+			warn(what, remedy, context);
+		}
+		PG_CATCH();
+		{
+			/* the client's encoding may lack what the message needs */
+			InterruptHoldoffCount = interrupt_holdoff;
+			QueryCancelHoldoffCount = cancel_holdoff;
+			MemoryContextSwitchTo(context);
+			FlushErrorState();
+			ereport(LOG_SERVER_ONLY,
+					(errmsg_internal("%s", what),
+					 remedy ? errdetail_internal("Run: %s", remedy) : 0));
+		}
+		PG_END_TRY();
 	}
 	PG_END_TRY();
 
 	return ok;
+}
+
+/*
+ * An error unwinds out of the step, so what PostgresMain would have cleaned
+ * up is cleaned up here.
+ */
+static void
+clean_up(void)
+{
+	LWLockReleaseAll();
+	ConditionVariableCancelSleep();
+	if (MyReplicationSlot != NULL)
+		ReplicationSlotRelease();
+}
+
+/*
+ * Turn the error that was caught into a WARNING.  May raise an error itself.
+ */
+static void
+warn(const char *what, const char *remedy, MemoryContext context)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("%s: %s", what, error->message),
+			 remedy ? errhint("Run: %s", remedy) : 0));
 }

@@ -39,7 +39,7 @@
 struct PrkHbaEdit
 {
 	PrkHbaFile *file;
-	bool		exchanged;
+	bool		exchanged;		/* or perhaps: an error came with it */
 };
 
 /* Where a line has to go to win, and over what. */
@@ -178,6 +178,25 @@ prk_hba_edit_role(const char *replica)
 }
 
 /*
+ * Remove what a crash left beside the file.  Raises no error: whoever writes
+ * there next does the same and says why it can't be done.
+ */
+void
+prk_hba_edit_tidy(void)
+{
+	prk_hba_file_tidy();
+}
+
+/*
+ * Is there something to tidy?
+ */
+bool
+prk_hba_edit_is_untidy(void)
+{
+	return prk_hba_file_is_untidy();
+}
+
+/*
  * Bring the additions (PrkHbaAddition) and removals (PrkHbaRemoval) about and
  * wait until the server uses them.  *edit is set as soon as there is something
  * to undo, also when an error follows; it stays NULL when the file is as it
@@ -191,10 +210,10 @@ prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 				   List **audit)
 {
 	const char *problem = NULL;
+	List	   *lines = NIL;
 
 	for (int try = 0; *edit == NULL || !(*edit)->exchanged; try++)
 	{
-		List	   *lines = NIL;
 		PrkHbaFile *file;
 		char	   *contents;
 		List	   *rules;
@@ -210,6 +229,7 @@ prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 		file = prk_hba_file_read(CurrentMemoryContext);
 		*edit = palloc0(sizeof(PrkHbaEdit));
 		(*edit)->file = file;
+		lines = NIL;
 
 		contents = edit_text(file, additions, removals, &lines);
 		if (contents == NULL)
@@ -222,10 +242,9 @@ prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 		foreach(lc, additions)
 			prove_wins(rules, lfirst(lc));
 
+		(*edit)->exchanged = true;
 		(*edit)->exchanged = prk_hba_file_exchange(file);
-		if ((*edit)->exchanged)
-			*audit = list_concat(*audit, lines);
-		else
+		if (!(*edit)->exchanged)
 			(void) prk_hba_file_undo(file);
 	}
 
@@ -241,6 +260,7 @@ prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("file \"%s\" was replaced by another program",
 							HbaFileName)));
+		*audit = list_concat(*audit, lines);
 	}
 }
 
@@ -303,6 +323,7 @@ edit_text(PrkHbaFile *file, List *additions, List *removals, List **audit)
 		rules = changed ? load_candidate(file, contents) :
 			prk_hba_rules_load(prk_hba_file_path(file));
 		find_place(rules, contents, addition, &place);
+		addition->added = !place.present;
 		if (place.present)
 			continue;
 

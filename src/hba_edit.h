@@ -21,9 +21,11 @@ typedef struct PrkHbaAddition
 	const char *replica;
 	const char *role;
 	const char *rule;			/* as prk_hba_rule() makes it */
+	const char *address;		/* as it stands in the rule */
 	bool		require_ssl;
 	struct sockaddr_storage first;	/* the rule's lowest address */
 	struct sockaddr_storage last;	/* and its highest */
+	bool		added;			/* the line was not there: set by the edit */
 } PrkHbaAddition;
 
 /* Lines to be gone: the replica's, all or those of one address. */
@@ -41,6 +43,8 @@ extern bool prk_hba_edit_has(const PrkHbaAddition *addition);
 extern int	prk_hba_edit_count(const char *replica, const char *address);
 extern char *prk_hba_edit_role(const char *replica);
 
+extern void prk_hba_edit_tidy(void);
+extern bool prk_hba_edit_is_untidy(void);
 extern void prk_hba_edit_apply(PrkHbaEdit **edit, List *additions,
 							   List *removals, List **audit);
 

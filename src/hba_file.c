@@ -80,6 +80,7 @@ struct PrkHbaFile
 	char	   *rule;			/* for messages; may be NULL */
 };
 
+static bool beside(char *path, const char *suffix);
 static void read_bytes(PrkHbaFile *file);
 static int	create_new(PrkHbaFile *file);
 static void keep_attributes(PrkHbaFile *file, int fd);
@@ -95,6 +96,44 @@ static bool put_back(PrkHbaFile *file);
 static bool sync_directory(const PrkHbaFile *file);
 static int	errdetail_replace(int errnum);
 static int	errhint_by_hand(const PrkHbaFile *file);
+
+/*
+ * Remove the files that a crash left beside pg_hba.conf.  Raises no error.
+ */
+void
+prk_hba_file_tidy(void)
+{
+	char		path[MAXPGPATH];
+
+	if (beside(path, PRK_HBA_FILE_NEW))
+		(void) unlink(path);
+	if (beside(path, PRK_HBA_FILE_OLD))
+		(void) unlink(path);
+}
+
+/* Are there any?  Another session may be at work, too. */
+bool
+prk_hba_file_is_untidy(void)
+{
+	char		path[MAXPGPATH];
+
+	return (beside(path, PRK_HBA_FILE_NEW) && access(path, F_OK) == 0) ||
+		(beside(path, PRK_HBA_FILE_OLD) && access(path, F_OK) == 0);
+}
+
+/*
+ * The path, of MAXPGPATH bytes, of a file of ours beside pg_hba.conf.
+ */
+static bool
+beside(char *path, const char *suffix)
+{
+	char	   *resolved = realpath(HbaFileName, NULL);
+	bool		ok = resolved != NULL &&
+	snprintf(path, MAXPGPATH, "%s%s", resolved, suffix) < MAXPGPATH;
+
+	free(resolved);
+	return ok;
+}
 
 /*
  * Read pg_hba.conf, following symbolic links.  The result lives in the given

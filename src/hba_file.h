@@ -17,6 +17,9 @@
 
 typedef struct PrkHbaFile PrkHbaFile;
 
+extern void prk_hba_file_tidy(void);
+extern bool prk_hba_file_is_untidy(void);
+
 extern PrkHbaFile *prk_hba_file_read(MemoryContext context);
 extern void prk_hba_file_set_rule(PrkHbaFile *file, const char *rule);
 extern const char *prk_hba_file_text(const PrkHbaFile *file);

@@ -27,6 +27,7 @@
 #include "utils/inet.h"
 
 #include "hba.h"
+#include "lock.h"
 #include "provision_checks.h"
 #include "slot.h"
 #include "staged.h"
@@ -116,7 +117,10 @@ pg_replica_kit_provision(PG_FUNCTION_ARGS)
 	rule = prk_hba_rule(role_name, address.text, require_ssl);
 
 	if (!dry_run)
-		prk_staged_lock_name(name);
+	{
+		prk_lock_name(name);
+		prk_lock_role(role_name);
+	}
 
 	earlier = prk_staged_find_provision(name, role_name,
 										manage_hba ? rule : NULL);
@@ -139,10 +143,12 @@ pg_replica_kit_provision(PG_FUNCTION_ARGS)
 
 	provision.name = name;
 	provision.role = role_name;
+	provision.has_slot = slot.exists;
 	provision.has_rule = manage_hba;
 	provision.rule.replica = name;
 	provision.rule.role = role_name;
 	provision.rule.rule = rule;
+	provision.rule.address = address.text;
 	provision.rule.require_ssl = require_ssl;
 	provision.rule.first = address.first;
 	provision.rule.last = address.last;
@@ -178,7 +184,7 @@ pg_replica_kit_deprovision(PG_FUNCTION_ARGS)
 	prk_check_writable("replica_kit.deprovision()");
 	prk_check_name(name);
 	if (!dry_run)
-		prk_staged_lock_name(name);
+		prk_lock_name(name);
 
 	earlier = prk_staged_find_deprovision();
 	if (earlier != NULL && strcmp(earlier->name, name) == 0)
@@ -196,6 +202,8 @@ pg_replica_kit_deprovision(PG_FUNCTION_ARGS)
 				 errhint("ROLLBACK instead, or COMMIT first.")));
 
 	owner = find_owner(name);
+	if (owner.role != NULL && !dry_run)
+		prk_lock_role(owner.role);
 	prk_slot_look_up(name, &slot);
 	deprovision.name = name;
 	deprovision.force = force;
@@ -214,6 +222,8 @@ pg_replica_kit_deprovision(PG_FUNCTION_ARGS)
 		ereport(NOTICE,
 				(errmsg("replica \"%s\" is not provisioned, nothing to do",
 						name)));
+		if (!dry_run && prk_hba_edit_is_untidy())
+			prk_staged_tidy();
 		return deprovision_row(fcinfo, &deprovision);
 	}
 
@@ -250,7 +260,7 @@ pg_replica_kit_rotate_password(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("replica_kit.rotate_password()");
 	PreventCommandDuringRecovery("replica_kit.rotate_password()");
 	prk_check_name(name);
-	prk_staged_lock_name(name);
+	prk_lock_name(name);
 
 	owner = find_owner(name);
 	if (owner.role == NULL)
@@ -259,6 +269,7 @@ pg_replica_kit_rotate_password(PG_FUNCTION_ARGS)
 				 errmsg("replica \"%s\" is not provisioned", name),
 				 errhint("Run: SELECT * FROM replica_kit.provision('%s', 'ADDRESS');",
 						 name)));
+	prk_lock_role(owner.role);
 	prk_role_look_up(owner.role, &role);
 	if (!role.ours)
 		ereport(ERROR,
@@ -296,7 +307,7 @@ pg_replica_kit_revoke_address(PG_FUNCTION_ARGS)
 	prk_check_writable("replica_kit.revoke_address()");
 	prk_check_name(name);
 	prk_check_address(ip, &address);
-	prk_staged_lock_name(name);
+	prk_lock_name(name);
 
 	nrules = prk_hba_edit_count(name, address.text);
 	if (nrules > 0)

@@ -13,11 +13,15 @@
  * saves it.
  *
  * A slot that is to be dropped is held from before the commit record on, so
- * that no walsender can take it meanwhile.  It is dropped by making it
- * RS_EPHEMERAL in memory and releasing it, because the release of such a slot
- * only warns where dropping a persistent one raises an error
- * (ReplicationSlotDropPtr), and an error after the commit record would be a
- * PANIC of the server.
+ * that no walsender can take it meanwhile.  When its folder can't be renamed,
+ * the server raises an error and keeps the slot whole; for one that is made
+ * RS_EPHEMERAL first it would only warn, but forget the slot and leave its
+ * folder, out of which the next start would make a slot that nobody has.
+ *
+ * What no caller can catch: the server takes a failure to fsync the folder
+ * of a slot for a PANIC (CreateSlotOnDisk, SaveSlotToPath,
+ * ReplicationSlotDropPtr), as it does in pg_create_physical_replication_slot().
+ * So no more is written than has to be.
  *
  * IDENTIFICATION
  *	  src/slot.c
@@ -27,10 +31,14 @@
 #include "postgres.h"
 
 #include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "common/file_perm.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "replication/slot.h"
+#include "storage/fd.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
@@ -50,6 +58,10 @@
 #define HOLD_TIMEOUT_MS		30000
 #define HOLD_RETRY_MS		5
 
+/* where the server keeps slots, a folder each */
+#define SLOT_PATH_FORMAT	"pg_replslot/%s"
+
+static void remove_leftover(const char *name);
 static bool try_hold(const char *name, int *active_pid);
 static void end_walsender(int pid);
 
@@ -148,14 +160,17 @@ prk_slot_legal_name(const char *name)
  * prk_slot_persist() follows.  Raises the server's own errors (no free slot,
  * name taken).  The caller drops it with prk_slot_discard() when the
  * transaction fails, also when this function itself failed half-way.
+ *
+ * From where WAL is reserved is only in memory until prk_slot_persist(): in a
+ * crash before that the slot goes anyway.
  */
 void
 prk_slot_create_staged(const char *name)
 {
+	remove_leftover(name);
 	prk_compat_slot_create(name, false, RS_TEMPORARY, false, false, false);
 	ReplicationSlotReserveWal();
 	ReplicationSlotMarkDirty();
-	ReplicationSlotSave();
 	ReplicationSlotRelease();
 }
 
@@ -166,13 +181,23 @@ prk_slot_create_staged(const char *name)
 void
 prk_slot_persist(const char *name)
 {
+	char		path[MAXPGPATH];
+	struct stat st;
+
 	prk_compat_slot_acquire(name, true, false);
+
+	/* taken away from outside, it would keep the slot from ever being saved */
+	snprintf(path, sizeof(path), SLOT_PATH_FORMAT, name);
+	if (stat(path, &st) != 0 && errno == ENOENT)
+		(void) MakePGDirectory(path);
+
 	ReplicationSlotPersist();
 	ReplicationSlotRelease();
 }
 
 /*
- * Drop a staged slot if this backend has one of that name.
+ * Drop a staged slot if this backend has one of that name, and what a failure
+ * to create it has left.  Another staged slot may be the one that is acquired.
  */
 void
 prk_slot_discard(const char *name)
@@ -181,15 +206,39 @@ prk_slot_discard(const char *name)
 
 	/* an error inside prk_slot_create_staged() leaves it acquired */
 	if (MyReplicationSlot != NULL)
-	{
-		if (strcmp(NameStr(MyReplicationSlot->data.name), name) != 0)
-			return;
 		ReplicationSlotRelease();
-	}
 
 	prk_slot_look_up(name, &info);
 	if (info.exists && info.temporary && info.active_pid == MyProcPid)
 		ReplicationSlotDrop(name, true);
+	remove_leftover(name);
+}
+
+/*
+ * Remove the folder of a slot that does not exist: of one that could not be
+ * created, or whose drop could not rename it.  The server removes such a
+ * folder only when it starts, and until then no slot of that name can be made.
+ */
+static void
+remove_leftover(const char *name)
+{
+	char		path[MAXPGPATH];
+	char		tmppath[MAXPGPATH];
+	struct stat st;
+
+	snprintf(path, sizeof(path), SLOT_PATH_FORMAT, name);
+	snprintf(tmppath, sizeof(tmppath), SLOT_PATH_FORMAT ".tmp", name);
+
+	/* the lock that whoever creates or drops a slot holds meanwhile */
+	LWLockAcquire(ReplicationSlotAllocationLock, LW_EXCLUSIVE);
+	if (SearchNamedReplicationSlot(name, true) == NULL)
+	{
+		if (stat(tmppath, &st) == 0)
+			(void) rmtree(tmppath, true);
+		if (stat(path, &st) == 0 && rename(path, tmppath) == 0)
+			(void) rmtree(tmppath, true);
+	}
+	LWLockRelease(ReplicationSlotAllocationLock);
 }
 
 /*
@@ -289,22 +338,21 @@ end_walsender(int pid)
 
 /*
  * Drop the slot that prk_slot_hold() took, without the worker's taking it for
- * a loss.  A failure to remove its files is a WARNING by the server itself.
+ * a loss.  An error leaves it as it was, free for others.
  */
 void
 prk_slot_drop_held(const char *name)
 {
-	ReplicationSlot *slot = MyReplicationSlot;
-
-	if (slot == NULL || strcmp(NameStr(slot->data.name), name) != 0)
+	if (MyReplicationSlot == NULL ||
+		strcmp(NameStr(MyReplicationSlot->data.name), name) != 0)
 		elog(ERROR, "replication slot \"%s\" is not held", name);
 
 	prk_board_forget(name);
-	SpinLockAcquire(&slot->mutex);
-	slot->data.persistency = RS_EPHEMERAL;
-	SpinLockRelease(&slot->mutex);
 
-	ReplicationSlotRelease();
+	/* to be taken once more, by its active_pid, as the function wants */
+	MyReplicationSlot = NULL;
+	ReplicationSlotDrop(name, true);
+	remove_leftover(name);
 }
 
 /*

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * staged.h
- *	  What happens at commit: slots, lines of pg_hba.conf, audit.
+ *	  What a transaction has noted to be done at commit.
  *
  * IDENTIFICATION
  *	  src/staged.h
@@ -19,6 +19,7 @@ typedef struct PrkProvision
 	const char *name;			/* of the replica and its slot */
 	const char *role;
 	bool		role_created;	/* by this transaction */
+	bool		has_slot;		/* it existed, and is the replica's */
 	bool		has_rule;		/* false: manage_hba => false */
 	PrkHbaAddition rule;
 	const char *password;		/* as returned to the caller; may be NULL */
@@ -34,9 +35,6 @@ typedef struct PrkDeprovision
 	const char *role_dropped;	/* by this transaction; NULL: none */
 } PrkDeprovision;
 
-extern void prk_staged_lock_name(const char *name);
-extern void prk_staged_lock_cluster(void);
-
 extern void prk_staged_provision(const PrkProvision *provision);
 extern const PrkProvision *prk_staged_find_provision(const char *name,
 													 const char *role,
@@ -49,5 +47,6 @@ extern const PrkDeprovision *prk_staged_find_deprovision(void);
 
 extern void prk_staged_revoke(const char *name, const char *address);
 extern void prk_staged_note(const char *line);
+extern void prk_staged_tidy(void);
 
 #endif							/* PRK_STAGED_H */

@@ -1,0 +1,236 @@
+# Every system call of provision(), deprovision() and revoke_address() that
+# concerns pg_hba.conf or a slot fails once, in every way: the transaction
+# fails and nothing has happened, or it has committed and a WARNING names the
+# statement that completes it.  The server never ends, the session goes on.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/fault";
+use Fault;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $server = Fault->new('faults');
+plan skip_all => 'needs Linux and a C compiler' if !defined $server;
+
+my $node = $server->{node};
+$server->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION pg_replica_kit; CREATE TABLE skew (i integer)');
+
+my $observer = $server->connect;
+my $session = $server->connect;
+my $started = $observer->run('SELECT pg_postmaster_start_time();');
+
+sub state_now
+{
+	return $server->server_state($observer) . $server->file_state;
+}
+
+my $nothing = state_now();
+
+# What fails, from which state to which.  A revoked address and a replica that
+# goes are different ways through the code, as is what a ROLLBACK undoes.
+my @operations = (
+	{
+		name => 'provision',
+		sql => q{SELECT FROM replica_kit.provision('x', '127.0.0.1');},
+	},
+	{
+		name => 'a second address',
+		for_each_error => 1,
+		before => q{SELECT FROM replica_kit.provision('x', '127.0.0.1');},
+		sql => q{SELECT FROM replica_kit.provision('x', '127.0.0.2');},
+	},
+	{
+		name => 'revoke_address',
+		before => q{SELECT FROM replica_kit.provision('x', '127.0.0.1');
+			SELECT FROM replica_kit.provision('x', '127.0.0.2');},
+		sql => q{SELECT replica_kit.revoke_address('x', '127.0.0.2');},
+	},
+	{
+		name => 'deprovision',
+		before => q{SELECT FROM replica_kit.provision('x', '127.0.0.1');
+			SELECT FROM replica_kit.provision('x', '127.0.0.2');},
+		sql => q{SELECT FROM replica_kit.deprovision('x');},
+	},
+	{
+		name => 'deprovision without managed lines',
+		before => q{SELECT FROM replica_kit.provision('x', '127.0.0.1', manage_hba => false);},
+		sql => q{SELECT FROM replica_kit.deprovision('x');},
+	},
+	{
+		name => 'one replica comes and one goes',
+		for_each_error => 1,
+		before => q{SELECT FROM replica_kit.provision('y', '127.0.0.2');},
+		prepare => q{BEGIN; SELECT FROM replica_kit.provision('x', '127.0.0.1'); SELECT FROM replica_kit.deprovision('y');},
+		sql => q{COMMIT;},
+	},
+	{
+		name => 'a COMMIT that fails late',
+		before => q{SELECT FROM replica_kit.provision('y', '127.0.0.2');},
+		prepare => q{BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT FROM replica_kit.provision('x', '127.0.0.1');
+			SELECT FROM replica_kit.deprovision('y');},
+		conflict => 1,
+		sql => q{COMMIT;},
+	});
+
+#
+# A failure to open or fsync a folder of slots, or a slot's file after it got
+# its name, is a PANIC of PostgreSQL itself, as in
+# pg_create_physical_replication_slot(): fsync_fname() raises what
+# data_sync_elevel() says, and CreateSlotOnDisk(), SaveSlotToPath() and
+# ReplicationSlotDropPtr() call it in a critical section.  t/061_crashes.pl
+# has them among the crashes.
+#
+sub is_panic_by_policy
+{
+	my ($call) = @_;
+
+	return $call =~ m!^(?:open|fsync|close) (?:\S*/)?pg_replslot(?:/[xy](?:\.tmp)?(?:/state)?)?$!;
+}
+
+sub clear
+{
+	$session->run(q{SELECT FROM replica_kit.deprovision('x'); SELECT FROM replica_kit.deprovision('y');});
+	return;
+}
+
+# Up to the statement that is to fail.  With a conflict, COMMIT raises an error
+# after the kit has done all it does before one: another transaction has
+# committed first what makes the two not serializable.
+sub prepare
+{
+	my ($operation) = @_;
+
+	$session->run($operation->{before} // '');
+	$operation->{from} //= state_now();
+	$session->run($operation->{prepare} // '');
+	if ($operation->{conflict})
+	{
+		$session->run('SELECT sum(i) FROM skew; INSERT INTO skew VALUES (1);');
+		$observer->run('BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT sum(i) FROM skew; INSERT INTO skew VALUES (2); COMMIT;');
+	}
+	return;
+}
+
+# What the statement does, and by which calls, when nothing fails.
+for my $operation (@operations)
+{
+	# once before, since a session looks roles and slots up in caches
+	for my $pass (1, 2)
+	{
+		prepare($operation);
+		$server->arm($session->{pid}, 'count', 0);
+		my $answer = $session->run($operation->{sql});
+		$server->disarm;
+		$operation->{to} = state_now();
+		if ($pass == 1)
+		{
+			clear();
+			next;
+		}
+		if ($operation->{conflict})
+		{
+			like($answer, qr/^ERROR:  40001/m, "$operation->{name}");
+			is($operation->{to}, $operation->{from}, "$operation->{name} has changed nothing");
+		}
+		else
+		{
+			unlike($answer, qr/ERROR|WARNING/, "$operation->{name} works");
+			isnt($operation->{to}, $operation->{from}, "$operation->{name} changes something");
+		}
+	}
+	$operation->{calls} = [ ($server->report)[ 2 .. ($server->report)[0] + 1 ] ];
+	note "$operation->{name}:\n", map { "$_\n" } @{ $operation->{calls} };
+	is($server->beside, '', "$operation->{name} leaves nothing beside pg_hba.conf");
+	clear();
+	is(state_now(), $nothing, "$operation->{name} can be undone");
+}
+
+my %cases;
+
+# One failure: empty if all is as it should be, else what is not.
+sub try
+{
+	my ($operation, $call, $error, %options) = @_;
+	my @wrong;
+
+	prepare($operation);
+	$server->arm($session->{pid}, 'fail', $call, error => $error, %options);
+	my $answer = $session->run($operation->{sql});
+	$server->disarm;
+	my (undef, $hits) = $server->report;
+	my $state = state_now();
+	my $failed = $answer =~ /^ERROR: /m;
+	my $wanted = $operation->{ $failed ? 'from' : 'to' };
+
+	$cases{$error}++ if $hits;
+	push @wrong, 'no such call' if !$hits;
+	if ($state ne $wanted || $server->beside ne '')
+	{
+		push @wrong, ($failed ? 'an error, but not all is as before' : 'not completed') . ', and no warning'
+		  if $answer !~ /^WARNING: /m;
+		$session->run($_) for $answer =~ /^HINT:  Run: (.*)$/mg;
+		push @wrong, 'not completed by what the warning says' if state_now() ne $wanted;
+	}
+	push @wrong, 'the session is gone' if $session->{ended};
+	push @wrong, 'the session cannot be cancelled'
+	  if $session->run(q{BEGIN; SET LOCAL statement_timeout = '3ms'; SELECT pg_sleep(60); ROLLBACK;}) !~
+		/canceling statement due to statement timeout/;
+	if ($session->{ended})
+	{
+		$session->quit;
+		$session = $server->connect;
+	}
+	clear();
+	push @wrong, 'cannot be mended' if state_now() ne $nothing || $server->beside ne '';
+	return () if !@wrong;
+
+	return "$error at call $call ($operation->{calls}[ $call - 1 ]): " . join('; ', @wrong) . "\n$answer";
+}
+
+# To open and read what is there fails in the same way each time.
+sub is_reading
+{
+	my ($call) = @_;
+
+	return $call =~ m!^(?:fopen|fstat|read|close|open) \S*/pg_hba\.conf$!;
+}
+
+# Every failure at every call of everything would take minutes and show no more.
+for my $error (qw(ENOSPC EIO EACCES EMFILE EROFS ENOENT))
+{
+	for my $operation (@operations)
+	{
+		my @wrong;
+
+		next if $error !~ /^(?:ENOSPC|EIO|ENOENT)$/ && !$operation->{for_each_error};
+		for my $call (1 .. @{ $operation->{calls} })
+		{
+			my $name = $operation->{calls}[ $call - 1 ];
+
+			next if is_panic_by_policy($name);
+			next if is_reading($name) && $error ne 'EMFILE';
+			# a file that is there and isn't
+			next if $error eq 'ENOENT' && $name =~ /^(?:unlink|fsync|fstat|fchmod|write|close) /;
+			push @wrong, try($operation, $call, $error);
+		}
+		is(join('', @wrong), '', "$operation->{name} survives $error at each call");
+	}
+}
+
+for my $error (qw(ENOSPC EIO EACCES EMFILE EROFS ENOENT))
+{
+	cmp_ok($cases{$error}, '>=', 50, "at least 50 failures were $error");
+}
+note map { "$_: $cases{$_} failures\n" } sort keys %cases;
+
+is($observer->run('SELECT pg_postmaster_start_time();'), $started, 'the server has not restarted');
+unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal/, 'no process has crashed');
+
+$_->quit for $session, $observer;
+$node->stop;
+done_testing();
