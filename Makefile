@@ -57,6 +57,7 @@ OBJS = \
 	src/join_funcs.o \
 	src/judge_funcs.o \
 	src/lock.o \
+	src/preflight_funcs.o \
 	src/provision_checks.o \
 	src/provision_funcs.o \
 	src/reload.o \

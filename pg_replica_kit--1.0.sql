@@ -17,6 +17,274 @@ GRANT USAGE ON SCHEMA replica_kit TO PUBLIC;
 -- ======================================================================
 
 --
+-- preflight_facts()
+--
+-- For preflight() alone: what needs a look at the file system.
+CREATE FUNCTION replica_kit.preflight_facts(
+    libraries text,
+    OUT wal_free bigint,
+    OUT hba_owner text,
+    OUT hba_error text,
+    OUT missing_libraries text
+)
+RETURNS record
+AS 'MODULE_PATHNAME', 'pg_replica_kit_preflight_facts'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION replica_kit.preflight_facts(text) IS
+'Internal: what preflight() needs from the file system and the server''s parser.';
+
+REVOKE ALL ON FUNCTION replica_kit.preflight_facts(text) FROM PUBLIC;
+
+--
+-- preflight()
+--
+-- A row for each thing that wants attention.  What a restart would bring is
+-- judged too: "next" is the value that the configuration files hold.  A fix
+-- never widens access, switches TLS or needs a guess.
+CREATE FUNCTION replica_kit.preflight(
+    OUT check_name text,
+    OUT level text,
+    OUT current text,
+    OUT wanted text,
+    OUT needs_restart boolean,
+    OUT fix text
+)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    WITH file AS (
+        SELECT DISTINCT ON (f.name) f.name, f.setting
+          FROM pg_file_settings f
+         WHERE f.name IS NOT NULL
+         ORDER BY f.name, f.seqno DESC
+    ), setting AS (
+        SELECT s.name,
+               current_setting(s.name) AS now,
+               CASE WHEN s.source = 'command line' OR s.context = 'internal' THEN current_setting(s.name)
+                    ELSE coalesce(file.setting, s.boot_val, '') END AS next
+          FROM pg_settings s LEFT JOIN file USING (name)
+    ), v AS (
+        SELECT max(now) FILTER (WHERE name = 'wal_level') AS wal_level,
+               max(next) FILTER (WHERE name = 'wal_level') AS next_wal_level,
+               max(now) FILTER (WHERE name = 'max_wal_senders')::integer AS max_wal_senders,
+               max(next) FILTER (WHERE name = 'max_wal_senders')::integer AS next_max_wal_senders,
+               max(now) FILTER (WHERE name = 'max_replication_slots')::integer AS max_replication_slots,
+               max(next) FILTER (WHERE name = 'max_replication_slots')::integer AS next_max_replication_slots,
+               max(now) FILTER (WHERE name = 'listen_addresses') AS listen_addresses,
+               max(next) FILTER (WHERE name = 'listen_addresses') AS next_listen_addresses,
+               max(now) FILTER (WHERE name = 'port') AS port,
+               max(now) FILTER (WHERE name = 'max_slot_wal_keep_size') AS max_slot_wal_keep_size,
+               max(now) FILTER (WHERE name = 'wal_keep_size') AS wal_keep_size,
+               max(now) FILTER (WHERE name = 'max_wal_size') AS max_wal_size,
+               max(now) FILTER (WHERE name = 'hot_standby') AS hot_standby,
+               max(next) FILTER (WHERE name = 'hot_standby') AS next_hot_standby,
+               max(now) FILTER (WHERE name = 'password_encryption') AS password_encryption,
+               max(now) FILTER (WHERE name = 'ssl') AS ssl,
+               max(now) FILTER (WHERE name = 'data_checksums') AS data_checksums,
+               max(now) FILTER (WHERE name = 'wal_log_hints') AS wal_log_hints,
+               max(next) FILTER (WHERE name = 'wal_log_hints') AS next_wal_log_hints,
+               max(now) FILTER (WHERE name = 'wal_sender_timeout') AS wal_sender_timeout,
+               max(now) FILTER (WHERE name = 'summarize_wal') AS summarize_wal,
+               max(now) FILTER (WHERE name = 'synchronous_standby_names') AS sync_names,
+               max(now) FILTER (WHERE name = 'log_min_messages') AS log_min_messages,
+               max(now) FILTER (WHERE name = 'shared_preload_libraries') AS libraries,
+               max(next) FILTER (WHERE name = 'shared_preload_libraries') AS next_libraries
+          FROM setting
+    ), fact AS (
+        SELECT * FROM replica_kit.preflight_facts((SELECT next_libraries FROM v))
+    ), slots AS (
+        SELECT count(*)::integer AS all_slots,
+               (count(*) FILTER (WHERE NOT temporary))::integer AS kept_slots
+          FROM pg_replication_slots
+    ), senders AS (
+        SELECT count(*)::integer AS used,
+               (count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')))::integer AS synchronous,
+               string_agg(r.application_name, ', ' ORDER BY r.application_name) FILTER (
+                   WHERE r.state IN ('streaming', 'catchup') AND NOT EXISTS (
+                       SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid)) AS slotless
+          FROM pg_stat_replication r
+    ), sync AS (
+        SELECT CASE WHEN btrim(v.sync_names) = '' THEN 0
+                    ELSE coalesce((regexp_match(v.sync_names, '^\s*(?:FIRST\s+|ANY\s+)?(\d+)\s*\(', 'i'))[1]::integer, 1)
+               END AS wanted
+          FROM v
+    ), keep AS (
+        -- half of what is free, in the largest unit that leaves no fraction
+        SELECT CASE WHEN wal_free >= 4::bigint << 30 THEN (wal_free >> 31) || 'GB'
+                    ELSE greatest(wal_free >> 21, 64) || 'MB' END AS proposal
+          FROM fact
+    ), found (ord, check_name, level, current, wanted, needs_restart, fix) AS (
+        -- what the next restart would refuse
+        SELECT 10, 'restart_would_fail', 'critical', 'wal_level = minimal after a restart, with ' ||
+                   slots.kept_slots || ' replication slots and max_wal_senders = ' || v.next_max_wal_senders,
+               'replica or logical', false,
+               format('ALTER SYSTEM SET wal_level = %L', v.wal_level)
+          FROM v, slots
+         WHERE v.next_wal_level = 'minimal' AND v.wal_level <> 'minimal'
+           AND (slots.kept_slots > 0 OR v.next_max_wal_senders > 0)
+        UNION ALL
+        SELECT 11, 'restart_would_fail', 'critical', 'max_replication_slots = ' || v.next_max_replication_slots ||
+                   ' after a restart, with ' || slots.kept_slots || ' slots in use',
+               'at least ' || slots.kept_slots, false,
+               format('ALTER SYSTEM SET max_replication_slots = %s', v.max_replication_slots)
+          FROM v, slots
+         WHERE v.next_max_replication_slots < slots.kept_slots
+        UNION ALL
+        SELECT 12, 'restart_would_fail', 'critical', 'library not found: ' || fact.missing_libraries,
+               'each of shared_preload_libraries installed', false, NULL
+          FROM fact
+         WHERE fact.missing_libraries IS NOT NULL
+        UNION ALL
+        SELECT 13, 'restart_would_fail', 'critical',
+               coalesce(f.name || ': ', '') || f.error || ' (line ' || f.sourceline || ' of ' || f.sourcefile || ')',
+               'a configuration without errors', false, NULL
+          FROM pg_file_settings f LEFT JOIN pg_settings s USING (name)
+         WHERE f.error IS NOT NULL
+           -- a change that waits for a restart is none
+           AND NOT coalesce(s.context = 'postmaster', false)
+        UNION ALL
+        SELECT 14, 'pg_hba', 'critical', fact.hba_error,
+               'a pg_hba.conf that the server loads; a restart would fail', false, NULL
+          FROM fact
+         WHERE fact.hba_error IS NOT NULL
+        UNION ALL
+        -- what a replica needs
+        SELECT 20, 'wal_level', 'critical', v.wal_level, 'replica or logical', true,
+               CASE WHEN v.next_wal_level = 'minimal' THEN 'ALTER SYSTEM SET wal_level = ''replica''' END
+          FROM v
+         WHERE v.wal_level = 'minimal'
+        UNION ALL
+        SELECT 21, 'max_wal_senders', 'critical',
+               greatest(v.max_wal_senders - senders.used, 0) || ' of ' || v.max_wal_senders || ' free',
+               'two free: a clone takes two', true,
+               CASE WHEN v.next_max_wal_senders - senders.used < 2
+                    THEN format('ALTER SYSTEM SET max_wal_senders = %s', senders.used + 10) END
+          FROM v, senders
+         WHERE v.max_wal_senders - senders.used < 2
+        UNION ALL
+        SELECT 22, 'max_replication_slots', 'critical',
+               v.max_replication_slots - slots.all_slots || ' of ' || v.max_replication_slots || ' free',
+               'one free', true,
+               CASE WHEN v.next_max_replication_slots - slots.all_slots < 1
+                    THEN format('ALTER SYSTEM SET max_replication_slots = %s', slots.all_slots + 10) END
+          FROM v, slots
+         WHERE v.max_replication_slots - slots.all_slots < 1
+        UNION ALL
+        SELECT 23, 'listen_addresses', 'critical', format('%L, port %s', v.listen_addresses, v.port),
+               'an address that replicas reach, or ''*''', true, NULL
+          FROM v
+         WHERE NOT EXISTS (
+                   SELECT FROM regexp_split_to_table(v.listen_addresses, '\s*,\s*') a (host)
+                    WHERE a.host <> '' AND a.host <> 'localhost' AND a.host <> '::1' AND a.host NOT LIKE '127.%')
+        UNION ALL
+        -- what endangers this server, or its replicas
+        SELECT 30, 'synchronous_standby_names', 'critical',
+               format('%L: %s of %s connected', v.sync_names, senders.synchronous, sync.wanted),
+               'the standbys that it names: commits wait for them', false, NULL
+          FROM v, senders, sync
+         WHERE sync.wanted > senders.synchronous AND NOT pg_is_in_recovery()
+        UNION ALL
+        SELECT 31, 'max_slot_wal_keep_size', 'warning', 'unlimited: a dead replica fills the disk',
+               'a limit that the disk can bear; ' || coalesce(pg_size_pretty(fact.wal_free), 'an unknown amount') || ' are free',
+               false, CASE WHEN fact.wal_free IS NOT NULL
+                           THEN format('ALTER SYSTEM SET max_slot_wal_keep_size = %L', keep.proposal) END
+          FROM v, fact, keep
+         WHERE v.max_slot_wal_keep_size = '-1'
+        UNION ALL
+        SELECT 32, 'wal_keep_size', 'warning', 'no WAL is kept for replicas without a slot: ' || senders.slotless,
+               'a slot for each, or wal_keep_size', false, NULL
+          FROM v, senders
+         WHERE v.wal_keep_size = '0' AND senders.slotless IS NOT NULL
+        UNION ALL
+        SELECT 33, 'wal_disk', 'critical', pg_size_pretty(fact.wal_free) || ' free beside pg_wal',
+               'more than max_wal_size, ' || v.max_wal_size, false, NULL
+          FROM v, fact
+         WHERE fact.wal_free < pg_size_bytes(v.max_wal_size)
+        UNION ALL
+        SELECT 34, 'wal_sender_timeout', 'warning', 'off: a replica that vanished keeps its slot active',
+               'a minute or so', false, 'ALTER SYSTEM SET wal_sender_timeout = ''1min'''
+          FROM v
+         WHERE v.wal_sender_timeout = '0'
+        UNION ALL
+        SELECT 35, 'hot_standby', 'warning', 'off: a replica cloned from here answers no query', 'on', true,
+               CASE WHEN v.next_hot_standby NOT IN ('on', 'true', 'yes', '1') THEN 'ALTER SYSTEM SET hot_standby = on' END
+          FROM v
+         WHERE v.hot_standby = 'off'
+        UNION ALL
+        SELECT 36, 'password_encryption', 'warning', v.password_encryption,
+               'scram-sha-256: what the rules of replicas ask for', false,
+               'ALTER SYSTEM SET password_encryption = ''scram-sha-256'''
+          FROM v
+         WHERE v.password_encryption <> 'scram-sha-256'
+        UNION ALL
+        SELECT 37, 'log_min_messages', 'warning', v.log_min_messages,
+               'error or lower: what is not logged is not seen by connection_errors()', false,
+               'ALTER SYSTEM SET log_min_messages = ''warning'''
+          FROM v
+         WHERE v.log_min_messages IN ('log', 'fatal', 'panic')
+        UNION ALL
+        SELECT 38, 'pg_hba_owner', 'warning', 'pg_hba.conf seems to be managed by ' || fact.hba_owner,
+               'the rules of replicas in its template', false, NULL
+          FROM fact
+         WHERE fact.hba_owner IS NOT NULL
+        UNION ALL
+        -- what is good to know before
+        SELECT 40, 'pg_rewind', 'info', 'neither data checksums nor wal_log_hints',
+               'one of them: without it an old primary must be cloned anew', true,
+               CASE WHEN v.next_wal_log_hints NOT IN ('on', 'true', 'yes', '1') THEN 'ALTER SYSTEM SET wal_log_hints = on' END
+          FROM v
+         WHERE v.data_checksums = 'off' AND v.wal_log_hints = 'off'
+        UNION ALL
+        SELECT 41, 'summarize_wal', 'info', 'off', 'on, for incremental backups', false,
+               'ALTER SYSTEM SET summarize_wal = on'
+          FROM v
+         WHERE v.summarize_wal = 'off'
+        UNION ALL
+        SELECT 42, 'ssl', 'info', 'off: replication is not encrypted',
+               'on, with a certificate, and require_ssl for the replicas', false, NULL
+          FROM v
+         WHERE v.ssl = 'off'
+        UNION ALL
+        SELECT 43, 'worker', 'info', 'pg_replica_kit is not preloaded: no worker watches',
+               'pg_replica_kit in shared_preload_libraries', true,
+               CASE WHEN v.next_libraries !~ '(^|[\s,"/])pg_replica_kit($|[\s,"])'
+                    THEN 'ALTER SYSTEM SET shared_preload_libraries = ' || (
+                        SELECT string_agg(quote_literal(btrim(l.name, ' "')), ', ' ORDER BY l.ord)
+                          FROM unnest(array_remove(string_to_array(v.next_libraries, ','), '') || 'pg_replica_kit'::text)
+                               WITH ORDINALITY l (name, ord)) END
+          FROM v
+         WHERE v.libraries !~ '(^|[\s,"/])pg_replica_kit($|[\s,"])'
+        UNION ALL
+        SELECT 44, 'libraries', 'info', 'preloaded here: ' || l.names,
+               'installed on the replica''s machine before it is cloned', false, NULL
+          FROM (SELECT string_agg(btrim(n, ' "'), ', ') AS names
+                  FROM v, unnest(string_to_array(v.libraries, ',')) n
+                 WHERE btrim(n, ' "') NOT IN ('', 'pg_replica_kit')) l
+         WHERE l.names IS NOT NULL
+        UNION ALL
+        SELECT 45, 'tablespaces', 'info', string_agg(pg_tablespace_location(t.oid), ', ' ORDER BY t.spcname),
+               'the same directories, empty, on the replica''s machine', false, NULL
+          FROM pg_tablespace t
+         WHERE pg_tablespace_location(t.oid) <> ''
+        HAVING count(*) > 0
+    )
+    SELECT f.check_name, f.level, f.current, f.wanted, f.needs_restart, f.fix
+      FROM (SELECT * FROM found
+            UNION ALL
+            SELECT 99, 'reload', 'info', 'the fixes above are not in force',
+                   'reloaded', false, 'SELECT pg_reload_conf()'
+             WHERE EXISTS (SELECT FROM found WHERE found.fix IS NOT NULL)) f
+     ORDER BY f.ord;
+END;
+
+COMMENT ON FUNCTION replica_kit.preflight() IS
+'Is this server ready to feed one more replica, and would it survive its next restart?  A row for each thing that wants attention.';
+
+REVOKE ALL ON FUNCTION replica_kit.preflight() FROM PUBLIC;
+
+--
 -- provision()
 --
 CREATE FUNCTION replica_kit.provision(
