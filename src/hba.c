@@ -377,9 +377,9 @@ prk_hba_next_include(const char *contents, int after_line)
 }
 
 /*
- * Which program says, in the comments at the head of the file, that it writes
- * it?  A static string, or NULL.  What we add there will be gone the next
- * time that it does.
+ * Which program says, in the comments before the first rule, that it writes
+ * the file?  A static string, or NULL.  What we add there will be gone the
+ * next time that it does.
  */
 const char *
 prk_hba_owner(const char *contents)
@@ -403,6 +403,7 @@ prk_hba_owner(const char *contents)
 		"managed", "overwritten", "generated", "maintained"
 	};
 	PrkHbaLogical line;
+	bool		head = true;
 
 	logical_init(&line);
 	while (logical_next(contents, &line) && line.number <= PRK_HBA_HEAD_LINES)
@@ -411,10 +412,15 @@ prk_hba_owner(const char *contents)
 		const char *comment;
 
 		if (split_fields(line.joined.data, fields, &comment) > 0)
-			break;
+			head = false;
 		if (comment == NULL)
 			continue;
-		for (size_t i = 0; i < lengthof(owners); i++)
+
+		/* Makes no claim, but has this remark after its first rules. */
+		if (contains_word(comment, "streaming_replica") &&
+			contains_word(comment, "certificate"))
+			return "CloudNativePG";
+		for (size_t i = 0; head && i < lengthof(owners); i++)
 		{
 			if (!contains_word(comment, owners[i].word))
 				continue;
