@@ -23,7 +23,7 @@
 #include "guard.h"
 
 static void clean_up(void);
-static void warn(const char *what, const char *remedy, MemoryContext context);
+static bool warn(const char *what, const char *remedy, MemoryContext context);
 
 /*
  * Run one step where an error is not allowed: true when it succeeded, else a
@@ -56,22 +56,14 @@ prk_guard_run(PrkGuardedStep step, void *arg, const char *what, const char *reme
 		QueryCancelHoldoffCount = cancel_holdoff;
 		CurrentResourceOwner = owner;
 
-		PG_TRY();
+		if (!warn(what, remedy, context))
 		{
-			warn(what, remedy, context);
-		}
-		PG_CATCH();
-		{
-			/* the client's encoding may lack what the message needs */
 			InterruptHoldoffCount = interrupt_holdoff;
 			QueryCancelHoldoffCount = cancel_holdoff;
-			MemoryContextSwitchTo(context);
-			FlushErrorState();
 			ereport(LOG_SERVER_ONLY,
 					(errmsg_internal("%s", what),
 					 remedy ? errdetail_internal("Run: %s", remedy) : 0));
 		}
-		PG_END_TRY();
 	}
 	PG_END_TRY();
 
@@ -92,19 +84,34 @@ clean_up(void)
 }
 
 /*
- * Turn the error that was caught into a WARNING.  May raise an error itself.
+ * Turn the error that was caught into a WARNING.  False when that failed: the
+ * client's encoding may lack what the message needs.
  */
-static void
+static bool
 warn(const char *what, const char *remedy, MemoryContext context)
 {
-	ErrorData  *error;
+	volatile bool ok = false;
 
-	MemoryContextSwitchTo(context);
-	error = CopyErrorData();
-	FlushErrorState();
+	PG_TRY();
+	{
+		ErrorData  *error;
 
-	ereport(WARNING,
-			(errcode(error->sqlerrcode),
-			 errmsg("%s: %s", what, error->message),
-			 remedy ? errhint("Run: %s", remedy) : 0));
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("%s: %s", what, error->message),
+				 remedy ? errhint("Run: %s", remedy) : 0));
+		ok = true;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+
+	return ok;
 }
