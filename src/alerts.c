@@ -12,8 +12,8 @@
  * own time, a lost slot needs none).  What was announced is not announced
  * again, only repeated while critical.  It is taken back when the verdict is
  * below it even with limits for lag that are a fifth lower, so that a replica
- * at its threshold doesn't alternate.  A replica that is just connecting, or
- * being cloned, is given the time: it neither recovers nor gets worse.
+ * at its threshold doesn't alternate.  A replica that is connecting, catching
+ * up or being cloned is given the time: it has recovered when it streams.
  *
  * A slot that goes away while watched is told, unless somebody dropped it on
  * purpose through the kit.  A walsender without a slot may go as it came; one
@@ -400,14 +400,16 @@ choose_level(const PrkThresholds *thresholds, const Watched *watched,
 	if (verdict->level < announced)
 	{
 		/*
-		 * Not there yet, or not streaming for itself, or gone before it had
+		 * Not there yet, or not for itself, or away: again, or before it had
 		 * recovered from something else.
 		 */
 		if (verdict->state == PRK_STATE_STARTUP ||
+			verdict->state == PRK_STATE_CATCHUP ||
 			verdict->state == PRK_STATE_STOPPING ||
 			verdict->state == PRK_STATE_BACKUP ||
 			(verdict->state == PRK_STATE_DISCONNECTED &&
-			 strcmp(watched->announced_code, "replica_down") != 0))
+			 (strcmp(watched->announced_code, "replica_down") != 0 ||
+			  watched->entry.known.gone_since > watched->entry.trouble_since)))
 			return announced;
 		return verdict->level;
 	}
