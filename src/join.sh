@@ -131,8 +131,23 @@ EOF
     esac
 }
 
-# conninfo PASSFILE: everything but the password
+# conninfo PASSFILE: everything but the password.  What the environment says
+# of TLS holds for the replica, too.
 conninfo() {
+    base_conninfo "$1"
+    conninfo_option sslmode "${PGSSLMODE-}"
+    conninfo_option sslrootcert "${PGSSLROOTCERT-}"
+    conninfo_option sslcrl "${PGSSLCRL-}"
+    conninfo_option sslcert "${PGSSLCERT-}"
+    conninfo_option sslkey "${PGSSLKEY-}"
+    conninfo_option channel_binding "${PGCHANNELBINDING-}"
+}
+
+conninfo_option() {
+    [ -z "$2" ] || printf ' %s=%s' "$1" "$(conninfo_quote "$2")"
+}
+
+base_conninfo() {
     printf 'host=%s port=%s user=%s application_name=%s passfile=%s' \
         "$(conninfo_quote "$prk_host")" "$prk_port" \
         "$(conninfo_quote "$prk_role")" "$(conninfo_quote "$prk_name")" \

@@ -116,7 +116,7 @@ make_private() {
 
 # own_directory DIR: root gives it to the server's user
 own_directory() {
-    [ "$become" = self ] || chown "$owner:$owner_group" "$1" ||
+    [ "$become" = self ] || chown -h "$owner:$owner_group" "$1" ||
         fail 8 "could not change the owner of \"$1\""
 }
 
@@ -166,12 +166,17 @@ run_clone() {
     done <<EOF
 $prk_tablespaces
 EOF
+    as_owner rm -f "$state/clone.pid" "$state/clone.out"
     say "cloning $prk_host, port $prk_port into $pgdata"
     # In a session of its own: a signal reaches it and its helper together.
     (
-        exec 8>&- 9>&-
-        as_owner setsid sh -c 'echo $$ >"$1"; shift; exec "$@"' sh \
-            "$state/clone.pid" "$@" >"$state/clone.out" 2>&1 </dev/null
+        # no word of this shell when the clone is ended
+        exec 8>&- 9>&- 2>/dev/null
+        as_owner setsid sh -c '
+            echo $$ >"$1/clone.pid"
+            exec >"$1/clone.out" 2>&1 </dev/null
+            shift
+            exec "$@"' sh "$state" "$@"
     ) &
     clone_job=$!
     elapsed=0
@@ -194,11 +199,12 @@ EOF
 
 # clone_words: what pg_basebackup said last
 clone_words() {
-    tail -n 1 "$state/clone.out" | sed 's/^ *//'
+    as_owner tail -n 1 "$state/clone.out" 2>/dev/null | sed 's/^ *//'
 }
 
 explain_clone() {
-    words=$(sed -n 's/^pg_basebackup: error: //p' "$state/clone.out" | tail -n 1)
+    words=$(as_owner sed -n 's/^pg_basebackup: error: //p' "$state/clone.out" |
+        tail -n 1)
     case $words in
         *"No space left"*) fail 9 "the clone failed: $words" \
             "Make room and run this script again." ;;

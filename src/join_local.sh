@@ -193,11 +193,7 @@ inspect_directory() {
         # shellcheck disable=SC2012 # asked is whether there is any
         if [ -z "$(ls -A "$pgdata" 2>&1 | head -n 1)" ]; then
             dir_state=empty
-        elif as_owner test -e "$pgdata/standby.signal" &&
-            [ "$(auto_conf_line primary_conninfo)" = \
-                "primary_conninfo = $(conf_quote "$(conninfo "$state/passfile")")" ] &&
-            [ "$(auto_conf_line primary_slot_name)" = \
-                "primary_slot_name = '$prk_name'" ]; then
+        elif is_this_replica; then
             dir_state=standby
         else
             dir_state=other
@@ -205,6 +201,19 @@ inspect_directory() {
     fi
 }
 
+# Is it a standby that this script has made, for this slot of this upstream?
+is_this_replica() {
+    as_owner test -e "$pgdata/standby.signal" || return 1
+    [ "$(auto_conf_line primary_slot_name)" = \
+        "primary_slot_name = '$prk_name'" ] || return 1
+    line="primary_conninfo = $(conf_quote "$(base_conninfo "$state/passfile")")"
+    case $(auto_conf_line primary_conninfo) in
+        "${line%\'}"*) return 0 ;;
+    esac
+    return 1
+}
+
+# auto_conf_line NAME: the last line of postgresql.auto.conf that sets it
 auto_conf_line() {
     as_owner sed -n "/^$1 = /p" "$pgdata/postgresql.auto.conf" 2>/dev/null |
         tail -n 1

@@ -89,7 +89,7 @@ start_server() {
 explain_log() {
     hint=
     case $1 in
-        *"already been removed"*)
+        *"already been removed"* | *"can no longer"*)
             hint="The upstream no longer has the WAL that the replica needs; it must be cloned anew." ;;
         *"system identifier differs"*)
             hint="The data is of another server than the one at $prk_host, port $prk_port." ;;
@@ -230,6 +230,9 @@ wait_streaming() {
         case $(as_owner sed -n 8p "$pgdata/postmaster.pid" 2>/dev/null) in
             starting*) patience=300 ;;
         esac
+        case $(log_tail) in
+            *"already been removed"* | *"can no longer"*) patience=10 ;;
+        esac
         [ "$idle" -lt "$patience" ] || not_streaming
         sleep 1
     done
@@ -252,10 +255,17 @@ tty_mode=
 
 # Ends the clone and its helper, and waits until they are gone.
 stop_clone() {
-    pid=$(cat "$state/clone.pid" 2>/dev/null)
-    if [ -n "$pid" ]; then
-        as_owner kill -s TERM -- "-$pid" 2>/dev/null
-    fi
+    tries=0
+    signal=TERM
+    while kill -0 "$clone_job" 2>/dev/null; do
+        pid=$(as_owner cat "$state/clone.pid" 2>/dev/null)
+        if [ -n "$pid" ]; then
+            as_owner kill -s "$signal" -- "-$pid" 2>/dev/null
+        fi
+        tries=$((tries + 1))
+        [ "$tries" -lt 10 ] || signal=KILL
+        sleep 0.2 2>/dev/null || sleep 1
+    done
     wait "$clone_job" 2>/dev/null
     clone_job=
 }
@@ -265,6 +275,7 @@ on_exit() {
     trap '' HUP INT PIPE TERM
     if [ -n "$tty_mode" ]; then
         stty "$tty_mode" </dev/tty
+        printf '\n' >/dev/tty
     fi
     [ -z "$clone_job" ] || stop_clone
     if [ -n "$undo" ]; then

@@ -98,11 +98,17 @@ EOF
 
 # ------------------------------------------------------------- the upstream
 
-# upstream COMMAND: one replication command; rows, or PostgreSQL's words
+# upstream COMMAND: one replication command; its last row, or PostgreSQL's
+# words and failure
 upstream() {
-    as_owner "$bindir/psql" -XAtqw -v VERBOSITY=sqlstate \
+    if words=$(as_owner "$bindir/psql" -XAtqw -v VERBOSITY=sqlstate \
         -d "$(conninfo "$probe_passfile") replication=1 connect_timeout=10" \
-        -c "$1" 2>&1
+        -c "$1" 2>&1); then
+        printf '%s\n' "$words" | tail -n 1
+    else
+        printf '%s\n' "$words"
+        return 1
+    fi
 }
 
 # sql_literal VALUE
@@ -161,7 +167,6 @@ check_upstream() {
         explain_connection "$answer"
         fail "$code" "$(connection_words "$answer")" "$hint"
     fi
-    answer=$(printf '%s\n' "$answer" | tail -n 1)
     if [ "${answer%%|*}" != "$prk_system_id" ]; then
         fail 6 "the server at $prk_host, port $prk_port is another one: its system identifier is ${answer%%|*}, not $prk_system_id" \
             "This script is of $prk_made_at; make a new one with replica_kit.join_script()."
@@ -209,6 +214,10 @@ check_slot() {
                 sleep 1
                 ;;
             *PQresultStatus*) return 0 ;;
+            *55000*)
+                slot_lost=yes
+                return 0
+                ;;
             *) fail 7 "replication slot \"$prk_name\" cannot be used: $answer" ;;
         esac
     done

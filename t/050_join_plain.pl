@@ -91,11 +91,16 @@ provision($upstream, 'replica2', 'secret-word-2');
 my $replica2 = new_replica('replica2');
 my $script2 = write_script($upstream, 'replica2');
 my @args2 = ('--pgdata', $replica2->data_dir, '--port', $replica2->port);
-($code, $out, $err) = run_script($script2, { PGPASSWORD => 'secret-word-2' },
+($code, $out, $err) = run_script(
+	$script2,
+	{ PGPASSWORD => 'secret-word-2', PGSSLMODE => 'disable' },
 	@args2, '--no-start');
 is($code, 0, '--no-start makes the replica');
 like($out, qr/start it with: \S*pg_ctl/, 'it says how to start it');
 ok(!-e $replica2->data_dir . '/postmaster.pid', 'nothing has been started');
+like(slurp($replica2->data_dir . '/postgresql.auto.conf'),
+	qr/^primary_conninfo = .* sslmode=''disable'''$/m,
+	'what the environment says of TLS is kept');
 my $start = sprintf "pg_ctl -D '%s' -l '%s' -w start >/dev/null",
   $replica2->data_dir, $replica2->logfile;
 ($code, $out, $err) =

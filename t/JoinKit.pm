@@ -33,11 +33,12 @@ sub new_upstream
 # Role, slot and pg_hba line of a replica on this machine.
 sub provision
 {
-	my ($node, $name, $password, $role) = @_;
+	my ($node, $name, $password, $role, $address) = @_;
 	$role //= $name;
+	$address //= '127.0.0.1';
 	s/'/''/g for $password, $role;
 	$node->safe_psql('postgres',
-		"SELECT replica_kit.provision('$name', '127.0.0.1', '$role', '$password')"
+		"SELECT replica_kit.provision('$name', '$address', '$role', '$password')"
 	);
 	return;
 }
@@ -85,13 +86,17 @@ sub environment
 }
 
 # Runs the script to its end: exit code, stdout, stderr.  Without a terminal,
-# so that nothing can ask.
+# so that nothing can ask.  After the arguments may follow run_by => [COMMAND].
 sub run_script
 {
 	my ($file, $env, @args) = @_;
+	my @run_by = ('setsid');
+	(undef, my $more) = splice @args, -2
+	  if @args > 1 && $args[-2] eq 'run_by';
+	push @run_by, @$more if $more;
 	my ($out, $err) = ('', '');
 	local %ENV = environment(%$env);
-	my $harness = start [ 'setsid', 'dash', $file, @args ], '<', \'', '>', \$out, '2>',
+	my $harness = start [ @run_by, 'dash', $file, @args ], '<', \'', '>', \$out, '2>',
 	  \$err, timeout($PostgreSQL::Test::Utils::timeout_default);
 	$harness->finish;
 	print "# join.sh @args\n", map { "#   $_\n" } split /\n/, $out . $err;
