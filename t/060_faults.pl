@@ -77,21 +77,6 @@ my @operations = (
 		sql => q{COMMIT;},
 	});
 
-#
-# A failure to open or fsync a folder of slots, or a slot's file after it got
-# its name, is a PANIC of PostgreSQL itself, as in
-# pg_create_physical_replication_slot(): fsync_fname() raises what
-# data_sync_elevel() says, and CreateSlotOnDisk(), SaveSlotToPath() and
-# ReplicationSlotDropPtr() call it in a critical section.  t/061_crashes.pl
-# has them among the crashes.
-#
-sub is_panic_by_policy
-{
-	my ($call) = @_;
-
-	return $call =~ m!^(?:open|fsync|close) (?:\S*/)?pg_replslot(?:/[xy](?:\.tmp)?(?:/state)?)?$!;
-}
-
 sub clear
 {
 	$session->run(q{SELECT FROM replica_kit.deprovision('x'); SELECT FROM replica_kit.deprovision('y');});
@@ -212,7 +197,8 @@ for my $error (qw(ENOSPC EIO EACCES EMFILE EROFS ENOENT))
 		{
 			my $name = $operation->{calls}[ $call - 1 ];
 
-			next if is_panic_by_policy($name);
+			# t/061_crashes.pl has these
+			next if Fault::is_panic_by_policy($name);
 			next if is_reading($name) && $error ne 'EMFILE';
 			# a file that is there and isn't
 			next if $error eq 'ENOENT' && $name =~ /^(?:unlink|fsync|fstat|fchmod|write|close) /;

@@ -96,18 +96,18 @@ sub restart_crashed
 	my ($self) = @_;
 	my $node = $self->{node};
 	my $postmaster = $node->{_pid};
-	my $shm;
 
-	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default * 10)
+	for (1 .. 100 * $PostgreSQL::Test::Utils::timeout_default)
 	{
-		last unless kill 0, $postmaster;
+		# one that nobody has waited for is as good as gone
+		last if !kill(0, $postmaster) || slurp_file("/proc/$postmaster/stat") =~ /\) Z /;
 		Time::HiRes::usleep(10_000);
 	}
 	$node->{_pid} = undef;
 	for (1 .. 200)
 	{
 		# pg_ctl reports a server that can't start yet as soon as it ends.
-		my ($pid_file, $ok) = ($node->data_dir . '/postmaster.pid');
+		my $ok;
 
 		{
 			local $ENV{LD_PRELOAD} = $self->{library};
@@ -176,6 +176,29 @@ sub report
 	  unpack $control_format, slurp_file($self->{control});
 
 	return ($count, $hits, split /\n/, $trace);
+}
+
+#
+# A failure to open or fsync a folder of slots, or a slot's file after it got
+# its name, is a PANIC of PostgreSQL itself, as in
+# pg_create_physical_replication_slot(): fsync_fname() raises what
+# data_sync_elevel() says, and CreateSlotOnDisk(), SaveSlotToPath() and
+# ReplicationSlotDropPtr() call it in a critical section.
+#
+sub is_panic_by_policy
+{
+	my ($call) = @_;
+
+	return $call =~ m!^(?:open|fsync|close) (?:\S*/)?pg_replslot(?:/[xy](?:\.tmp)?(?:/state)?)?$!;
+}
+
+# Does the call change something on disk?
+sub is_writing
+{
+	my ($call) = @_;
+
+	return $call =~ m!^(?:write|rename|exchange|link|unlink|mkdir|rmdir|fchmod) ! ||
+	  $call =~ m!^open .*(?:state\.tmp|\.pg_replica_kit)$!;
 }
 
 # ----------------------------------------------------------------------
