@@ -10,12 +10,16 @@ DATA_built = pg_replica_kit_join.sh
 PGFILEDESC = "pg_replica_kit - the whole life of a streaming read replica"
 
 PRK_HEADERS = \
+	src/ages.h \
 	src/alerts.h \
 	src/announce.h \
 	src/backends.h \
 	src/backups.h \
 	src/board.h \
 	src/commit.h \
+	src/clock.h \
+	src/clock_file.h \
+	src/clock_shared.h \
 	src/compat.h \
 	src/derive.h \
 	src/format.h \
@@ -39,12 +43,16 @@ PRK_HEADERS = \
 
 OBJS = \
 	pg_replica_kit.o \
+	src/ages.o \
 	src/alerts.o \
 	src/announce.o \
 	src/backends.o \
 	src/backups.o \
 	src/board.o \
 	src/commit.o \
+	src/clock.o \
+	src/clock_file.o \
+	src/clock_shared.o \
 	src/derive.o \
 	src/format.o \
 	src/guard.o \
@@ -140,10 +148,15 @@ pg_replica_kit_join.sh: $(JOIN_PARTS)
 	cat $^ > $@
 
 # What the TAP tests load to reach functions that users don't see.
-TEST_MODULES = test/hba_test.so test/hba_test_link.so test/health_test.so
+TEST_MODULES = \
+	test/clock_test.so \
+	test/hba_test.so \
+	test/hba_test_link.so \
+	test/health_test.so
 installcheck: $(TEST_MODULES)
 
-test/hba_test.o test/health_test.o: $(PRK_HEADERS)
+test/clock_test.o test/hba_test.o test/health_test.o: $(PRK_HEADERS)
+test/clock_test.so: test/clock_test.o src/clock.o src/clock_file.o
 test/hba_file_link.o: src/hba_file.c src/hba_file.h
 test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o src/hba_rules.o
 test/hba_test_link.so: test/hba_test.o src/hba.o test/hba_file_link.o \

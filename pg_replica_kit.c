@@ -19,6 +19,7 @@
 #include "storage/ipc.h"
 
 #include "src/board.h"
+#include "src/clock_shared.h"
 #include "src/settings.h"
 #include "src/worker.h"
 
@@ -53,6 +54,7 @@ request_shared_memory(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 	prk_board_shmem_request();
+	prk_clock_shmem_request();
 }
 
 static void
@@ -61,4 +63,5 @@ start_shared_memory(void)
 	if (prev_shmem_startup_hook)
 		prev_shmem_startup_hook();
 	prk_board_shmem_startup();
+	prk_clock_shmem_startup();
 }

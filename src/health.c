@@ -46,6 +46,10 @@ static int64 measure_lag_time(const PrkSample *sample,
 							  const PrkReplica *replica,
 							  const PrkThresholds *thresholds,
 							  const PrkKnown *known);
+static int64 measure_reply_lag(const PrkSample *sample,
+							   const PrkReplica *replica,
+							   const PrkThresholds *thresholds,
+							   const PrkKnown *known);
 static int64 measure_silence(const PrkSample *sample,
 							 const PrkReplica *replica,
 							 const PrkKnown *known);
@@ -181,6 +185,34 @@ refine_state(const PrkReplica *replica, const PrkKnown *known)
  * How old the first WAL is that the replica has not replayed, in
  * microseconds; 0 when it is at this server's position, -1 when unknown.
  *
+ * The LSN clock knows, for those that are away too.  Where it doesn't, the
+ * walsender's own measure counts while it is of the present; else the age of
+ * the file that holds that WAL, which is written until the next one is begun
+ * and so is too young rather than too old.
+ */
+static int64
+measure_lag_time(const PrkSample *sample, const PrkReplica *replica,
+				 const PrkThresholds *thresholds, const PrkKnown *known)
+{
+	int64		result = -1;
+
+	if (replica->lag_bytes == 0)
+		return 0;
+	if (replica->lag_bytes < 0)
+		return -1;
+	if (replica->has_lag_age)
+		return replica->lag_age;
+	if (replica->has_walsender)
+		result = measure_reply_lag(sample, replica, thresholds, known);
+	if (result < 0 && replica->has_segment_age)
+		result = replica->segment_age;
+	return result;
+}
+
+/*
+ * The lag in time that a walsender and whoever watches it can tell; -1 when
+ * they can't.
+ *
  * Two measures, neither of which ever says too much about what it has seen.
  * The walsender's own is the time that passed between the writing of some
  * WAL and the reply that told of its replay; but without replies it stays as
@@ -188,18 +220,13 @@ refine_state(const PrkReplica *replica, const PrkKnown *known)
  * replay).  Whoever watches knows since when the replica has been behind at
  * the very position where it still is.  The longer of the two is nearer to
  * the truth.  Without a watcher a stale reply makes the walsender's measure
- * worthless, and the time is unknown.
+ * worthless.
  */
 static int64
-measure_lag_time(const PrkSample *sample, const PrkReplica *replica,
-				 const PrkThresholds *thresholds, const PrkKnown *known)
+measure_reply_lag(const PrkSample *sample, const PrkReplica *replica,
+				  const PrkThresholds *thresholds, const PrkKnown *known)
 {
 	int64		result;
-
-	if (replica->lag_bytes == 0)
-		return 0;
-	if (!replica->has_walsender || replica->lag_bytes < 0)
-		return -1;
 
 	if (!XLogRecPtrIsInvalid(replica->replay_lsn))
 		result = replica->replay_lag;

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "ages.h"
 #include "report.h"
 
 static int	compare_rows(const void *a, const void *b);
@@ -30,6 +31,7 @@ prk_report_take(void)
 
 	report->board = prk_board_read();
 	report->sample = prk_sample_take(NULL);
+	prk_ages_add(report->sample);
 	report->nrows = report->sample->nreplicas;
 	report->rows = palloc(Max(report->nrows, 1) * sizeof(PrkReportRow));
 	judged = palloc0(Max(report->nrows, 1) * sizeof(PrkReportRow));

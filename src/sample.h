@@ -94,6 +94,13 @@ typedef struct PrkReplica
 	int64		unflushed_bytes;
 	int64		unreplayed_bytes;
 	int64		retained_bytes;
+
+	/* in time: added by prk_ages_add() */
+	bool		has_lag_age;	/* by the LSN clock */
+	int64		lag_age;		/* microseconds since the primary was first
+								 * past where lag_bytes begins */
+	bool		has_segment_age;	/* where neither clock nor walsender know */
+	int64		segment_age;	/* of the WAL segment that holds that */
 } PrkReplica;
 
 typedef struct PrkSample

@@ -10,9 +10,9 @@
  * through a promotion.
  *
  * Each replica_kit.check_interval it takes a sample, lets the alerts make
- * their lines of it, logs those, and puts what it knows on the board.  It
- * waits on its latch only, so a reload is followed and a shutdown obeyed at
- * once.
+ * their lines of it, logs those, and puts what it knows on the board.  Each
+ * second, whatever that interval is, it lets the LSN clock tick.  It waits on
+ * its latch only, so a reload is followed and a shutdown obeyed at once.
  *
  * An error in a cycle is logged and the cycle given up; the next one starts
  * from what the last good one knew.  Ended by a signal, the worker exits with
@@ -37,9 +37,11 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "ages.h"
 #include "alerts.h"
 #include "announce.h"
 #include "board.h"
+#include "clock_shared.h"
 #include "sample.h"
 #include "settings.h"
 #include "upstream.h"
@@ -95,6 +97,7 @@ prk_worker_main(Datum arg)
 	Watch	   *watch = NULL;
 	TimestampTz last_cycle = 0;
 	TimestampTz next_cycle = 0;
+	int64		next_tick = 0;
 
 	/* The default handler for SIGTERM would raise an error where it is. */
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
@@ -103,6 +106,7 @@ prk_worker_main(Datum arg)
 
 	before_shmem_exit(stop_on_exit, (Datum) 0);
 	prk_board_worker_started();
+	prk_clock_drop_file(false);
 
 	while (!ShutdownRequestPending)
 	{
@@ -118,6 +122,7 @@ prk_worker_main(Datum arg)
 
 		if (!prk_worker_enabled)
 		{
+			prk_clock_drop_file(true);
 			if (watch != NULL)
 			{
 				end_watching(watch);
@@ -134,6 +139,12 @@ prk_worker_main(Datum arg)
 			if (watch == NULL)
 				watch = begin_watching();
 
+			if (prk_clock_now() >= next_tick)
+			{
+				prk_clock_tick();
+				next_tick = prk_clock_now() + PRK_CLOCK_TICK;
+			}
+
 			/* A clock that was set back must not stop the watch. */
 			if (now >= next_cycle || now < last_cycle)
 			{
@@ -145,7 +156,8 @@ prk_worker_main(Datum arg)
 				next_cycle = TimestampTzPlusMilliseconds(now, pause);
 				now = GetCurrentTimestamp();
 			}
-			wait = TimestampDifferenceMilliseconds(now, next_cycle);
+			wait = Min(TimestampDifferenceMilliseconds(now, next_cycle),
+					   Max(next_tick - prk_clock_now(), 0) / 1000 + 1);
 		}
 
 		if (wait >= 0)
@@ -154,6 +166,7 @@ prk_worker_main(Datum arg)
 		ResetLatch(MyLatch);
 	}
 
+	prk_clock_save();
 	proc_exit(1);
 }
 
@@ -237,6 +250,8 @@ run_cycle(Watch *watch)
 	PrkBoardEntry *entries;
 	int			nlines;
 	int			nentries;
+
+	prk_ages_add(sample);
 
 	if (!watch->announced)
 	{

@@ -1,0 +1,304 @@
+/*-------------------------------------------------------------------------
+ *
+ * clock_shared.c
+ *	  The LSN clock that the worker keeps and everybody reads.
+ *
+ * One struct of fixed size in shared memory, there when the library is
+ * preloaded.  The worker alone writes it, once a second; one lightweight lock
+ * protects it.  Readers search it under the shared lock, some dozen steps
+ * for each position, instead of copying what is much larger than what they
+ * want to know.  Nothing under the lock allocates, waits or raises.
+ *
+ * Times are those of CLOCK_BOOTTIME, which no change of the wall clock
+ * touches and which goes on while the machine sleeps.
+ *
+ * On a primary the clock is fed with the write position, on a standby with
+ * what its upstream says of its own: when that was promoted, the clock already
+ * knows since when the others lack what.  While nothing is received, nothing
+ * is known of the upstream, and nothing is noted.
+ *
+ * IDENTIFICATION
+ *	  src/clock_shared.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <time.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "access/xlogrecovery.h"
+#include "pgstat.h"
+#include "replication/walreceiver.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "storage/spin.h"
+#include "utils/timestamp.h"
+
+#include "clock_file.h"
+#include "clock_shared.h"
+
+#define CLOCK_NAME		"pg_replica_kit clock"
+
+/* Base backups and pg_rewind leave the contents of this directory out. */
+#define CLOCK_PATH		PG_STAT_TMP_DIR "/pg_replica_kit.clock"
+
+#define BOOT_ID_PATH	"/proc/sys/kernel/random/boot_id"
+
+/* In shared memory; all of it is protected by lock. */
+typedef struct SharedClock
+{
+	LWLock	   *lock;			/* set once, at startup */
+	bool		resumed;		/* the file was looked at */
+	bool		in_recovery;	/* when it last ticked */
+	int64		ticked_at;		/* 0: never */
+	PrkClock	clock;
+} SharedClock;
+
+/* NULL where the library was not preloaded. */
+static SharedClock *shared = NULL;
+
+static bool read_upstream_position(XLogRecPtr *position);
+static void load(XLogRecPtr position, bool in_recovery);
+static void note_moment(PrkClockMoment *moment);
+
+/* For shmem_request_hook. */
+void
+prk_clock_shmem_request(void)
+{
+	RequestAddinShmemSpace(sizeof(SharedClock));
+	RequestNamedLWLockTranche(CLOCK_NAME, 1);
+}
+
+/* For shmem_startup_hook; takes AddinShmemInitLock. */
+void
+prk_clock_shmem_startup(void)
+{
+	bool		found;
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared = ShmemInitStruct(CLOCK_NAME, sizeof(SharedClock), &found);
+	if (!found)
+	{
+		memset(shared, 0, sizeof(SharedClock));
+		shared->lock = &(GetNamedLWLockTranche(CLOCK_NAME))->lock;
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Microseconds since the machine's boot, or some other fixed time. */
+int64
+prk_clock_now(void)
+{
+	struct timespec now;
+
+#ifdef CLOCK_BOOTTIME
+	clock_gettime(CLOCK_BOOTTIME, &now);
+#else
+	clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
+	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
+}
+
+/* When, by prk_clock_now(), the clock last ticked; 0 if never. */
+int64
+prk_clock_ticked_at(void)
+{
+	int64		result;
+
+	if (shared == NULL)
+		return 0;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	result = shared->ticked_at;
+	LWLockRelease(shared->lock);
+	return result;
+}
+
+/*
+ * The age of the WAL behind each of the positions: prk_clock_age().  Without
+ * preloading nothing is known.
+ */
+void
+prk_clock_ages(const XLogRecPtr *positions, PrkClockAge *ages,
+			   int npositions, int64 now, XLogRecPtr current)
+{
+	memset(ages, 0, npositions * sizeof(PrkClockAge));
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (int i = 0; i < npositions; i++)
+		ages[i] = prk_clock_age(&shared->clock, positions[i], now, current);
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * Bytes of WAL written per second, over both windows; -1 when not known.
+ */
+void
+prk_clock_rates(int64 now, XLogRecPtr current,
+				double *rate_short, double *rate_long)
+{
+	*rate_short = *rate_long = -1;
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	*rate_short = prk_clock_rate(&shared->clock, now, current,
+								 PRK_WINDOW_SHORT);
+	*rate_long = prk_clock_rate(&shared->clock, now, current,
+								PRK_WINDOW_LONG);
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * To be called when a worker starts or is switched off.  The file is good only
+ * if the server has written no WAL unwatched since; a worker that was ended
+ * while the server went on leaves one, too.
+ */
+void
+prk_clock_drop_file(bool unwatched)
+{
+	if (unwatched || shared->resumed)
+		unlink(CLOCK_PATH);
+}
+
+/*
+ * Notes where the primary is now.  The first time after the server's start it
+ * takes up what the file has.  Raises nothing but out of memory.
+ */
+void
+prk_clock_tick(void)
+{
+	bool		in_recovery = RecoveryInProgress();
+	int64		now = prk_clock_now();
+	bool		known = true;
+	PrkClockPair newest;
+	XLogRecPtr	position;
+
+	if (in_recovery)
+		known = read_upstream_position(&position);
+	else
+		position = GetXLogWriteRecPtr();
+
+	/* Nobody else writes these, so they may be read without the lock. */
+	if (known && !shared->resumed)
+		load(position, in_recovery);
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (known)
+	{
+		if (shared->in_recovery && !in_recovery)
+			prk_clock_cut(&shared->clock, position);
+
+		/* An upstream's messages need not be in the order of its positions. */
+		if (in_recovery && prk_clock_newest(&shared->clock, &newest))
+			position = Max(position, newest.position);
+		prk_clock_add(&shared->clock, now, position);
+		shared->in_recovery = in_recovery;
+	}
+	shared->ticked_at = now;
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * Puts the clock into its file, for the next start.  What fails is logged.
+ */
+void
+prk_clock_save(void)
+{
+	PrkClock   *copy = palloc(sizeof(PrkClock));
+	PrkClockMoment moment;
+
+	/* The worker is the only one who writes it. */
+	*copy = shared->clock;
+	note_moment(&moment);
+	if (copy->nfine > 0)
+		(void) prk_clock_file_write(CLOCK_PATH, copy, &moment);
+	pfree(copy);
+}
+
+/*
+ * Where the upstream is, as far as it has told; false when nothing is
+ * received.  Takes the wal receiver's spinlock.
+ */
+static bool
+read_upstream_position(XLogRecPtr *position)
+{
+	WalRcvState state;
+	bool		connected;
+	XLogRecPtr	received;
+
+	SpinLockAcquire(&WalRcv->mutex);
+	state = WalRcv->walRcvState;
+	connected = WalRcv->ready_to_display;
+	received = WalRcv->flushedUpto;
+	*position = WalRcv->latestWalEnd;
+	SpinLockRelease(&WalRcv->mutex);
+
+	*position = Max(*position, received);
+	return state == WALRCV_STREAMING && connected &&
+		!XLogRecPtrIsInvalid(*position);
+}
+
+/*
+ * Takes up what an earlier life of this server has left in the file.  A
+ * server that stops writes little; if it is more, it was written some other
+ * time.
+ */
+static void
+load(XLogRecPtr position, bool in_recovery)
+{
+	PrkClock   *clock = palloc(sizeof(PrkClock));
+	PrkClockMoment moment;
+	PrkClockPair newest;
+	const char *problem;
+
+	note_moment(&moment);
+	problem = prk_clock_file_read(CLOCK_PATH, clock, &moment);
+	if (problem == NULL && !in_recovery &&
+		prk_clock_newest(clock, &newest) && newest.position > position)
+		problem = "it is ahead of this server's WAL";
+	if (problem != NULL)
+	{
+		prk_clock_clear(clock);
+		if (problem[0] != '\0')
+			ereport(LOG,
+					(errmsg("ignoring file \"%s\": %s", CLOCK_PATH, problem)));
+	}
+	else if (!in_recovery &&
+			 prk_clock_newest(clock, &newest) &&
+			 position - newest.position < (uint64) wal_segment_size)
+		prk_clock_resume(clock, position);
+
+	/* After a crash nothing of it would be true. */
+	unlink(CLOCK_PATH);
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->clock = *clock;
+	shared->in_recovery = in_recovery;
+	shared->resumed = true;
+	LWLockRelease(shared->lock);
+	pfree(clock);
+}
+
+static void
+note_moment(PrkClockMoment *moment)
+{
+	int			fd;
+	ssize_t		len;
+
+	memset(moment, 0, sizeof(PrkClockMoment));
+	moment->system_identifier = GetSystemIdentifier();
+	moment->wall = GetCurrentTimestamp();
+	moment->boottime = prk_clock_now();
+
+	fd = OpenTransientFile(BOOT_ID_PATH, O_RDONLY);
+	if (fd < 0)
+		return;
+	len = read(fd, moment->boot_id, sizeof(moment->boot_id) - 1);
+	moment->boot_id[Max(len, 0)] = '\0';
+	CloseTransientFile(fd);
+}
