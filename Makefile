@@ -22,6 +22,8 @@ PRK_HEADERS = \
 	src/clock_shared.h \
 	src/compat.h \
 	src/derive.h \
+	src/failure_table.h \
+	src/failures.h \
 	src/format.h \
 	src/guard.h \
 	src/hba.h \
@@ -54,6 +56,9 @@ OBJS = \
 	src/clock_file.o \
 	src/clock_shared.o \
 	src/derive.o \
+	src/failure_funcs.o \
+	src/failure_table.o \
+	src/failures.o \
 	src/format.o \
 	src/guard.o \
 	src/hba.o \
@@ -75,6 +80,7 @@ OBJS = \
 	src/settings.o \
 	src/slot.o \
 	src/staged.o \
+	src/standby_funcs.o \
 	src/status_funcs.o \
 	src/upstream.o \
 	src/worker.o

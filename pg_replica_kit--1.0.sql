@@ -485,6 +485,57 @@ COMMENT ON COLUMN replica_kit.summary.reason IS
 REVOKE ALL ON replica_kit.summary FROM PUBLIC;
 GRANT SELECT ON replica_kit.summary TO pg_monitor;
 
+--
+-- standby_status()
+--
+CREATE FUNCTION replica_kit.standby_status(
+	OUT state text,
+	OUT sender_host text,
+	OUT sender_port integer,
+	OUT slot_name pg_catalog.name,
+	OUT received_lsn pg_lsn,
+	OUT replayed_lsn pg_lsn,
+	OUT receive_lag_bytes bigint,
+	OUT replay_lag_bytes bigint,
+	OUT lag_time interval,
+	OUT replay_pause_state text,
+	OUT timeline integer,
+	OUT last_msg_receipt_time timestamptz,
+	OUT conflicts bigint,
+	OUT health text,
+	OUT reason text,
+	OUT last_error text,
+	OUT last_error_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pg_replica_kit_standby_status'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION replica_kit.standby_status() IS
+'On a standby one row, on a primary none: what it receives and from whom, how far it is behind, and what is wrong with that. state is streaming, stalled, disconnected or archive recovery.';
+REVOKE ALL ON FUNCTION replica_kit.standby_status() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION replica_kit.standby_status() TO pg_monitor;
+
+--
+-- connection_errors()
+--
+CREATE FUNCTION replica_kit.connection_errors(
+	OUT first_at timestamptz,
+	OUT last_at timestamptz,
+	OUT count bigint,
+	OUT direction text,
+	OUT role_name text,
+	OUT client_addr inet,
+	OUT application_name text,
+	OUT slot_name text,
+	OUT sqlstate text,
+	OUT message text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pg_replica_kit_connection_errors'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED ROWS 10;
+COMMENT ON FUNCTION replica_kit.connection_errors() IS
+'Why replication connections to this server (direction in) or from it to its upstream (out) failed since it was started: one row per distinct failure with its count, newest first.';
+REVOKE ALL ON FUNCTION replica_kit.connection_errors() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION replica_kit.connection_errors() TO pg_monitor;
+
 -- ======================================================================
 -- Judge
 -- ======================================================================

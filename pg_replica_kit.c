@@ -20,6 +20,7 @@
 
 #include "src/board.h"
 #include "src/clock_shared.h"
+#include "src/failures.h"
 #include "src/settings.h"
 #include "src/worker.h"
 
@@ -45,6 +46,7 @@ _PG_init(void)
 	shmem_request_hook = request_shared_memory;
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = start_shared_memory;
+	prk_failures_init();
 	prk_worker_register();
 }
 
@@ -55,6 +57,7 @@ request_shared_memory(void)
 		prev_shmem_request_hook();
 	prk_board_shmem_request();
 	prk_clock_shmem_request();
+	prk_failures_shmem_request();
 }
 
 static void
@@ -64,4 +67,5 @@ start_shared_memory(void)
 		prev_shmem_startup_hook();
 	prk_board_shmem_startup();
 	prk_clock_shmem_startup();
+	prk_failures_shmem_startup();
 }

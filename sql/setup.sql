@@ -33,6 +33,8 @@ SELECT pg_describe_object(classid, objid, objsubid) AS without_comment
 -- ======================================================================
 -- Who may what
 -- ======================================================================
+\pset format unaligned
+\pset tuples_only on
 SELECT p.proname,
        has_function_privilege('public', p.oid, 'EXECUTE') AS public,
        has_function_privilege('pg_monitor', p.oid, 'EXECUTE') AS monitor,
@@ -41,6 +43,8 @@ SELECT p.proname,
   FROM pg_proc p
  WHERE p.pronamespace = 'replica_kit'::regnamespace
  ORDER BY p.prosecdef DESC, p.proname;
+\pset tuples_only off
+\pset format aligned
 SET ROLE regress_prk_user;
 SELECT replica_kit.provision('replica1', '127.0.0.1'); -- ERROR
 SELECT replica_kit.deprovision('replica1'); -- ERROR

@@ -26,12 +26,14 @@
 #include "utils/builtins.h"
 
 #include "announce.h"
+#include "failures.h"
 #include "format.h"
 
 static void describe(StringInfo buf, const PrkLine *line);
 static void describe_connection(StringInfo buf, const PrkLine *line);
 static void describe_absence(StringInfo buf, const PrkLine *line);
 static void describe_slot(StringInfo buf, const PrkReplica *replica);
+static void describe_last_error(StringInfo buf, const PrkLine *line);
 static void append_bytes(StringInfo buf, const char *name, int64 bytes);
 static void advise(StringInfo buf, const PrkLine *line);
 
@@ -150,6 +152,8 @@ describe(StringInfo buf, const PrkLine *line)
 		describe_slot(buf, replica);
 	else
 		appendStringInfoString(buf, "; no slot holds WAL for it");
+	if (replica->pid == 0)
+		describe_last_error(buf, line);
 	appendStringInfoChar(buf, '.');
 }
 
@@ -202,6 +206,18 @@ describe_slot(StringInfo buf, const PrkReplica *replica)
 	if (replica->wal_status != PRK_WAL_NONE)
 		appendStringInfo(buf, ", wal_status \"%s\"",
 						 prk_wal_status_name(replica->wal_status));
+}
+
+/* Why it could not come back, if it tried. */
+static void
+describe_last_error(StringInfo buf, const PrkLine *line)
+{
+	const PrkFailure *failure = prk_failures_of_replica(prk_failures_read(),
+														line->name);
+
+	if (failure != NULL && failure->last_at >= line->known->seen_at)
+		appendStringInfo(buf, "; last error: %s",
+						 prk_format_foreign(failure->message));
 }
 
 static void

@@ -30,6 +30,7 @@ prk_report_take(void)
 	PrkReportRow **order;
 
 	report->board = prk_board_read();
+	report->failures = prk_failures_read();
 	report->sample = prk_sample_take(NULL);
 	prk_ages_add(report->sample);
 	report->nrows = report->sample->nreplicas;
@@ -54,6 +55,8 @@ prk_report_take(void)
 		row->alert = entry != NULL ? entry->alert : PRK_OK;
 		row->alert_since = entry != NULL ? entry->alert_since : 0;
 		row->alert_reason = entry != NULL ? entry->reason : "";
+		row->last_error = prk_failures_of_replica(report->failures,
+												  row->replica->name);
 		order[i] = row;
 	}
 

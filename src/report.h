@@ -13,6 +13,7 @@
 #define PRK_REPORT_H
 
 #include "board.h"
+#include "failures.h"
 
 typedef struct PrkReportRow
 {
@@ -22,12 +23,14 @@ typedef struct PrkReportRow
 	PrkLevel	alert;
 	TimestampTz alert_since;	/* 0: none */
 	const char *alert_reason;	/* as announced; "" none */
+	const PrkFailure *last_error;	/* the newest that fits; NULL none */
 } PrkReportRow;
 
 typedef struct PrkReport
 {
 	PrkSample  *sample;
 	PrkBoard   *board;
+	PrkFailures *failures;
 	int			nrows;
 	PrkReportRow *rows;			/* worst first, then by name */
 } PrkReport;

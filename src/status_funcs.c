@@ -24,6 +24,7 @@
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 
+#include "format.h"
 #include "report.h"
 
 /* The columns of status(), in order. */
@@ -119,7 +120,7 @@ pg_replica_kit_status(PG_FUNCTION_ARGS)
 }
 
 /*
- * A whole row.  The forecasts and errors stay NULL where nothing knows them.
+ * A whole row.  The forecasts stay NULL where nothing knows them.
  */
 static void
 put_row(StatusRow *row, const PrkReportRow *report)
@@ -210,6 +211,12 @@ put_verdict(StatusRow *row, const PrkReportRow *report)
 	{
 		put_text(row, STATUS_ALERT, prk_level_name(report->alert));
 		put_time(row, STATUS_ALERT_SINCE, report->alert_since);
+	}
+	if (report->last_error != NULL)
+	{
+		put_text(row, STATUS_LAST_ERROR,
+				 prk_format_foreign(report->last_error->message));
+		put_time(row, STATUS_LAST_ERROR_AT, report->last_error->last_at);
 	}
 }
 

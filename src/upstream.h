@@ -11,6 +11,10 @@
 #ifndef PRK_UPSTREAM_H
 #define PRK_UPSTREAM_H
 
+#include <netdb.h>
+
+#include "access/xlogrecovery.h"
+
 #include "health.h"
 
 /* The name under which the upstream is shown, and may be overridden. */
@@ -21,9 +25,27 @@ typedef struct PrkUpstream
 	bool		wanted;			/* in recovery, and told whom to follow */
 	bool		streaming;		/* connected at this instant */
 	bool		settled;		/* and has been for more than an instant */
+	bool		stalled;		/* but nothing comes any more */
+
+	/* from here on only in recovery */
+	bool		in_recovery;
+	RecoveryPauseState pause_state;
+	char		sender_host[NI_MAXHOST];	/* "" unknown */
+	int			sender_port;
+	char		slot_name[NAMEDATALEN]; /* "" none */
+	XLogRecPtr	received_lsn;	/* flushed here; invalid: nothing so far */
+	XLogRecPtr	replayed_lsn;
+	TimeLineID	timeline;		/* of what was replayed last */
+	TimestampTz last_message_at;	/* 0: none since it connected */
+	int64		unreceived_bytes;	/* -1: not known, which it is when cut */
+	int64		unreplayed_bytes;
+	int64		replay_age;		/* microseconds since the WAL came that is
+								 * being replayed; 0 none waits; -1 unknown */
 } PrkUpstream;
 
 extern void prk_upstream_read(PrkUpstream *upstream);
+extern int64 prk_upstream_lag_time(const PrkUpstream *upstream,
+								   TimestampTz gone_since, TimestampTz now);
 extern void prk_upstream_judge(const PrkUpstream *upstream,
 							   const PrkThresholds *thresholds,
 							   bool watched, TimestampTz gone_since,

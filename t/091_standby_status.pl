@@ -1,0 +1,96 @@
+# standby_status(): what a standby knows of itself, in the states in which the
+# server's own views say something else.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DiagKit;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $primary = new_primary('primary', 'wal_sender_timeout = 0', 'autovacuum = off');
+my ($standby, $password) = new_standby($primary, 'replica1', 'wal_receiver_timeout = 4s',
+	'replica_kit.warning_lag = 1MB', 'replica_kit.lag_grace = 0');
+
+sub write_wal
+{
+	my ($rows) = @_;
+	$primary->safe_psql('postgres', "CREATE TABLE IF NOT EXISTS t (i int, filler text); INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, $rows) i");
+	return;
+}
+
+sub standby_is
+{
+	my ($columns) = @_;
+	return $standby->safe_psql('postgres', "SELECT $columns FROM replica_kit.standby_status()");
+}
+
+is($primary->safe_psql('postgres', 'SELECT count(*) FROM replica_kit.standby_status()'), '0', 'a primary has no row');
+
+# Idle: the server's usual query takes idleness for lag.
+write_wal(10);
+$primary->wait_for_catchup('replica1');
+$standby->poll_query_until('postgres', q{SELECT now() - pg_last_xact_replay_timestamp() > '1 s'})
+  or die 'the last transaction does not age';
+$standby->poll_query_until('postgres', q{SELECT lag_time = '0' FROM replica_kit.standby_status()})
+  or die 'the lag is not 0';
+is(standby_is(q{state, sender_host, slot_name, receive_lag_bytes, replay_lag_bytes, lag_time, replay_pause_state, timeline, conflicts, health, last_error}),
+	'streaming|127.0.0.1|replica1|0|0|00:00:00|not paused|1|0|ok|', 'behind an idle primary its lag is 0');
+is(standby_is(q{sender_port}), $primary->port, 'it knows whom it follows');
+is(standby_is(q{received_lsn = pg_last_wal_receive_lsn() AND replayed_lsn = pg_last_wal_replay_lsn()
+	AND last_msg_receipt_time = (SELECT last_msg_receipt_time FROM pg_stat_wal_receiver)}), 't', 'and its figures are those of the views');
+
+# Paused.
+$standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
+write_wal(5000);
+$standby->poll_query_until('postgres', q{SELECT replay_pause_state = 'paused' AND health <> 'ok' AND lag_time > '1 s' AND replay_lag_bytes > 1000000 FROM replica_kit.standby_status()})
+  or die 'the pause is not seen';
+like(standby_is('reason'), qr/^replay is paused, replay is .* behind$/, 'a paused replay is told, with how far it is behind');
+is(standby_is('state'), 'streaming', 'while it streams');
+$standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+$primary->wait_for_catchup('replica1');
+is(standby_is('replay_lag_bytes, lag_time, health'), '0|00:00:00|ok', 'and is over when resumed');
+
+# Stalled: the receiver is there, and nothing comes.
+my $walsender = $primary->safe_psql('postgres', q{SELECT pid FROM replica_kit.status() WHERE name = 'replica1'});
+$standby->append_conf('postgresql.conf', 'wal_receiver_timeout = 3s');
+$standby->reload;
+kill 'STOP', $walsender;
+my $receiver = $standby->safe_psql('postgres', 'SELECT pid FROM pg_stat_wal_receiver');
+kill 'STOP', $receiver;
+$standby->poll_query_until('postgres', q{SELECT state = 'stalled' FROM replica_kit.standby_status()})
+  or die 'the stall is not seen';
+is($standby->safe_psql('postgres', 'SELECT status FROM pg_stat_wal_receiver'), 'streaming', 'in a stall the view says streaming');
+is(standby_is(q{state, receive_lag_bytes IS NULL, lag_time > '4 s', health}), 'stalled|t|t|warning', 'standby_status() does not');
+like(standby_is('reason'), qr/^nothing received for .* although connected$/, 'and says for how long');
+kill 'CONT', $walsender;
+kill 'CONT', $receiver;
+$standby->poll_query_until('postgres', q{SELECT state = 'streaming' AND health = 'ok' FROM replica_kit.standby_status()})
+  or die 'the stall does not end';
+
+# Cut.
+$primary->stop;
+$standby->poll_query_until('postgres', q{SELECT state = 'disconnected' AND lag_time > '1 s' FROM replica_kit.standby_status()})
+  or die 'the cut is not seen';
+my $lag = standby_is('extract(epoch FROM lag_time)');
+$standby->poll_query_until('postgres', "SELECT extract(epoch FROM lag_time) > $lag + 1 FROM replica_kit.standby_status()")
+  or die 'the lag does not grow';
+pass('with the stream cut the lag grows');
+is(standby_is(q{sender_host, receive_lag_bytes, replay_lag_bytes, health, reason LIKE 'disconnected for %', last_error ~ 'refused'}),
+	'||0|ok|t|t', 'what it cannot know it does not say');
+$primary->start;
+$standby->poll_query_until('postgres', q{SELECT state = 'streaming' AND lag_time = '0' AND health = 'ok' FROM replica_kit.standby_status()})
+  or die 'the standby does not reconnect';
+pass('and is 0 again when it is back');
+
+# Promoted.
+$standby->promote;
+is($standby->safe_psql('postgres', 'SELECT count(*) FROM replica_kit.standby_status()'), '0', 'promoted it has no row');
+
+$standby->stop;
+$primary->stop;
+done_testing();
