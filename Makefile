@@ -133,7 +133,7 @@ $(OBJS): $(PRK_HEADERS)
 # Each header compiles alone, after postgres.h as always.
 headerscheck: $(PRK_HEADERS:=.check)
 
-src/%.h.check: src/%.h
+src/%.h.check: src/%.h FORCE
 	$(CC) $(CFLAGS) $(CPPFLAGS) -Werror -fsyntax-only \
 		-include postgres.h -include $< -x c /dev/null
 
@@ -147,7 +147,9 @@ indent:
 shellcheck:
 	shellcheck --external-sources $(PRK_SCRIPTS)
 
-.PHONY: headerscheck indentcheck indent shellcheck $(PRK_HEADERS:=.check)
+FORCE:
+
+.PHONY: headerscheck indentcheck indent shellcheck FORCE
 
 # The script for the replica's machine, where join_script() finds it.
 pg_replica_kit_join.sh: $(JOIN_PARTS)

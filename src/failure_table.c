@@ -262,7 +262,7 @@ prk_failures_read(void)
 static uint64
 hash_peer(const PrkFailureId *id)
 {
-	PrkFailureId	peer;
+	PrkFailureId peer;
 
 	memset(&peer, 0, sizeof(peer));
 	peer.family = id->family;

@@ -50,7 +50,7 @@ static ClientAuthentication_hook_type prev_ClientAuthentication_hook = NULL;
 static void note_log_line(ErrorData *edata);
 static void note_incoming(const ErrorData *edata);
 static void note_outgoing(const ErrorData *edata);
-static void note_authentication(Port *port, int status);
+static void note_authentication(Port * port, int status);
 static bool classify_incoming(const ErrorData *edata, PrkFailureKind *kind);
 static bool classify_outgoing(const ErrorData *edata, PrkFailureKind *kind);
 static bool is_message(const ErrorData *edata, const char *beginning);
@@ -195,7 +195,7 @@ note_outgoing(const ErrorData *edata)
  * and address is a replica's.
  */
 static void
-note_authentication(Port *port, int status)
+note_authentication(Port * port, int status)
 {
 	PrkFailureId id;
 
