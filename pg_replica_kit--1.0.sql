@@ -388,14 +388,22 @@ COMMENT ON FUNCTION replica_kit.hba_match(text, inet, text, boolean) IS
 'Which line of pg_hba.conf, as the file is now, the server would apply to a connection.';
 REVOKE ALL ON FUNCTION replica_kit.hba_match(text, inet, text, boolean) FROM PUBLIC;
 
-CREATE FUNCTION replica_kit.join_script(name text,
-    primary_host text DEFAULT NULL, primary_port integer DEFAULT NULL)
+--
+-- join_script()
+--
+CREATE FUNCTION replica_kit.join_script(
+    name text,
+    primary_host text DEFAULT NULL,
+    primary_port integer DEFAULT NULL
+)
 RETURNS text
 AS 'MODULE_PATHNAME', 'pg_replica_kit_join_script'
-LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp;
+
 COMMENT ON FUNCTION replica_kit.join_script(text, text, integer) IS
-    'The shell script that makes the provisioned replica, to be run on the replica''s machine.';
+'The shell script that makes the provisioned replica, to be run on the replica''s machine.';
+
 REVOKE ALL ON FUNCTION replica_kit.join_script(text, text, integer) FROM PUBLIC;
 
 -- ======================================================================

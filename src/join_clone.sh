@@ -56,7 +56,8 @@ make_cluster() {
     [ ! -e "$confdir/postgresql.conf" ] || return 0
     say "making the configuration of cluster $prk_major/$cluster in $confdir"
     as_owner sh -c ': >"$1"' sh "$state/creating"
-    if ! answer=$(outside pg_createcluster -u "$owner" -d "$state/initial" \
+    # It keeps the clone's lock: should this shell be killed, the next run waits.
+    if ! answer=$(exec 8>&- 9>&-; operator_locale; pg_createcluster -u "$owner" -d "$state/initial" \
         -p "$port" -o waldir= "$prk_major" "$cluster" 2>&1); then
         fail 8 "pg_createcluster failed: $(printf '%s\n' "$answer" | tail -n 1)"
     fi
@@ -240,6 +241,10 @@ write_missing_conf() {
             "host all all ::1/128 scram-sha-256" >pg_hba.conf
         : >>pg_ident.conf' sh "$clone/data" ||
         fail 1 "could not write the configuration in \"$clone/data\""
+    if ! as_owner test -w "$(setting unix_socket_directories)"; then
+        as_owner sh -c 'echo "unix_socket_directories = '\''/tmp'\''" >>"$1"' sh \
+            "$clone/data/postgresql.conf"
+    fi
 }
 
 # auto_conf < LINES: puts them into postgresql.auto.conf for those of the

@@ -21,13 +21,18 @@ systemd_unit() {
 outside() {
     (
         exec 7>&- 8>&- 9>&-
-        if [ -n "$operator_lc_all" ]; then
-            LC_ALL=$operator_lc_all
-        else
-            unset LC_ALL
-        fi
+        operator_locale
         "$@"
     )
+}
+
+# operator_locale: for a subshell, instead of the C that we parse
+operator_locale() {
+    if [ -n "$operator_lc_all" ]; then
+        LC_ALL=$operator_lc_all
+    else
+        unset LC_ALL
+    fi
 }
 
 # start_words: how a person starts this server

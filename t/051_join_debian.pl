@@ -74,7 +74,18 @@ like($out, qr/make Debian cluster/, 'it says that it would make the cluster');
 is(lscluster($name), '', 'but has not');
 
 push @made, $name;
+my $run = start_script($script, \%env, \$out, \$err, @args);
+my $tries = 0;
+until (-e "$pgdata.pg_replica_kit/creating")
+{
+	last if ++$tries > 100 * $PostgreSQL::Test::Utils::timeout_default;
+	select undef, undef, undef, 0.01;
+}
+$run->signal('KILL');
+ok(-e "$pgdata.pg_replica_kit/creating",
+	'a run is killed while pg_createcluster is at work');
 ($code, $out, $err) = run_script($script, \%env, @args);
+$run->kill_kill;
 is($code, 0, 'the script makes cluster and replica');
 is($err, '', 'it has nothing to complain of');
 is( lscluster($name),
@@ -98,7 +109,7 @@ ok(!-e "$pgdata.pg_replica_kit/initial",
 	'nothing is left of the database that pg_createcluster made');
 $upstream->safe_psql('postgres', 'CREATE TABLE late AS SELECT 1');
 my $lsn = $upstream->lsn('write');
-my $tries = 0;
+$tries = 0;
 until (`$sql "SELECT pg_last_wal_replay_lsn() >= '$lsn'"` eq "t\n")
 {
 	last if ++$tries > 300;
