@@ -144,7 +144,7 @@ indentcheck:
 indent:
 	scripts/indent $(OBJS:.o=.c) $(PRK_HEADERS)
 
-shellcheck:
+shellcheck: $(DATA_built)
 	shellcheck --external-sources $(PRK_SCRIPTS)
 
 FORCE:
