@@ -45,7 +45,7 @@
 
 /* What is wrong when the last step of an edit fails. */
 #define LEFT_COPY \
-	"a copy of the old pg_hba.conf stays beside it until the next provision() or deprovision()"
+	"a copy of the old pg_hba.conf stays beside it"
 
 /* All in TopTransactionContext; NIL and NULL outside of a commit. */
 static PrkHbaEdit *edit = NULL;
@@ -292,13 +292,10 @@ prk_commit_undo(List *entries)
 		(void) prk_guard_run(step_let_go, unconstify(char *, held_slot),
 							 "replication slot is still held", NULL);
 
-	if (edit != NULL)
-	{
-		undo_remedy(entries, remedy, sizeof(remedy));
-		(void) prk_guard_run(step_undo_file, edit,
-							 "pg_hba.conf could not be put back",
-							 remedy[0] ? remedy : NULL);
-	}
+	undo_remedy(entries, remedy, sizeof(remedy));
+	(void) prk_guard_run(step_undo_file, entries,
+						 "pg_hba.conf could not be put back",
+						 remedy[0] ? remedy : NULL);
 
 	foreach(lc, entries)
 	{
@@ -371,10 +368,16 @@ step_remove_lines(void *arg)
 static void
 step_finish_file(void *arg)
 {
-	if (!prk_hba_edit_finish(arg))
+	if (prk_hba_edit_finish(arg))
+		return;
+	if (prk_hba_edit_saved(arg) != NULL)
 		ereport(ERROR,
-				(errcode(ERRCODE_IO_ERROR),
-				 errmsg("could not remove file: %m")));
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("another program has edited it meanwhile, see file \"%s\"",
+						prk_hba_edit_saved(arg))));
+	ereport(ERROR,
+			(errcode(ERRCODE_IO_ERROR),
+			 errmsg("could not remove file: %m")));
 }
 
 /*
@@ -438,14 +441,47 @@ step_let_go(void *arg)
 	prk_slot_let_go(arg);
 }
 
+/*
+ * Where another program has put its version in the place of ours, our lines
+ * may be in that.
+ */
 static void
 step_undo_file(void *arg)
 {
-	if (!prk_hba_edit_undo(arg))
+	List	   *entries = arg;
+	List	   *removals = NIL;
+	bool		undone = edit == NULL || prk_hba_edit_undo(edit);
+	ListCell   *lc;
+
+	if (edit != NULL && undone)
+	{
+		prk_hba_edit_tidy();
+		return;
+	}
+
+	foreach(lc, entries)
+	{
+		PrkStaged  *entry = lfirst(lc);
+		PrkHbaRemoval *removal;
+
+		if (entry->kind != PRK_STAGED_PROVISION ||
+			!entry->provision.rule.added)
+			continue;
+		removal = palloc(sizeof(PrkHbaRemoval));
+		removal->replica = entry->provision.rule.replica;
+		removal->address = entry->provision.rule.address;
+		removals = lappend(removals, removal);
+	}
+	if (removals == NIL && !undone)
 		ereport(ERROR,
-				(errcode(ERRCODE_IO_ERROR),
-				 errmsg("another program has changed it meanwhile, or the file system refuses")));
-	prk_hba_edit_tidy();
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("another program has changed it, or the file system refuses")));
+
+	edit = NULL;
+	if (removals != NIL)
+		prk_hba_edit_apply(&edit, NIL, removals, &audit);
+	if (edit != NULL)
+		step_finish_file(edit);
 }
 
 static void

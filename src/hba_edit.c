@@ -28,7 +28,7 @@
 #include "reload.h"
 
 /* How often an edit by somebody else, at the same time, is waited out. */
-#define EXCHANGE_TRIES		10
+#define EXCHANGE_TRIES		20
 
 /* How long the server may take to reload; it takes milliseconds. */
 #define RELOAD_TIMEOUT_MS	30000
@@ -60,6 +60,7 @@ static bool is_present(const char *text, const PrkHbaAddition *addition);
 static void prove_wins(List *rules, const PrkHbaAddition *addition);
 static char *remove_lines(const char *text, const PrkHbaRemoval *removal,
 						  List **audit);
+static void reload(void);
 static char *edit_text(PrkHbaFile *file, List *additions, List *removals,
 					   List **audit);
 static List *load_candidate(PrkHbaFile *file, const char *text);
@@ -184,7 +185,7 @@ prk_hba_edit_role(const char *replica)
 void
 prk_hba_edit_tidy(void)
 {
-	prk_hba_file_tidy();
+	(void) prk_hba_file_tidy(false);
 }
 
 /*
@@ -193,7 +194,7 @@ prk_hba_edit_tidy(void)
 bool
 prk_hba_edit_is_untidy(void)
 {
-	return prk_hba_file_is_untidy();
+	return prk_hba_file_tidy(true);
 }
 
 /*
@@ -202,6 +203,9 @@ prk_hba_edit_is_untidy(void)
  * to undo, also when an error follows; it stays NULL when the file is as it
  * should be.  Lines for the audit are appended to *audit.
  *
+ * What another program does to the file at the same time counts: then all is
+ * done once more, with theirs.
+ *
  * Reads catalogs for the additions, none for removals alone, so that these
  * can be made after a commit.  The result lives in the current context.
  */
@@ -209,33 +213,27 @@ void
 prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 				   List **audit)
 {
-	const char *problem = NULL;
-	List	   *lines = NIL;
-
-	for (int try = 0; *edit == NULL || !(*edit)->exchanged; try++)
+	for (int try = 0; try < EXCHANGE_TRIES; try++)
 	{
+		List	   *lines = NIL;
 		PrkHbaFile *file;
 		char	   *contents;
 		List	   *rules;
 		ListCell   *lc;
 
-		if (try >= EXCHANGE_TRIES)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_IN_USE),
-					 errmsg("file \"%s\" is changed again and again by another program",
-							HbaFileName)));
 		CHECK_FOR_INTERRUPTS();
 
 		file = prk_hba_file_read(CurrentMemoryContext);
 		*edit = palloc0(sizeof(PrkHbaEdit));
 		(*edit)->file = file;
-		lines = NIL;
 
 		contents = edit_text(file, additions, removals, &lines);
 		if (contents == NULL)
 		{
 			*edit = NULL;
-			break;
+			if (try > 0)
+				reload();
+			return;
 		}
 
 		rules = load_candidate(file, contents);
@@ -244,24 +242,45 @@ prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 
 		(*edit)->exchanged = true;
 		(*edit)->exchanged = prk_hba_file_exchange(file);
-		if (!(*edit)->exchanged)
-			(void) prk_hba_file_undo(file);
+		if ((*edit)->exchanged)
+		{
+			reload();
+			if (prk_hba_file_in_place(file) &&
+				prk_hba_file_old_untouched(file))
+			{
+				*audit = list_concat(*audit, lines);
+				return;
+			}
+		}
+
+		(void) prk_hba_file_undo(file);
+		if (prk_hba_file_in_place(file) || prk_hba_file_saved(file) != NULL)
+			break;
 	}
 
-	if (*edit != NULL)
-	{
-		if (!prk_reload(RELOAD_TIMEOUT_MS, &problem))
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("could not verify that the server has reloaded pg_hba.conf"),
-					 errdetail("%s", _(problem))));
-		if (!prk_hba_file_in_place((*edit)->file))
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_IN_USE),
-					 errmsg("file \"%s\" was replaced by another program",
-							HbaFileName)));
-		*audit = list_concat(*audit, lines);
-	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("file \"%s\" is changed again and again by another program",
+					HbaFileName),
+			 prk_hba_file_saved((*edit)->file) ?
+			 errdetail("One of the versions is kept in file \"%s\".",
+					   prk_hba_file_saved((*edit)->file)) : 0,
+			 errhint("Try again.")));
+}
+
+/*
+ * Have the server reload, or raise an error.
+ */
+static void
+reload(void)
+{
+	const char *problem = NULL;
+
+	if (!prk_reload(RELOAD_TIMEOUT_MS, &problem))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("could not verify that the server has reloaded pg_hba.conf"),
+				 errdetail("%s", _(problem))));
 }
 
 /*
@@ -287,6 +306,16 @@ bool
 prk_hba_edit_finish(PrkHbaEdit *edit)
 {
 	return prk_hba_file_finish(edit->file);
+}
+
+/*
+ * After one of the two: where an edit of the old file by somebody else is kept,
+ * or NULL.
+ */
+const char *
+prk_hba_edit_saved(const PrkHbaEdit *edit)
+{
+	return prk_hba_file_saved(edit->file);
 }
 
 /*
@@ -323,7 +352,7 @@ edit_text(PrkHbaFile *file, List *additions, List *removals, List **audit)
 		rules = changed ? load_candidate(file, contents) :
 			prk_hba_rules_load(prk_hba_file_path(file));
 		find_place(rules, contents, addition, &place);
-		addition->added = !place.present;
+		addition->added |= !place.present;
 		if (place.present)
 			continue;
 

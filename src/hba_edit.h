@@ -25,7 +25,7 @@ typedef struct PrkHbaAddition
 	bool		require_ssl;
 	struct sockaddr_storage first;	/* the rule's lowest address */
 	struct sockaddr_storage last;	/* and its highest */
-	bool		added;			/* the line was not there: set by the edit */
+	bool		added;			/* it was not there: set by the edit */
 } PrkHbaAddition;
 
 /* Lines to be gone: the replica's, all or those of one address. */
@@ -51,5 +51,6 @@ extern void prk_hba_edit_apply(PrkHbaEdit **edit, List *additions,
 /* These two never raise an error. */
 extern bool prk_hba_edit_undo(PrkHbaEdit *edit);
 extern bool prk_hba_edit_finish(PrkHbaEdit *edit);
+extern const char *prk_hba_edit_saved(const PrkHbaEdit *edit);
 
 #endif							/* PRK_HBA_EDIT_H */

@@ -35,12 +35,14 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 #endif
 
+#include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -70,6 +72,8 @@ struct PrkHbaFile
 	char	   *directory;		/* the one that path is in */
 	char	   *new_path;		/* the new file, until the exchange */
 	char	   *old_path;		/* second name of the old file, if needed */
+	char	   *saved_path;		/* of an old file that somebody has edited */
+	bool		saved;
 	const char *displaced;		/* where the old file is after it */
 	char	   *contents;		/* as read, zero-terminated */
 	off_t		len;
@@ -80,12 +84,13 @@ struct PrkHbaFile
 	char	   *rule;			/* for messages; may be NULL */
 };
 
-static bool beside(char *path, const char *suffix);
 static void read_bytes(PrkHbaFile *file);
 static int	create_new(PrkHbaFile *file);
 static void keep_attributes(PrkHbaFile *file, int fd);
 static void copy_xattrs(const char *path, int fd);
 static void give_up_new(PrkHbaFile *file, int fd);
+static void refuse(const PrkHbaFile *file, const char *message,
+				   const char *path);
 static int	exchange_names(const char *one, const char *other);
 static bool displace_by_link(PrkHbaFile *file);
 static bool is_what_was_read(const PrkHbaFile *file, const char *path);
@@ -93,46 +98,29 @@ static bool is_ours(const PrkHbaFile *file, const char *path);
 static bool is_same(const char *path, const struct stat *wanted,
 					const char *contents, off_t len);
 static bool put_back(PrkHbaFile *file);
+static bool remove_displaced(PrkHbaFile *file);
 static bool sync_directory(const PrkHbaFile *file);
 static int	errdetail_replace(int errnum);
 static int	errhint_by_hand(const PrkHbaFile *file);
 
-/*
- * Remove the files that a crash left beside pg_hba.conf.  Raises no error.
- */
-void
-prk_hba_file_tidy(void)
-{
-	char		path[MAXPGPATH];
-
-	if (beside(path, PRK_HBA_FILE_NEW))
-		(void) unlink(path);
-	if (beside(path, PRK_HBA_FILE_OLD))
-		(void) unlink(path);
-}
-
-/* Are there any?  Another session may be at work, too. */
+/* Remove what a crash left beside pg_hba.conf, or only look: is there any? */
 bool
-prk_hba_file_is_untidy(void)
+prk_hba_file_tidy(bool look)
 {
-	char		path[MAXPGPATH];
-
-	return (beside(path, PRK_HBA_FILE_NEW) && access(path, F_OK) == 0) ||
-		(beside(path, PRK_HBA_FILE_OLD) && access(path, F_OK) == 0);
-}
-
-/*
- * The path, of MAXPGPATH bytes, of a file of ours beside pg_hba.conf.
- */
-static bool
-beside(char *path, const char *suffix)
-{
+	static const char *const suffixes[] = {PRK_HBA_FILE_NEW, PRK_HBA_FILE_OLD};
 	char	   *resolved = realpath(HbaFileName, NULL);
-	bool		ok = resolved != NULL &&
-	snprintf(path, MAXPGPATH, "%s%s", resolved, suffix) < MAXPGPATH;
+	bool		found = false;
 
+	for (size_t i = 0; resolved != NULL && i < lengthof(suffixes); i++)
+	{
+		char		path[MAXPGPATH];
+
+		snprintf(path, sizeof(path), "%s%s", resolved, suffixes[i]);
+		if ((look ? access(path, F_OK) : unlink(path)) == 0)
+			found = true;
+	}
 	free(resolved);
-	return ok;
+	return found;
 }
 
 /*
@@ -157,6 +145,8 @@ prk_hba_file_read(MemoryContext context)
 	get_parent_directory(file->directory);
 	file->new_path = psprintf("%s" PRK_HBA_FILE_NEW, file->path);
 	file->old_path = psprintf("%s" PRK_HBA_FILE_OLD, file->path);
+	file->saved_path = psprintf("%s.edited.%d.%ld", file->path, MyProcPid,
+								(long) time(NULL));
 	read_bytes(file);
 
 	MemoryContextSwitchTo(oldcontext);
@@ -214,43 +204,24 @@ prk_hba_file_prepare(PrkHbaFile *file, const char *contents)
 		if (written <= 0)
 		{
 			/* if write didn't set errno, assume problem is no disk space */
-			int			save_errno = errno ? errno : ENOSPC;
-
+			if (errno == 0)
+				errno = ENOSPC;
 			give_up_new(file, fd);
-			errno = save_errno;
-			ereport(ERROR,
-					(errcode_for_file_access(),
-					 errmsg("could not write to file \"%s\": %m",
-							file->new_path),
-					 errdetail_replace(save_errno),
-					 errhint_by_hand(file)));
+			refuse(file, "could not write to file \"%s\": %m",
+				   file->new_path);
 		}
 		done += written;
 	}
 
 	if (pg_fsync(fd) != 0 || fstat(fd, &file->new_stat) != 0)
 	{
-		int			save_errno = errno;
-
 		give_up_new(file, fd);
-		errno = save_errno;
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not fsync file \"%s\": %m", file->new_path),
-				 errdetail_replace(save_errno),
-				 errhint_by_hand(file)));
+		refuse(file, "could not fsync file \"%s\": %m", file->new_path);
 	}
 	if (CloseTransientFile(fd) != 0)
 	{
-		int			save_errno = errno;
-
-		unlink(file->new_path);
-		errno = save_errno;
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not close file \"%s\": %m", file->new_path),
-				 errdetail_replace(save_errno),
-				 errhint_by_hand(file)));
+		give_up_new(file, -1);
+		refuse(file, "could not close file \"%s\": %m", file->new_path);
 	}
 	file->stage = PRK_HBA_FILE_PREPARED;
 }
@@ -274,18 +245,23 @@ prk_hba_file_exchange(PrkHbaFile *file)
 {
 	Assert(file->stage == PRK_HBA_FILE_PREPARED);
 
+	/* so that hardly ever somebody sees ours who will see the old one again */
+	if (!is_what_was_read(file, file->path))
+		return false;
+
 	if (exchange_names(file->new_path, file->path) == 0)
 	{
 		file->stage = PRK_HBA_FILE_EXCHANGED;
 		file->displaced = file->new_path;
 		if (!is_what_was_read(file, file->displaced))
 		{
-			if (!put_back(file) && file->stage != PRK_HBA_FILE_UNTOUCHED)
+			if (!put_back(file) &&
+				(file->saved || file->stage != PRK_HBA_FILE_UNTOUCHED))
 				ereport(ERROR,
-						(errcode_for_file_access(),
-						 errmsg("could not put back file \"%s\": %m",
-								file->path),
+						(errcode(ERRCODE_OBJECT_IN_USE),
+						 errmsg("could not put back file \"%s\"", file->path),
 						 errdetail("Somebody else has changed the file at the same time; their version is in \"%s\".",
+								   file->saved ? file->saved_path :
 								   file->displaced)));
 			return false;
 		}
@@ -299,15 +275,7 @@ prk_hba_file_exchange(PrkHbaFile *file)
 		}
 	}
 	else
-	{
-		int			save_errno = errno;
-
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not replace file \"%s\": %m", file->path),
-				 errdetail_replace(save_errno),
-				 errhint_by_hand(file)));
-	}
+		refuse(file, "could not replace file \"%s\": %m", file->path);
 
 	if (!sync_directory(file))
 		ereport(ERROR,
@@ -322,6 +290,14 @@ bool
 prk_hba_file_in_place(const PrkHbaFile *file)
 {
 	return file->stage == PRK_HBA_FILE_EXCHANGED && is_ours(file, file->path);
+}
+
+/* Is the old one still what was read, or had somebody it open to write? */
+bool
+prk_hba_file_old_untouched(const PrkHbaFile *file)
+{
+	return file->stage == PRK_HBA_FILE_EXCHANGED &&
+		is_what_was_read(file, file->displaced);
 }
 
 /*
@@ -361,9 +337,16 @@ prk_hba_file_finish(PrkHbaFile *file)
 	if (file->stage != PRK_HBA_FILE_EXCHANGED)
 		return prk_hba_file_undo(file);
 
-	done = unlink(file->displaced) == 0 || errno == ENOENT;
+	done = remove_displaced(file);
 	file->stage = PRK_HBA_FILE_UNTOUCHED;
 	return sync_directory(file) && done;
+}
+
+/* After finish or undo: where an edit by somebody else is kept, or NULL. */
+const char *
+prk_hba_file_saved(const PrkHbaFile *file)
+{
+	return file->saved ? file->saved_path : NULL;
 }
 
 /* Fill in text, len and old_stat. */
@@ -427,15 +410,7 @@ create_new(PrkHbaFile *file)
 								   O_CREAT | O_EXCL | O_WRONLY | PG_BINARY,
 								   S_IRUSR | S_IWUSR);
 	if (fd < 0)
-	{
-		int			save_errno = errno;
-
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not create file \"%s\": %m", file->new_path),
-				 errdetail_replace(save_errno),
-				 errhint_by_hand(file)));
-	}
+		refuse(file, "could not create file \"%s\": %m", file->new_path);
 	return fd;
 }
 
@@ -502,12 +477,29 @@ copy_xattrs(const char *path, int fd)
 #endif
 }
 
-/* Close and remove the new file, before an error is raised. */
+/* Close (not -1) and remove the new file, before an error is raised. */
 static void
 give_up_new(PrkHbaFile *file, int fd)
 {
-	CloseTransientFile(fd);
+	int			save_errno = errno;
+
+	if (fd >= 0)
+		CloseTransientFile(fd);
 	unlink(file->new_path);
+	errno = save_errno;
+}
+
+/* Raise an error about a file, errno's, that says what to do instead. */
+static void
+refuse(const PrkHbaFile *file, const char *message, const char *path)
+{
+	int			save_errno = errno;
+
+	ereport(ERROR,
+			(errcode_for_file_access(),
+			 errmsg(message, path),
+			 errdetail_replace(save_errno),
+			 errhint_by_hand(file)));
 }
 
 /*
@@ -553,11 +545,7 @@ displace_by_link(PrkHbaFile *file)
 	save_errno = errno;
 	unlink(file->old_path);
 	errno = save_errno;
-	ereport(ERROR,
-			(errcode_for_file_access(),
-			 errmsg("could not replace file \"%s\": %m", file->path),
-			 errdetail_replace(save_errno),
-			 errhint_by_hand(file)));
+	refuse(file, "could not replace file \"%s\": %m", file->path);
 	return false;				/* silence compiler */
 }
 
@@ -613,6 +601,23 @@ is_same(const char *path, const struct stat *wanted, const char *contents,
 	return same;
 }
 
+<<<<<<< HEAD
+=======
+/* Is that the file that we wrote, unchanged? */
+static bool
+is_ours(const PrkHbaFile *file, const char *path)
+{
+	struct stat now;
+
+	return lstat(path, &now) == 0 &&
+		now.st_dev == file->new_stat.st_dev &&
+		now.st_ino == file->new_stat.st_ino &&
+		now.st_size == file->new_stat.st_size &&
+		memcmp(&now.st_mtim, &file->new_stat.st_mtim,
+			   sizeof(now.st_mtim)) == 0;
+}
+
+>>>>>>> 7ecfc7f (Lose no edit of pg_hba.conf made at the same moment)
 /*
  * After the exchange: put the old file back in its place.  If somebody else
  * has put a file of theirs there, or has edited ours, that one stays, and the
@@ -642,10 +647,31 @@ put_back(PrkHbaFile *file)
 		if (!done && is_ours(file, file->path))
 			return false;
 	}
-	unlink(file->displaced);
+	if (done)
+		unlink(file->displaced);
+	else
+		remove_displaced(file);
 	file->stage = PRK_HBA_FILE_UNTOUCHED;
 	sync_directory(file);
 	return done;
+}
+
+/*
+ * Remove the old file, unless somebody has edited it since it was read: then
+ * it is kept under another name.  Raises nothing; false if it is still there.
+ */
+static bool
+remove_displaced(PrkHbaFile *file)
+{
+	const struct stat *old = &file->old_stat;
+	struct stat now;
+
+	file->saved = lstat(file->displaced, &now) == 0 &&
+		(now.st_size != old->st_size ||
+		 memcmp(&now.st_mtim, &old->st_mtim, sizeof(now.st_mtim)) != 0) &&
+		rename(file->displaced, file->saved_path) == 0;
+	return !file->saved &&
+		(unlink(file->displaced) == 0 || errno == ENOENT);
 }
 
 /*

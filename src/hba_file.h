@@ -17,8 +17,7 @@
 
 typedef struct PrkHbaFile PrkHbaFile;
 
-extern void prk_hba_file_tidy(void);
-extern bool prk_hba_file_is_untidy(void);
+extern bool prk_hba_file_tidy(bool look);
 
 extern PrkHbaFile *prk_hba_file_read(MemoryContext context);
 extern void prk_hba_file_set_rule(PrkHbaFile *file, const char *rule);
@@ -28,9 +27,11 @@ extern void prk_hba_file_prepare(PrkHbaFile *file, const char *contents);
 extern const char *prk_hba_file_candidate(const PrkHbaFile *file);
 extern bool prk_hba_file_exchange(PrkHbaFile *file);
 extern bool prk_hba_file_in_place(const PrkHbaFile *file);
+extern bool prk_hba_file_old_untouched(const PrkHbaFile *file);
 
 /* These two never raise an error: they are called where one is a PANIC. */
 extern bool prk_hba_file_undo(PrkHbaFile *file);
 extern bool prk_hba_file_finish(PrkHbaFile *file);
+extern const char *prk_hba_file_saved(const PrkHbaFile *file);
 
 #endif							/* PRK_HBA_FILE_H */

@@ -95,36 +95,18 @@ sub restart_crashed
 {
 	my ($self) = @_;
 	my $node = $self->{node};
-	my $postmaster = $node->{_pid};
+	my $directory = $node->data_dir;
 
 	for (1 .. 100 * $PostgreSQL::Test::Utils::timeout_default)
 	{
-		# one that nobody has waited for is as good as gone
-		last if !kill(0, $postmaster) || slurp_file("/proc/$postmaster/stat") =~ /\) Z /;
+		last if !grep { (readlink("$_/cwd") // '') eq $directory } glob '/proc/[0-9]*';
 		Time::HiRes::usleep(10_000);
 	}
-	$node->{_pid} = undef;
-	for (1 .. 200)
-	{
-		# pg_ctl reports a server that can't start yet as soon as it ends.
-		my $ok;
 
-		{
-			local $ENV{LD_PRELOAD} = $self->{library};
-			local $ENV{PRK_FAULT} = $self->{control};
-			local $ENV{PGAPPNAME} = undef;
-			delete $ENV{PGAPPNAME};
-			$ok = system('pg_ctl', '-s', '-w', '-D', $node->data_dir, '-l', $node->logfile,
-				'-o', '--cluster-name=' . $node->name, 'start') == 0;
-		}
-		if ($ok)
-		{
-			$node->_update_pid(1);
-			return 1;
-		}
-		Time::HiRes::usleep(50_000);
-	}
-	return 0;
+	# Until somebody waits for the postmaster its number is in use.
+	unlink "$directory/postmaster.pid";
+	$node->{_pid} = undef;
+	return $self->start(fail_ok => 1);
 }
 
 # ----------------------------------------------------------------------
