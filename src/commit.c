@@ -157,7 +157,7 @@ edit_file(List *entries)
 			removals = lappend(removals, &entry->revoke);
 	}
 
-	prk_hba_edit_tidy();
+	(void) prk_hba_edit_tidy(false);
 	if (additions != NIL || removals != NIL)
 		prk_hba_edit_apply(&edit, additions, removals, &audit);
 }
@@ -455,7 +455,7 @@ step_undo_file(void *arg)
 
 	if (edit != NULL && undone)
 	{
-		prk_hba_edit_tidy();
+		(void) prk_hba_edit_tidy(false);
 		return;
 	}
 

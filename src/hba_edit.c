@@ -17,6 +17,8 @@
  */
 #include "postgres.h"
 
+#include <unistd.h>
+
 #include "libpq/hba.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
@@ -179,22 +181,27 @@ prk_hba_edit_role(const char *replica)
 }
 
 /*
- * Remove what a crash left beside the file.  Raises no error: whoever writes
- * there next does the same and says why it can't be done.
- */
-void
-prk_hba_edit_tidy(void)
-{
-	(void) prk_hba_file_tidy(false);
-}
-
-/*
- * Is there something to tidy?
+ * Remove what a crash left beside the file, or only look.  True if there is
+ * anything.  Raises no error: whoever writes there next does the same and says
+ * why it can't be done.
  */
 bool
-prk_hba_edit_is_untidy(void)
+prk_hba_edit_tidy(bool look)
 {
-	return prk_hba_file_tidy(true);
+	static const char *const suffixes[] = {PRK_HBA_FILE_NEW, PRK_HBA_FILE_OLD};
+	char	   *resolved = realpath(HbaFileName, NULL);
+	bool		found = false;
+
+	for (size_t i = 0; resolved != NULL && i < lengthof(suffixes); i++)
+	{
+		char		path[MAXPGPATH];
+
+		snprintf(path, sizeof(path), "%s%s", resolved, suffixes[i]);
+		if ((look ? access(path, F_OK) : unlink(path)) == 0)
+			found = true;
+	}
+	free(resolved);
+	return found;
 }
 
 /*

@@ -43,8 +43,7 @@ extern bool prk_hba_edit_has(const PrkHbaAddition *addition);
 extern int	prk_hba_edit_count(const char *replica, const char *address);
 extern char *prk_hba_edit_role(const char *replica);
 
-extern void prk_hba_edit_tidy(void);
-extern bool prk_hba_edit_is_untidy(void);
+extern bool prk_hba_edit_tidy(bool look);
 extern void prk_hba_edit_apply(PrkHbaEdit **edit, List *additions,
 							   List *removals, List **audit);
 

@@ -53,9 +53,6 @@
 #define RENAME_EXCHANGE	(1 << 1)
 #endif
 
-#define PRK_HBA_FILE_NEW	".pg_replica_kit"
-#define PRK_HBA_FILE_OLD	".pg_replica_kit.old"
-
 /* How far it has got; says what undo and finish have to do. */
 typedef enum PrkHbaFileStage
 {
@@ -102,26 +99,6 @@ static bool remove_displaced(PrkHbaFile *file);
 static bool sync_directory(const PrkHbaFile *file);
 static int	errdetail_replace(int errnum);
 static int	errhint_by_hand(const PrkHbaFile *file);
-
-/* Remove what a crash left beside pg_hba.conf, or only look: is there any? */
-bool
-prk_hba_file_tidy(bool look)
-{
-	static const char *const suffixes[] = {PRK_HBA_FILE_NEW, PRK_HBA_FILE_OLD};
-	char	   *resolved = realpath(HbaFileName, NULL);
-	bool		found = false;
-
-	for (size_t i = 0; resolved != NULL && i < lengthof(suffixes); i++)
-	{
-		char		path[MAXPGPATH];
-
-		snprintf(path, sizeof(path), "%s%s", resolved, suffixes[i]);
-		if ((look ? access(path, F_OK) : unlink(path)) == 0)
-			found = true;
-	}
-	free(resolved);
-	return found;
-}
 
 /*
  * Read pg_hba.conf, following symbolic links.  The result lives in the given
@@ -601,23 +578,6 @@ is_same(const char *path, const struct stat *wanted, const char *contents,
 	return same;
 }
 
-<<<<<<< HEAD
-=======
-/* Is that the file that we wrote, unchanged? */
-static bool
-is_ours(const PrkHbaFile *file, const char *path)
-{
-	struct stat now;
-
-	return lstat(path, &now) == 0 &&
-		now.st_dev == file->new_stat.st_dev &&
-		now.st_ino == file->new_stat.st_ino &&
-		now.st_size == file->new_stat.st_size &&
-		memcmp(&now.st_mtim, &file->new_stat.st_mtim,
-			   sizeof(now.st_mtim)) == 0;
-}
-
->>>>>>> 7ecfc7f (Lose no edit of pg_hba.conf made at the same moment)
 /*
  * After the exchange: put the old file back in its place.  If somebody else
  * has put a file of theirs there, or has edited ours, that one stays, and the

@@ -15,9 +15,11 @@
 #ifndef PRK_HBA_FILE_H
 #define PRK_HBA_FILE_H
 
-typedef struct PrkHbaFile PrkHbaFile;
+/* The names of our files beside it, which no call outlives. */
+#define PRK_HBA_FILE_NEW	".pg_replica_kit"
+#define PRK_HBA_FILE_OLD	".pg_replica_kit.old"
 
-extern bool prk_hba_file_tidy(bool look);
+typedef struct PrkHbaFile PrkHbaFile;
 
 extern PrkHbaFile *prk_hba_file_read(MemoryContext context);
 extern void prk_hba_file_set_rule(PrkHbaFile *file, const char *rule);

@@ -222,7 +222,7 @@ pg_replica_kit_deprovision(PG_FUNCTION_ARGS)
 		ereport(NOTICE,
 				(errmsg("replica \"%s\" is not provisioned, nothing to do",
 						name)));
-		if (!dry_run && prk_hba_edit_is_untidy())
+		if (!dry_run && prk_hba_edit_tidy(true))
 			prk_staged_tidy();
 		return deprovision_row(fcinfo, &deprovision);
 	}
