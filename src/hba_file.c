@@ -224,7 +224,10 @@ prk_hba_file_exchange(PrkHbaFile *file)
 
 	/* so that hardly ever somebody sees ours who will see the old one again */
 	if (!is_what_was_read(file, file->path))
+	{
+		prk_hba_file_undo(file);
 		return false;
+	}
 
 	if (exchange_names(file->new_path, file->path) == 0)
 	{
