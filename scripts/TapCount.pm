@@ -1,8 +1,8 @@
 # TapCount.pm: a formatter for prove that also counts.
 #
 # For each test file it appends "PASSED FAILED SKIPPED FILE" to the file named
-# by TAP_COUNTS.  A file that died, or ran less than it planned, has a failure
-# even when each assertion that it reached was right.
+# by TAP_COUNTS.  A file that died, bailed out, or ran less than it planned, has
+# a failure even when each assertion that it reached was right.
 
 package TapCount;
 
@@ -26,9 +26,16 @@ sub summary
 		my $failed = my @failed = $parser->failed;
 		my $passed = (my @passed = $parser->passed) - $skipped;
 
-		$skipped++ if defined $parser->skip_all;
-		$failed++
-		  if $parser->parse_errors || ($parser->has_problems && !$failed);
+		if (defined $parser->skip_all)
+		{
+			$skipped++;
+		}
+		elsif (!$parser->is_good_plan
+			|| $parser->parse_errors
+			|| ($parser->has_problems && !$failed))
+		{
+			$failed++;
+		}
 		print $out "$passed $failed $skipped $file\n";
 	}
 	close $out or die "could not write \"$ENV{TAP_COUNTS}\": $!";
