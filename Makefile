@@ -24,6 +24,8 @@ PRK_HEADERS = \
 	src/derive.h \
 	src/failure_table.h \
 	src/failures.h \
+	src/disk.h \
+	src/forecast.h \
 	src/format.h \
 	src/guard.h \
 	src/hba.h \
@@ -37,9 +39,11 @@ PRK_HEADERS = \
 	src/report.h \
 	src/role.h \
 	src/sample.h \
+	src/server_alert.h \
 	src/settings.h \
 	src/slot.h \
 	src/staged.h \
+	src/track.h \
 	src/upstream.h \
 	src/worker.h
 
@@ -59,6 +63,8 @@ OBJS = \
 	src/failure_funcs.o \
 	src/failure_table.o \
 	src/failures.o \
+	src/disk.o \
+	src/forecast.o \
 	src/format.o \
 	src/guard.o \
 	src/hba.o \
@@ -77,11 +83,13 @@ OBJS = \
 	src/report.o \
 	src/role.o \
 	src/sample.o \
+	src/server_alert.o \
 	src/settings.o \
 	src/slot.o \
 	src/staged.o \
 	src/standby_funcs.o \
 	src/status_funcs.o \
+	src/track.o \
 	src/upstream.o \
 	src/worker.o
 
@@ -171,7 +179,7 @@ test/hba_test_link.so: test/hba_test.o src/hba.o test/hba_file_link.o \
 	src/hba_rules.o
 test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o
 test/hba_test_link.so: test/hba_test.o src/hba.o test/hba_file_link.o
-test/health_test.so: test/health_test.o src/health.o src/format.o src/sample.o \
+test/health_test.so: test/health_test.o src/health.o src/forecast.o src/format.o src/sample.o \
 	src/backends.o src/backups.o src/derive.o
 $(TEST_MODULES):
 	$(CC) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^

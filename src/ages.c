@@ -3,7 +3,8 @@
  * ages.c
  *	  How old is the WAL that replicas lack?
  *
- * Adds to a sample what the LSN clock says of each replica's position.  Where
+ * Adds to a sample what the LSN clock says: of each replica's position, and of
+ * the rate at which WAL is written.  Where
  * it says nothing (no worker, or none for so long) and no walsender is there
  * that might, the file that holds the position is looked at: a WAL segment is
  * written to until the next one is begun, so the time of its last change is
@@ -44,7 +45,8 @@ static bool segment_age(const PrkSample *sample, XLogRecPtr position,
 static SegmentAge look_at_segment(const PrkSample *sample, XLogSegNo segment);
 
 /*
- * Sets lag_age and segment_age of each replica that is behind.  Allocates in
+ * Sets lag_age and segment_age of each replica that is behind, and the rates
+ * at which WAL is written.  Allocates in
  * the current memory context; takes the clock's lock, shared, and reads the
  * attributes of files in pg_wal for replicas that nothing else knows of.
  */
@@ -59,8 +61,13 @@ prk_ages_add(PrkSample *sample)
 	for (int i = 0; i < nreplicas; i++)
 		positions[i] = sample->current_lsn -
 			Max(sample->replicas[i].lag_bytes, 0);
-	prk_clock_ages(positions, ages, nreplicas, prk_clock_now(),
+	sample->clock_at = prk_clock_now();
+	prk_clock_ages(positions, ages, nreplicas, sample->clock_at,
 				   sample->current_lsn);
+	prk_clock_rates(sample->clock_at, sample->current_lsn,
+					&sample->wal_rate_short, &sample->wal_rate_long);
+	sample->has_wal_rate = sample->wal_rate_short >= 0 &&
+		sample->wal_rate_long >= 0;
 
 	for (int i = 0; i < nreplicas; i++)
 	{

@@ -11,9 +11,10 @@
  * alert_after; a verdict that says so is announced at once (absence has its
  * own time, a lost slot needs none).  What was announced is not announced
  * again, only repeated while critical.  It is taken back when the verdict is
- * below it even with limits for lag that are a fifth lower, so that a replica
- * at its threshold doesn't alternate.  A replica that is connecting, catching
- * up or being cloned is given the time: it has recovered when it streams.
+ * below it even with limits for lag that are a fifth lower, and forecasts of
+ * a quarter further, so that a replica at its threshold doesn't alternate.  A
+ * replica that is connecting, catching up or being cloned is given the time:
+ * it has recovered when it streams.
  *
  * A slot that goes away while watched is told, unless somebody dropped it on
  * purpose through the kit.  A walsender without a slot may go as it came; one
@@ -30,8 +31,12 @@
 #include "utils/memutils.h"
 
 #include "alerts.h"
+#include "track.h"
 
-/* Lag limits are lowered to this share before an alert is taken back. */
+/*
+ * Lag limits are lowered to this share before an alert is taken back, those
+ * for forecasts raised by as much.
+ */
 #define CLEAR_PERCENT		80
 
 /* How long a slot may take to go after it was forgotten on purpose. */
@@ -42,6 +47,7 @@ typedef struct Watched
 	PrkBoardEntry entry;		/* what is published */
 	PrkReplica	last;			/* as last sampled */
 	PrkVerdict	verdict;		/* of that sample */
+	PrkTrack   *track;			/* how it moved, in the list's context */
 	TimestampTz warning_since;	/* at or above warning since; 0: it is not */
 	TimestampTz critical_since;
 	TimestampTz said_at;		/* the last line about it */
@@ -71,12 +77,13 @@ static Watched *find_exact(PrkAlerts *alerts, const PrkReplica *replica);
 static Watched *find_successor(PrkAlerts *alerts, const PrkReplica *replica);
 static void begin_watch(const PrkAlerts *alerts, const PrkSample *sample,
 						const PrkReplica *replica, Watched *watched);
-static void learn(const PrkSample *sample, const PrkReplica *replica,
-				  Watched *watched);
+static void learn(const PrkAlerts *alerts, const PrkSample *sample,
+				  const PrkReplica *replica, Watched *watched);
 static void note_address(const PrkReplica *replica, PrkKnown *known);
 static void judge(const PrkSample *sample, const PrkThresholds *thresholds,
 				  Watched *watched);
 static void lower_limit(int64 *limit);
+static void raise_limit(int64 *limit);
 static PrkLevel choose_level(const PrkThresholds *thresholds,
 							 const Watched *watched, TimestampTz now);
 static void announce(const PrkThresholds *thresholds, Watched *watched,
@@ -162,7 +169,7 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample, int *nlines)
 	}
 
 	for (int i = 0; i < nreplicas; i++)
-		learn(sample, &sample->replicas[i], &fresh[i]);
+		learn(alerts, sample, &sample->replicas[i], &fresh[i]);
 	qsort(fresh, nreplicas, sizeof(Watched), compare_watched);
 	for (int i = 0; i < nreplicas; i++)
 	{
@@ -180,6 +187,8 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample, int *nlines)
 
 			*gone = old[i];
 			tell_vanished(gone, now, &lines);
+			if (old[i].track != NULL)
+				pfree(old[i].track);
 		}
 	}
 
@@ -202,6 +211,32 @@ prk_alerts_entries(const PrkAlerts *alerts, int *nentries)
 		entries[i] = alerts->watched[i].entry;
 	*nentries = alerts->nwatched;
 	return entries;
+}
+
+/*
+ * The slot that is furthest back, of several the first by name; none: NULL.
+ * What it points to is valid until the next step.
+ */
+void
+prk_alerts_holder(const PrkAlerts *alerts, PrkHolder *holder)
+{
+	memset(holder, 0, sizeof(PrkHolder));
+	for (int i = 0; i < alerts->nwatched; i++)
+	{
+		const Watched *watched = &alerts->watched[i];
+		const PrkReplica *replica = &watched->last;
+
+		if (!watched->sampled || !replica->has_slot ||
+			replica->invalidated ||
+			XLogRecPtrIsInvalid(replica->restart_lsn))
+			continue;
+		if (holder->replica == NULL ||
+			replica->restart_lsn < holder->replica->restart_lsn)
+		{
+			holder->replica = replica;
+			holder->forecast = &watched->verdict.forecast;
+		}
+	}
 }
 
 static int
@@ -287,7 +322,8 @@ begin_watch(const PrkAlerts *alerts, const PrkSample *sample,
  * it.  A logical one it may well read.
  */
 static void
-learn(const PrkSample *sample, const PrkReplica *replica, Watched *watched)
+learn(const PrkAlerts *alerts, const PrkSample *sample,
+	  const PrkReplica *replica, Watched *watched)
 {
 	PrkKnown   *known = &watched->entry.known;
 	TimestampTz now = sample->taken_at;
@@ -320,6 +356,13 @@ learn(const PrkSample *sample, const PrkReplica *replica, Watched *watched)
 			 known->reply_time != replica->reply_time)
 		known->reply_seen_at = now;
 	known->reply_time = replica->reply_time;
+
+	if (watched->track == NULL)
+		watched->track = MemoryContextAllocZero(alerts->context,
+												sizeof(PrkTrack));
+	prk_track_add(watched->track, sample->clock_at, sample->current_lsn,
+				  replica->lag_bytes, replica->retained_bytes);
+	prk_track_pace(watched->track, &known->pace);
 
 	watched->last = *replica;
 	watched->sampled = true;
@@ -365,6 +408,9 @@ judge(const PrkSample *sample, const PrkThresholds *thresholds,
 		lower_limit(&lower.critical_lag);
 		lower_limit(&lower.warning_lag_time);
 		lower_limit(&lower.critical_lag_time);
+		raise_limit(&lower.warning_forecast);
+		raise_limit(&lower.critical_forecast);
+		lower.strict = true;
 		prk_health_judge(sample, &watched->last, &lower,
 						 &watched->entry.known, &again);
 		if (again.level > verdict->level)
@@ -386,6 +432,14 @@ lower_limit(int64 *limit)
 {
 	if (*limit >= 0)
 		*limit = *limit * CLEAR_PERCENT / 100;
+}
+
+/* A forecast is taken back when what it warns of is further away. */
+static void
+raise_limit(int64 *limit)
+{
+	if (*limit >= 0)
+		*limit = *limit * 100 / CLEAR_PERCENT;
 }
 
 /* The level that should stand announced now. */
@@ -522,6 +576,7 @@ add_line(Lines *lines, PrkLineKind kind, PrkLevel level, int64 lasted,
 	line->name = watched->entry.name;
 	line->code = watched->verdict.code;
 	line->reason = watched->verdict.reason;
+	line->outlook = watched->verdict.outlook;
 	line->lasted = lasted;
 	line->replica = &watched->last;
 	line->known = &watched->entry.known;

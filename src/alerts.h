@@ -29,6 +29,7 @@ typedef struct PrkLine
 	const char *name;
 	const char *code;			/* of the verdict; "" when ok */
 	const char *reason;
+	const char *outlook;		/* will it catch up? "" not asked */
 	int64		lasted;			/* microseconds: the trouble, or the level */
 	const PrkReplica *replica;	/* as in the sample, or as last seen */
 	const PrkKnown *known;
@@ -42,5 +43,6 @@ extern PrkLine *prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample,
 								int *nlines);
 extern PrkBoardEntry *prk_alerts_entries(const PrkAlerts *alerts,
 										 int *nentries);
+extern void prk_alerts_holder(const PrkAlerts *alerts, PrkHolder *holder);
 
 #endif							/* PRK_ALERTS_H */

@@ -11,6 +11,7 @@
  *		WARNING:  replica "NAME" critical: REASON
  *		WARNING:  replica "NAME" still critical after TIME: REASON
  *		LOG:  replica "NAME" ok: REASON, after TIME
+ *		WARNING:  server warning: REASON	(and so on)
  *
  * Their SQLSTATE is RK000 for ok, RK001 for warning, RK002 for critical.  The
  * DETAIL has the figures, the HINT the statement that comes next.
@@ -34,6 +35,8 @@ static void describe_connection(StringInfo buf, const PrkLine *line);
 static void describe_absence(StringInfo buf, const PrkLine *line);
 static void describe_slot(StringInfo buf, const PrkReplica *replica);
 static void describe_last_error(StringInfo buf, const PrkLine *line);
+static void describe_disk(StringInfo buf, const PrkDisk *disk);
+static void advise_disk(StringInfo buf, const PrkDisk *disk);
 static void append_bytes(StringInfo buf, const char *name, int64 bytes);
 static void advise(StringInfo buf, const PrkLine *line);
 
@@ -106,6 +109,79 @@ prk_announce_line(const PrkLine *line)
 	}
 }
 
+/* Logs a line about the server as a whole. */
+void
+prk_announce_server(const PrkServerLine *line)
+{
+	StringInfoData detail;
+	StringInfoData hint;
+	char		lasted[PRK_FORMAT_LEN];
+
+	initStringInfo(&detail);
+	initStringInfo(&hint);
+	describe_disk(&detail, &line->disk);
+	advise_disk(&hint, &line->disk);
+	prk_format_duration(lasted, line->lasted);
+
+	switch (line->kind)
+	{
+		case PRK_LINE_CHANGE:
+			ereport(WARNING,
+					(errcode(prk_announce_errcode(line->level)),
+					 errmsg("server %s: %s", prk_level_name(line->level),
+							line->reason),
+					 errdetail_internal("%s", detail.data),
+					 errhint("%s", hint.data)));
+			break;
+		case PRK_LINE_REMINDER:
+			ereport(WARNING,
+					(errcode(prk_announce_errcode(line->level)),
+					 errmsg("server still %s after %s: %s",
+							prk_level_name(line->level), lasted,
+							line->reason),
+					 errdetail_internal("%s", detail.data),
+					 errhint("%s", hint.data)));
+			break;
+		case PRK_LINE_RECOVERY:
+			ereport(LOG,
+					(errcode(PRK_ERRCODE_OK),
+					 errmsg("server ok: %s, after %s", line->reason,
+							lasted)));
+			break;
+		case PRK_LINE_VANISHED:
+			break;				/* servers don't */
+	}
+}
+
+/* What there is, what comes, and who keeps it. */
+static void
+describe_disk(StringInfo buf, const PrkDisk *disk)
+{
+	char		size[PRK_FORMAT_LEN];
+
+	appendStringInfo(buf, "%s free", prk_format_size(size, disk->free_bytes));
+	if (disk->growth >= 0)
+		appendStringInfo(buf, ", WAL grows %s/s",
+						 prk_format_size(size, (int64) disk->growth));
+	if (disk->holder[0] != '\0')
+		appendStringInfo(buf, "; slot \"%s\" holds %s", disk->holder,
+						 prk_format_size(size, disk->held_bytes));
+	appendStringInfoChar(buf, '.');
+}
+
+static void
+advise_disk(StringInfo buf, const PrkDisk *disk)
+{
+	const char *name = quote_literal_cstr(disk->holder);
+
+	if (disk->holder_logical)
+		appendStringInfo(buf, "Start the subscriber.  If it will not return, run: SELECT pg_drop_replication_slot(%s);",
+						 name);
+	else
+		appendStringInfo(buf, "Start the replica.  If it will not return, run: SELECT * FROM replica_kit.deprovision(%s);",
+						 name);
+}
+
 /* Says that the watch has begun, and of how many. */
 void
 prk_announce_start(const PrkSample *sample)
@@ -154,6 +230,8 @@ describe(StringInfo buf, const PrkLine *line)
 		appendStringInfoString(buf, "; no slot holds WAL for it");
 	if (replica->pid == 0)
 		describe_last_error(buf, line);
+	if (line->kind != PRK_LINE_VANISHED && line->outlook[0] != '\0')
+		appendStringInfo(buf, "; %s", line->outlook);
 	appendStringInfoChar(buf, '.');
 }
 

@@ -12,6 +12,7 @@
 #define PRK_ANNOUNCE_H
 
 #include "alerts.h"
+#include "server_alert.h"
 
 /* SQLSTATEs of the kit's judgements. */
 #define PRK_ERRCODE_OK			MAKE_SQLSTATE('R','K','0','0','0')
@@ -20,6 +21,7 @@
 
 extern int	prk_announce_errcode(PrkLevel level);
 extern void prk_announce_line(const PrkLine *line);
+extern void prk_announce_server(const PrkServerLine *line);
 extern void prk_announce_start(const PrkSample *sample);
 extern void prk_announce_pause(void);
 

@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 
 #include "board.h"
+#include "clock_shared.h"
 
 #define BOARD_NAME		"pg_replica_kit board"
 
@@ -48,7 +49,9 @@ typedef struct SharedBoard
 	LWLock	   *lock;			/* set once, at startup */
 	int			worker_pid;
 	TimestampTz cycle_at;
+	int64		cycle_clock;
 	TimestampTz upstream_gone_since;
+	PrkBoardServer server;
 	int			next_forgotten; /* where the next one goes, round and round */
 	Forgotten	forgotten[NFORGOTTEN];
 	int			nentries;
@@ -114,7 +117,9 @@ prk_board_read(void)
 	LWLockAcquire(shared->lock, LW_SHARED);
 	board->worker_pid = shared->worker_pid;
 	board->cycle_at = shared->cycle_at;
+	board->cycle_clock = shared->cycle_clock;
 	board->upstream_gone_since = shared->upstream_gone_since;
+	board->server = shared->server;
 	board->nentries = shared->nentries;
 	memcpy(board->entries, shared->entries,
 		   shared->nentries * sizeof(PrkBoardEntry));
@@ -231,16 +236,20 @@ prk_board_worker_stopped(void)
  */
 void
 prk_board_publish(const PrkBoardEntry *entries, int nentries,
-				  TimestampTz upstream_gone_since)
+				  TimestampTz upstream_gone_since,
+				  const PrkBoardServer *server)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	int64		clock = prk_clock_now();
 
 	nentries = Min(nentries, max_entries());
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	memcpy(shared->entries, entries, nentries * sizeof(PrkBoardEntry));
 	shared->nentries = nentries;
 	shared->upstream_gone_since = upstream_gone_since;
+	shared->server = *server;
 	shared->cycle_at = now;
+	shared->cycle_clock = clock;
 	LWLockRelease(shared->lock);
 }
 
@@ -251,6 +260,8 @@ prk_board_clear(void)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	shared->nentries = 0;
 	shared->upstream_gone_since = 0;
+	memset(&shared->server, 0, sizeof(PrkBoardServer));
 	shared->cycle_at = 0;
+	shared->cycle_clock = 0;
 	LWLockRelease(shared->lock);
 }

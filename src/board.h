@@ -11,7 +11,11 @@
 #ifndef PRK_BOARD_H
 #define PRK_BOARD_H
 
+#include "disk.h"
 #include "health.h"
+
+/* The name under which the server itself is shown, and may be overridden. */
+#define PRK_SERVER_NAME		"server"
 
 /*
  * One replica.  A slot is known by its name; a walsender without one by its
@@ -28,14 +32,26 @@ typedef struct PrkBoardEntry
 	char		reason[PRK_REASON_LEN];
 } PrkBoardEntry;
 
+/* The server as a whole. */
+typedef struct PrkBoardServer
+{
+	PrkDisk		disk;
+	PrkLevel	alert;			/* as announced */
+	TimestampTz alert_since;	/* when the announced level was reached; 0 ok */
+	TimestampTz trouble_since;	/* when it ceased to be ok; 0 ok */
+	char		reason[PRK_REASON_LEN];
+} PrkBoardServer;
+
 /* A copy of the board, palloc'd in the caller's memory context. */
 typedef struct PrkBoard
 {
 	bool		exists;			/* preloaded: shared memory is there */
 	int			worker_pid;		/* 0: no worker runs */
 	TimestampTz cycle_at;		/* end of its last cycle; 0: none yet */
+	int64		cycle_clock;	/* the same by prk_clock_now() */
 	TimestampTz upstream_gone_since;	/* on a standby: since when its wal
 										 * receiver doesn't stream; 0: it does */
+	PrkBoardServer server;
 	int			nentries;
 	PrkBoardEntry *entries;		/* in the order of prk_board_compare() */
 } PrkBoard;
@@ -56,7 +72,8 @@ extern void prk_board_forget(const char *name);
 extern void prk_board_worker_started(void);
 extern void prk_board_worker_stopped(void);
 extern void prk_board_publish(const PrkBoardEntry *entries, int nentries,
-							  TimestampTz upstream_gone_since);
+							  TimestampTz upstream_gone_since,
+							  const PrkBoardServer *server);
 extern void prk_board_clear(void);
 extern bool prk_board_forgotten(const char *name, TimestampTz since);
 

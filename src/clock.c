@@ -41,8 +41,8 @@
  */
 #define MAX_GUESS		(10 * USECS_PER_SEC)
 
-/* A rate over less than this is no rate. */
-#define MIN_RATE_TIME	(3 * USECS_PER_SEC)
+/* A rate over less than this is none to make forecasts of. */
+#define MIN_RATE_TIME	(30 * USECS_PER_SEC)
 
 /* The pair at an index, of which 0 is the oldest. */
 static const PrkClockPair *

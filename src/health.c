@@ -35,6 +35,9 @@
 /* How long a slot that nobody has used yet is nobody's fault. */
 #define NEVER_CONNECTED_GRACE	USECS_PER_DAY
 
+/* Who has caught up so soon is not critical before. */
+#define CATCH_UP_SOON			(5 * USECS_PER_MINUTE)
+
 /* One question's answer is added to the verdict by these. */
 static void raise_level(PrkVerdict *verdict, PrkLevel level, bool at_once,
 						const char *code);
@@ -65,7 +68,11 @@ static void judge_never_connected(const PrkSample *sample,
 static void judge_lag(const PrkSample *sample, const PrkReplica *replica,
 					  const PrkThresholds *thresholds, const PrkKnown *known,
 					  PrkVerdict *verdict);
+static void foresee(const PrkReplica *replica,
+					const PrkThresholds *thresholds, const PrkKnown *known,
+					PrkVerdict *verdict);
 static void judge_slot(const PrkSample *sample, const PrkReplica *replica,
+					   const PrkThresholds *thresholds,
 					   PrkVerdict *verdict);
 static void describe_startup(const PrkReplica *replica, PrkVerdict *verdict);
 static void describe_backup(const PrkReplica *replica, PrkVerdict *verdict);
@@ -83,6 +90,7 @@ prk_health_judge(const PrkSample *sample, const PrkReplica *replica,
 	verdict->level = PRK_OK;
 	verdict->state = refine_state(replica, known);
 	verdict->lag_time = measure_lag_time(sample, replica, thresholds, known);
+	prk_forecast_replica(sample, replica, &known->pace, &verdict->forecast);
 
 	if (verdict->state == PRK_STATE_LOST)
 	{
@@ -103,7 +111,7 @@ prk_health_judge(const PrkSample *sample, const PrkReplica *replica,
 	{
 		judge_state(sample, replica, thresholds, known, verdict);
 		if (!replica->temporary && !replica->synced)
-			judge_slot(sample, replica, verdict);
+			judge_slot(sample, replica, thresholds, verdict);
 	}
 
 	if (thresholds->off)
@@ -111,6 +119,7 @@ prk_health_judge(const PrkSample *sample, const PrkReplica *replica,
 		verdict->level = PRK_OK;
 		verdict->at_once = false;
 		verdict->code[0] = '\0';
+		verdict->outlook[0] = '\0';
 		say(verdict, "not judged");
 	}
 }
@@ -350,6 +359,9 @@ judge_never_connected(const PrkSample *sample, const PrkKnown *known,
 /*
  * Is it behind?  Logical replicas are not asked: what a connector confirms
  * stands still for good reasons.
+ *
+ * Who is late but will soon have caught up needs no help: that is a warning
+ * only.  Who stands still, or falls behind further, does.
  */
 static void
 judge_lag(const PrkSample *sample, const PrkReplica *replica,
@@ -391,6 +403,12 @@ judge_lag(const PrkSample *sample, const PrkReplica *replica,
 			  lag_ms >= thresholds->warning_lag_time))
 		level = PRK_WARNING;
 
+	foresee(replica, thresholds, known, verdict);
+	if (level == PRK_CRITICAL && !thresholds->strict &&
+		verdict->forecast.catch_up_in >= 0 &&
+		verdict->forecast.catch_up_in <= CATCH_UP_SOON)
+		level = PRK_WARNING;
+
 	if (level == PRK_OK)
 	{
 		if (lag < 0)
@@ -423,6 +441,31 @@ judge_lag(const PrkSample *sample, const PrkReplica *replica,
 }
 
 /*
+ * Says whether the replica will catch up, if it is behind for longer than is
+ * usual and somebody watches.
+ */
+static void
+foresee(const PrkReplica *replica, const PrkThresholds *thresholds,
+		const PrkKnown *known, PrkVerdict *verdict)
+{
+	const PrkForecast *forecast = &verdict->forecast;
+	char		time[PRK_FORMAT_LEN];
+
+	if (!known->watched || replica->logical || replica->lag_bytes <= 0 ||
+		(verdict->lag_time >= 0 &&
+		 verdict->lag_time < thresholds->lag_grace * 1000))
+		return;
+	if (!forecast->has_catch_up)
+		strlcpy(verdict->outlook, "too early to say when it will catch up",
+				PRK_OUTLOOK_LEN);
+	else if (forecast->catch_up_in >= 0)
+		snprintf(verdict->outlook, PRK_OUTLOOK_LEN, "will catch up in %s",
+				 prk_format_duration(time, forecast->catch_up_in));
+	else
+		strlcpy(verdict->outlook, "is not catching up", PRK_OUTLOOK_LEN);
+}
+
+/*
  * Will the slot lose its WAL?  Under max_slot_wal_keep_size a slot may go
  * from "reserved" to "lost" without any state between, at a checkpoint; only
  * safe_wal_size tells how near that is.
@@ -432,13 +475,21 @@ judge_lag(const PrkSample *sample, const PrkReplica *replica,
  * what is left of its own comes on top (pg_get_replication_slots() in
  * src/backend/replication/slotfuncs.c).  So less than a third means that more
  * than two thirds of the limit are held back, which no healthy slot does.
+ *
+ * The forecast says it in time, where it is known how fast the slot falls
+ * behind.
  */
 static void
 judge_slot(const PrkSample *sample, const PrkReplica *replica,
-		   PrkVerdict *verdict)
+		   const PrkThresholds *thresholds, PrkVerdict *verdict)
 {
 	int64		left = replica->safe_wal_size;
 	int64		limit = sample->slot_keep_limit;
+	int64		lost_in = verdict->forecast.lost_in;
+	bool		little;
+	bool		very_little;
+	bool		soon;
+	bool		very_soon;
 	char		buf[PRK_FORMAT_LEN];
 
 	if (replica->wal_status == PRK_WAL_UNRESERVED ||
@@ -448,13 +499,28 @@ judge_slot(const PrkSample *sample, const PrkReplica *replica,
 		raise_level(verdict, PRK_CRITICAL, true, "slot_at_risk");
 		return;
 	}
-	if (!replica->has_safe_wal_size || limit < 0 || left >= limit / 3)
+	if (!replica->has_safe_wal_size)
 		return;
 
-	say(verdict, "slot will be lost after %s more",
-		prk_format_size(buf, left));
-	if (left < limit / 10)
+	little = limit >= 0 && left < limit / 3;
+	very_little = limit >= 0 && left < limit / 10;
+	soon = thresholds->warning_forecast >= 0 && lost_in >= 0 &&
+		lost_in <= thresholds->warning_forecast * 1000;
+	very_soon = thresholds->critical_forecast >= 0 && lost_in >= 0 &&
+		lost_in <= thresholds->critical_forecast * 1000;
+	if (!little && !soon && !very_soon)
+		return;
+
+	if (lost_in >= 0)
+		say(verdict, "slot will be lost in %s",
+			prk_format_duration(buf, lost_in));
+	else
+		say(verdict, "slot will be lost after %s more",
+			prk_format_size(buf, left));
+	if (very_little)
 		raise_level(verdict, PRK_CRITICAL, true, "slot_at_risk");
+	else if (very_soon)
+		raise_level(verdict, PRK_CRITICAL, false, "slot_at_risk");
 	else
 		raise_level(verdict, PRK_WARNING, false, "slot_at_risk");
 }

@@ -11,6 +11,7 @@
 #ifndef PRK_HEALTH_H
 #define PRK_HEALTH_H
 
+#include "forecast.h"
 #include "sample.h"
 #include "settings.h"
 
@@ -23,6 +24,7 @@ typedef enum PrkLevel
 
 #define PRK_REASON_LEN		256
 #define PRK_CODE_LEN		32
+#define PRK_OUTLOOK_LEN		96
 
 /*
  * What only somebody who watches can know about a replica; all zero when
@@ -39,6 +41,7 @@ typedef struct PrkKnown
 	TimestampTz stuck_since;	/* first seen behind and there; 0: not behind */
 	TimestampTz reply_time;		/* the reply last seen */
 	TimestampTz reply_seen_at;	/* first seen with that reply; 0: none */
+	PrkPace		pace;			/* how fast it moves, as far as known */
 	char		last_addr[64];	/* where it connected from; "" never seen */
 } PrkKnown;
 
@@ -50,6 +53,8 @@ typedef struct PrkVerdict
 	bool		at_once;		/* alert without waiting for alert_after */
 	int64		lag_time;		/* microseconds; -1 not known */
 	char		reason[PRK_REASON_LEN]; /* in the alert lines' words */
+	char		outlook[PRK_OUTLOOK_LEN];	/* will it catch up? "" not asked */
+	PrkForecast forecast;
 } PrkVerdict;
 
 extern void prk_health_judge(const PrkSample *sample,

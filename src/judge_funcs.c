@@ -42,6 +42,7 @@ PG_FUNCTION_INFO_V1(pg_replica_kit_assert_healthy);
 
 static PrkLevel get_level(FunctionCallInfo fcinfo, int argno);
 static List *list_troubles(const PrkReport *report, PrkLevel level);
+static PrkTrouble *make_server_trouble(PrkLevel level, const char *reason);
 static int	compare_troubles(const ListCell *a, const ListCell *b);
 static PrkTrouble *judge_upstream(const PrkReport *report);
 static int	count_streaming(const PrkReport *report);
@@ -192,12 +193,33 @@ list_troubles(const PrkReport *report, PrkLevel level)
 			result = lappend(result, trouble);
 	}
 
+	if (report->worker_trouble != NULL && level <= PRK_WARNING)
+		result = lappend(result, make_server_trouble(PRK_WARNING,
+													 report->worker_trouble));
+	else if (report->watched && report->board->server.alert >= level)
+		result = lappend(result,
+						 make_server_trouble(report->board->server.alert,
+											 report->board->server.reason));
+
 	upstream = judge_upstream(report);
 	if (upstream->level >= level)
 		result = lappend(result, upstream);
 
 	list_sort(result, compare_troubles);
 	return result;
+}
+
+/* Something wrong with this server as a whole */
+static PrkTrouble *
+make_server_trouble(PrkLevel level, const char *reason)
+{
+	PrkTrouble *trouble = palloc(sizeof(PrkTrouble));
+
+	trouble->name = PRK_SERVER_NAME;
+	trouble->label = PRK_SERVER_NAME;
+	trouble->level = level;
+	trouble->reason = reason;
+	return trouble;
 }
 
 static int
@@ -224,7 +246,7 @@ judge_upstream(const PrkReport *report)
 	prk_settings_thresholds(PRK_UPSTREAM_NAME, &thresholds);
 	prk_upstream_judge(&upstream, &thresholds,
 					   report->board->cycle_at != 0 &&
-					   report->board->worker_pid != 0,
+					   report->watched,
 					   report->board->upstream_gone_since,
 					   report->sample->taken_at, verdict);
 	trouble->name = PRK_UPSTREAM_NAME;

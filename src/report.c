@@ -11,15 +11,24 @@
  */
 #include "postgres.h"
 
+#include "utils/timestamp.h"
+
 #include "ages.h"
+#include "clock_shared.h"
+#include "format.h"
 #include "report.h"
 
+/* A worker that is this late, in microseconds, is not at work. */
+#define STALE_AFTER		(15 * USECS_PER_SEC)
+
+static const char *judge_worker(const PrkBoard *board, TimestampTz now);
 static int	compare_rows(const void *a, const void *b);
 
 /*
  * One fresh sample with its verdicts, all palloc'd in the caller's memory
  * context.  Alerts are shown only while the worker runs and has seen the
- * replica: what it announced before it was stopped may no longer be true.
+ * replica: what it announced before it was stopped, or froze, may no longer
+ * be true.
  */
 PrkReport *
 prk_report_take(void)
@@ -34,6 +43,10 @@ prk_report_take(void)
 	report->sample = prk_sample_take(NULL);
 	prk_ages_add(report->sample);
 	report->nrows = report->sample->nreplicas;
+	report->worker_trouble = judge_worker(report->board,
+										  report->sample->taken_at);
+	report->watched = report->board->worker_pid != 0 &&
+		report->worker_trouble == NULL;
 	report->rows = palloc(Max(report->nrows, 1) * sizeof(PrkReportRow));
 	judged = palloc0(Max(report->nrows, 1) * sizeof(PrkReportRow));
 	order = palloc(Max(report->nrows, 1) * sizeof(PrkReportRow *));
@@ -45,7 +58,7 @@ prk_report_take(void)
 		PrkThresholds thresholds;
 
 		row->replica = &report->sample->replicas[i];
-		if (report->board->worker_pid != 0)
+		if (report->watched)
 			entry = prk_board_find(report->board, row->replica);
 		prk_settings_thresholds(row->replica->name, &thresholds);
 		prk_health_judge(report->sample, row->replica, &thresholds,
@@ -57,6 +70,11 @@ prk_report_take(void)
 		row->alert_reason = entry != NULL ? entry->reason : "";
 		row->last_error = prk_failures_of_replica(report->failures,
 												  row->replica->name);
+		row->disk_full_in = -1;
+		if (entry != NULL && row->replica->has_slot &&
+			strcmp(report->board->server.disk.holder,
+				   row->replica->slot_name) == 0)
+			row->disk_full_in = report->board->server.disk.full_in;
 		order[i] = row;
 	}
 
@@ -68,6 +86,39 @@ prk_report_take(void)
 	pfree(judged);
 	pfree(order);
 	return report;
+}
+
+/*
+ * Is there a worker that should be at work and is not?  It is known by its
+ * clock, which ticks whatever the check interval is, and by its cycles.  A
+ * server that has only just started may not have got round to it.
+ */
+static const char *
+judge_worker(const PrkBoard *board, TimestampTz now)
+{
+	int64		clock = prk_clock_now();
+	int64		ticked = prk_clock_ticked_at();
+	char		buf[PRK_FORMAT_LEN];
+
+	if (!board->exists || !prk_worker_enabled ||
+		now - PgStartTime < STALE_AFTER)
+		return NULL;
+	if (ticked != 0 && clock - ticked < STALE_AFTER)
+	{
+		if (board->cycle_clock == 0 ||
+			clock - board->cycle_clock <
+			3 * (int64) prk_check_interval * 1000 + 2 * STALE_AFTER)
+			return NULL;
+		return psprintf("worker has not finished a check for %s",
+						prk_format_duration(buf, clock - board->cycle_clock));
+	}
+	if (board->worker_pid == 0)
+		return "worker is not running";
+	if (ticked == 0)
+		return psprintf("worker (pid %d) has not begun", board->worker_pid);
+	return psprintf("worker (pid %d) has done nothing for %s",
+					board->worker_pid,
+					prk_format_duration(buf, clock - ticked));
 }
 
 /* Worst first, then by name; a slot before walsenders of the same name. */

@@ -24,6 +24,8 @@ typedef struct PrkReportRow
 	TimestampTz alert_since;	/* 0: none */
 	const char *alert_reason;	/* as announced; "" none */
 	const PrkFailure *last_error;	/* the newest that fits; NULL none */
+	int64		disk_full_in;	/* by what its slot holds; -1 not known, or
+								 * another slot's doing */
 } PrkReportRow;
 
 typedef struct PrkReport
@@ -31,6 +33,8 @@ typedef struct PrkReport
 	PrkSample  *sample;
 	PrkBoard   *board;
 	PrkFailures *failures;
+	bool		watched;		/* the worker runs, and has looked lately */
+	const char *worker_trouble; /* why it doesn't, though it should; or NULL */
 	int			nrows;
 	PrkReportRow *rows;			/* worst first, then by name */
 } PrkReport;

@@ -113,6 +113,14 @@ typedef struct PrkSample
 	XLogRecPtr	replayed_lsn;	/* standby only */
 	int64		slot_keep_limit;	/* max_slot_wal_keep_size in bytes; -1
 									 * none */
+
+	/* added by prk_ages_add() */
+	int64		clock_at;		/* when, by prk_clock_now() */
+	bool		has_wal_rate;
+	double		wal_rate_short; /* WAL written, bytes per second, over the
+								 * windows of clock_shared.h */
+	double		wal_rate_long;
+
 	int			nreplicas;
 	PrkReplica *replicas;		/* unordered */
 } PrkSample;

@@ -19,6 +19,7 @@
 #include "common/ip.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
@@ -83,11 +84,13 @@ static void put_row(StatusRow *row, const PrkReportRow *report);
 static void put_slot(StatusRow *row, const PrkReplica *replica);
 static void put_process(StatusRow *row, const PrkReplica *replica);
 static void put_verdict(StatusRow *row, const PrkReportRow *report);
+static void put_reason(StatusRow *row, const PrkReportRow *report);
 static void put(StatusRow *row, StatusColumn column, Datum value);
 static void put_text(StatusRow *row, StatusColumn column, const char *value);
 static void put_name(StatusRow *row, StatusColumn column, const char *value);
 static void put_lsn(StatusRow *row, StatusColumn column, XLogRecPtr value);
 static void put_bytes(StatusRow *row, StatusColumn column, int64 value);
+static void put_interval(StatusRow *row, StatusColumn column, int64 value);
 static void put_time(StatusRow *row, StatusColumn column, TimestampTz value);
 static void put_address(StatusRow *row, StatusColumn column,
 						const SockAddr *address);
@@ -119,9 +122,7 @@ pg_replica_kit_status(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/*
- * A whole row.  The forecasts stay NULL where nothing knows them.
- */
+/* A whole row */
 static void
 put_row(StatusRow *row, const PrkReportRow *report)
 {
@@ -196,16 +197,12 @@ put_verdict(StatusRow *row, const PrkReportRow *report)
 
 	put_text(row, STATUS_STATE, prk_state_name(verdict->state));
 	put_text(row, STATUS_HEALTH, prk_level_name(verdict->level));
-	if (verdict->reason[0] != '\0')
-		put_text(row, STATUS_REASON, verdict->reason);
+	put_reason(row, report);
 
-	if (verdict->lag_time >= 0)
-	{
-		Interval   *lag_time = palloc0(sizeof(Interval));
-
-		lag_time->time = verdict->lag_time;
-		put(row, STATUS_LAG_TIME, IntervalPGetDatum(lag_time));
-	}
+	put_interval(row, STATUS_LAG_TIME, verdict->lag_time);
+	put_interval(row, STATUS_CATCH_UP_IN, verdict->forecast.catch_up_in);
+	put_interval(row, STATUS_LOST_IN, verdict->forecast.lost_in);
+	put_interval(row, STATUS_DISK_FULL_IN, report->disk_full_in);
 
 	if (report->has_alert)
 	{
@@ -218,6 +215,25 @@ put_verdict(StatusRow *row, const PrkReportRow *report)
 				 prk_format_foreign(report->last_error->message));
 		put_time(row, STATUS_LAST_ERROR_AT, report->last_error->last_at);
 	}
+}
+
+/* What is wrong, and what will come of it */
+static void
+put_reason(StatusRow *row, const PrkReportRow *report)
+{
+	const PrkVerdict *verdict = &report->verdict;
+	StringInfoData reason;
+	char		buf[PRK_FORMAT_LEN];
+
+	initStringInfo(&reason);
+	appendStringInfoString(&reason, verdict->reason);
+	if (verdict->outlook[0] != '\0')
+		appendStringInfo(&reason, ", %s", verdict->outlook);
+	if (report->disk_full_in >= 0)
+		appendStringInfo(&reason, ", disk of pg_wal will be full in %s",
+						 prk_format_duration(buf, report->disk_full_in));
+	if (reason.len > 0)
+		put_text(row, STATUS_REASON, reason.data);
 }
 
 static void
@@ -257,6 +273,19 @@ put_bytes(StatusRow *row, StatusColumn column, int64 value)
 {
 	if (value >= 0)
 		put(row, column, Int64GetDatum(value));
+}
+
+/* Microseconds, of which -1 stands for SQL's NULL. */
+static void
+put_interval(StatusRow *row, StatusColumn column, int64 value)
+{
+	Interval   *interval;
+
+	if (value < 0)
+		return;
+	interval = palloc0(sizeof(Interval));
+	interval->time = value;
+	put(row, column, IntervalPGetDatum(interval));
 }
 
 /* 0 stands for SQL's NULL. */

@@ -43,6 +43,7 @@
 #include "board.h"
 #include "clock_shared.h"
 #include "sample.h"
+#include "server_alert.h"
 #include "settings.h"
 #include "upstream.h"
 #include "worker.h"
@@ -63,6 +64,7 @@ typedef struct Watch
 	MemoryContext cycle;		/* reset after each cycle */
 	PrkSampleCache *cache;
 	PrkAlerts  *alerts;
+	PrkServerAlert server;
 	TimestampTz upstream_gone_since;	/* 0: it streams, or there is none */
 	bool		announced;		/* the start was logged */
 } Watch;
@@ -198,6 +200,8 @@ begin_watching(void)
 	board = prk_board_read();
 	watch->alerts = prk_alerts_create(context, board);
 	watch->upstream_gone_since = board->upstream_gone_since;
+	watch->server.server = board->server;
+	watch->server.said_at = board->cycle_at;
 
 	MemoryContextSwitchTo(old);
 	return watch;
@@ -250,6 +254,10 @@ run_cycle(Watch *watch)
 	PrkBoardEntry *entries;
 	int			nlines;
 	int			nentries;
+	PrkHolder	holder;
+	PrkDisk		disk;
+	PrkServerLine server_line;
+	bool		has_server_line;
 
 	prk_ages_add(sample);
 
@@ -262,11 +270,18 @@ run_cycle(Watch *watch)
 	lines = prk_alerts_step(watch->alerts, sample, &nlines);
 	watch_upstream(watch, sample->taken_at);
 	entries = prk_alerts_entries(watch->alerts, &nentries);
-	prk_board_publish(entries, nentries, watch->upstream_gone_since);
+	prk_alerts_holder(watch->alerts, &holder);
+	prk_disk_forecast(sample, &holder, &disk);
+	has_server_line = prk_server_alert_step(&watch->server, &disk,
+											sample->taken_at, &server_line);
+	prk_board_publish(entries, nentries, watch->upstream_gone_since,
+					  &watch->server.server);
 
 	/* Last, so that the board never lags behind what was said. */
 	for (int i = 0; i < nlines; i++)
 		prk_announce_line(&lines[i]);
+	if (has_server_line)
+		prk_announce_server(&server_line);
 }
 
 /* Keeps the time since when this server's own upstream is away. */

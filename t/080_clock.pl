@@ -120,8 +120,8 @@ is(run(add(0, 100, 't'), 'SELECT clock_test_add(50, 200)', 'SELECT clock_test_ag
 # ----------------------------------------------------------------------
 
 is(run('SELECT clock_test_rate(100, 1000, 60)'), '-1', 'an empty clock has no rate');
-is(run(add(0, 2, 't * 10'), 'SELECT clock_test_rate(2, 20, 60)'), '-1', 'nor has one of two seconds');
-is(run(add(0, 10, 't * 10'), 'SELECT clock_test_rate(10, 100, 60)'), '10', 'a short one uses what it has');
+is(run(add(0, 29, 't * 10'), 'SELECT clock_test_rate(29, 290, 60)'), '-1', 'nor has one of half a minute');
+is(run(add(0, 30, 't * 10'), 'SELECT clock_test_rate(30, 300, 60)'), '10', 'a short one uses what it has');
 is(run(add(0, 1000, 't * 10'), add(1001, 1060, '10000 + (t - 1000) * 100'), 'SELECT clock_test_rate(1060, 16000, 60)'),
 	'100', 'the short window sees the burst only');
 is(run(add(0, 1000, 't * 10'), add(1001, 1060, '10000 + (t - 1000) * 100'), 'SELECT clock_test_rate(1060, 16000, 900)'),
