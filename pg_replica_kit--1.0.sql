@@ -123,7 +123,7 @@ BEGIN ATOMIC
                format('ALTER SYSTEM SET wal_level = %L', v.wal_level)
           FROM v, slots
          WHERE v.next_wal_level = 'minimal' AND v.wal_level <> 'minimal'
-           AND (slots.kept_slots > 0 OR v.next_max_wal_senders > 0)
+           AND (slots.kept_slots > 0 OR v.next_max_wal_senders > 0 OR coalesce(v.summarize_wal = 'on', false))
         UNION ALL
         SELECT 11, 'restart_would_fail', 'critical', 'max_replication_slots = ' || v.next_max_replication_slots ||
                    ' after a restart, with ' || slots.kept_slots || ' slots in use',
@@ -240,7 +240,8 @@ BEGIN ATOMIC
         SELECT 41, 'summarize_wal', 'info', 'off', 'on, for incremental backups', false,
                'ALTER SYSTEM SET summarize_wal = on'
           FROM v
-         WHERE v.summarize_wal = 'off'
+         -- with the lowest wal_level it would keep the server from starting
+         WHERE v.summarize_wal = 'off' AND 'minimal' NOT IN (v.wal_level, v.next_wal_level)
         UNION ALL
         SELECT 42, 'ssl', 'info', 'off: replication is not encrypted',
                'on, with a certificate, and require_ssl for the replicas', false, NULL

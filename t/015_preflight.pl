@@ -70,7 +70,7 @@ my @cases = (
 	{ check => 'hot_standby', conf => 'hot_standby = off', row => 'warning|t', fix => 1 },
 	{ check => 'pg_rewind', conf => 'wal_log_hints = off', row => 'info|t', fix => 1, unless => q{SELECT current_setting('data_checksums')} },
 	{ check => 'worker', conf => q{shared_preload_libraries = ''}, row => 'info|t', fix => 1 },
-	{ check => 'wal_level', conf => "wal_level = minimal\nmax_wal_senders = 0", row => 'critical|t', fix => 1, also => 'max_wal_senders' },
+	{ check => 'wal_level', conf => "wal_level = minimal\nmax_wal_senders = 0" . ($node->pg_version >= 17 ? "\nsummarize_wal = off" : ''), row => 'critical|t', fix => 1, also => 'max_wal_senders' },
 	{ check => 'max_wal_senders', conf => 'max_wal_senders = 1', row => 'critical|t', fix => 1 },
 	{ check => 'max_replication_slots', conf => 'max_replication_slots = 0', row => 'critical|t', fix => 1 },
 	{ check => 'listen_addresses', conf => q{listen_addresses = 'localhost, 127.0.0.1'}, row => 'critical|t', fix => 0 },
@@ -144,7 +144,7 @@ $receiver->finish;
 
 $node->safe_psql('postgres', q{SELECT pg_create_physical_replication_slot('a' || i, true) FROM generate_series(1, 3) i});
 for my $case (
-	[ 'wal_level = minimal', qr/wal_level = minimal after a restart, with 3 replication slots/, 1 ],
+	[ 'wal_level = minimal' . ($node->pg_version >= 17 ? "\nsummarize_wal = off" : ''), qr/wal_level = minimal after a restart, with 3 replication slots/, 1 ],
 	[ 'max_replication_slots = 2', qr/max_replication_slots = 2 after a restart, with 3 slots in use/, 1 ],
 	[ q{shared_preload_libraries = 'pg_replica_kit, regress_prk_nonsuch'}, qr/library not found: regress_prk_nonsuch/, 0 ],
 	[ 'work_mem = much', qr/work_mem: .*\(line \d+ of .*postgresql\.conf\)/, 0 ],
