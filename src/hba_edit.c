@@ -50,10 +50,12 @@ typedef struct Place
 	int			before_line;	/* 0: at the end */
 	bool		present;		/* it is there already */
 	PrkHbaMatch blocker;		/* the rule it goes before */
+	PrkHbaMatch *partly_rejected_by;	/* a rule that stays before it */
 } Place;
 
 static void find_place(List *rules, const char *text,
 					   const PrkHbaAddition *addition, Place *place);
+static List *matches_of(List *rules, const PrkHbaAddition *addition, bool ssl);
 static bool wins_anyway(const PrkHbaMatch *match, const char *method);
 static void first_match(List *rules, const PrkHbaAddition *addition,
 						int variant, PrkHbaMatch *match);
@@ -90,6 +92,13 @@ prk_hba_edit_plan(const PrkHbaAddition *addition)
 				 errdetail("Line %d of \"%s\", of method \"%s\", would win over it.",
 						   place.blocker.line_number, place.blocker.file_name,
 						   place.blocker.auth_method)));
+	if (place.partly_rejected_by != NULL)
+		ereport(WARNING,
+				(errmsg("line %d of \"%s\" rejects some of the addresses of replica \"%s\"",
+						place.partly_rejected_by->line_number,
+						place.partly_rejected_by->file_name,
+						addition->replica),
+				 errdetail("It stays first; the rule lets in the others.")));
 	if (owner != NULL)
 		ereport(WARNING,
 				(errmsg("\"%s\" seems to be managed by %s", HbaFileName, owner),
@@ -422,7 +431,8 @@ static void
 find_place(List *rules, const char *text, const PrkHbaAddition *addition,
 		   Place *place)
 {
-	int			nvariants = count_variants(addition);
+	List	   *rejects = NIL;
+	ListCell   *lc;
 
 	memset(place, 0, sizeof(*place));
 	if (is_present(text, addition))
@@ -431,31 +441,60 @@ find_place(List *rules, const char *text, const PrkHbaAddition *addition,
 		return;
 	}
 
-	for (int i = 0; i < nvariants; i++)
+	for (int ssl = addition->require_ssl; ssl < 2; ssl++)
 	{
-		PrkHbaMatch match;
-
-		first_match(rules, addition, i, &match);
-		if (match.verdict == PRK_HBA_NO_MATCH ||
-			wins_anyway(&match, "scram-sha-256"))
-			continue;
-
-		if (strcmp(match.auth_method, "reject") == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("pg_hba.conf rejects replication connections of role \"%s\" from that address",
-							addition->role),
-					 errdetail("Line %d of \"%s\" comes first and rejects them.",
-							   match.line_number, match.file_name),
-					 errhint("Change that rule, or add this line before it yourself: %s",
-							 addition->rule)));
-
-		if (place->before_line == 0 || match.main_line < place->before_line)
+		foreach(lc, matches_of(rules, addition, ssl))
 		{
-			place->before_line = match.main_line;
-			place->blocker = match;
+			PrkHbaMatch *match = lfirst(lc);
+
+			if (strcmp(match->auth_method, "reject") == 0)
+				rejects = lappend(rejects, match);
+			else if (!wins_anyway(match, "scram-sha-256") &&
+					 (place->before_line == 0 ||
+					  match->main_line < place->before_line))
+			{
+				place->before_line = match->main_line;
+				place->blocker = *match;
+			}
 		}
 	}
+
+	/* who rejects a part of a network, and does so still, is let have it */
+	foreach(lc, rejects)
+	{
+		PrkHbaMatch *match = lfirst(lc);
+
+		if (match->partly && (place->before_line == 0 ||
+							  match->main_line < place->before_line))
+		{
+			place->partly_rejected_by = match;
+			continue;
+		}
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pg_hba.conf rejects replication connections of role \"%s\" from that address",
+						addition->role),
+				 errdetail("Line %d of \"%s\" comes first and rejects them.",
+						   match->line_number, match->file_name),
+				 errhint("Change that rule, or add this line before it yourself: %s",
+						 addition->rule)));
+	}
+}
+
+/*
+ * The rules that decide on connections that a line is for (PrkHbaMatch).
+ */
+static List *
+matches_of(List *rules, const PrkHbaAddition *addition, bool ssl)
+{
+	PrkHbaQuery query = {
+		.role = addition->role,
+		.database = "replication",
+		.ssl = ssl,
+		.addr = addition->first
+	};
+
+	return prk_hba_rules_match_network(rules, &query, &addition->last);
 }
 
 /*
@@ -512,25 +551,31 @@ is_present(const char *text, const PrkHbaAddition *addition)
 }
 
 /*
- * Raise an error unless the rules let the replica in by its password.
+ * Raise an error unless the rules let the replica in by its password, or
+ * reject it, as find_place() has allowed.
  */
 static void
 prove_wins(List *rules, const PrkHbaAddition *addition)
 {
-	int			nvariants = count_variants(addition);
-
-	for (int i = 0; i < nvariants; i++)
+	for (int ssl = addition->require_ssl; ssl < 2; ssl++)
 	{
-		PrkHbaMatch match;
+		PrkHbaMatch *match = NULL;
+		ListCell   *lc;
 
-		first_match(rules, addition, i, &match);
-		if (!wins_anyway(&match, "scram-sha-256"))
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("another rule of pg_hba.conf would win over the one for replica \"%s\"",
-							addition->replica),
-					 match.file_name ?
-					 errdetail("It is line %d of \"%s\".",
-							   match.line_number, match.file_name) : 0));
+		foreach(lc, matches_of(rules, addition, ssl))
+		{
+			match = lfirst(lc);
+			if (!wins_anyway(match, "scram-sha-256") &&
+				!(match->partly && match->verdict == PRK_HBA_REJECT))
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("another rule of pg_hba.conf would win over the one for replica \"%s\"",
+								addition->replica),
+						 errdetail("It is line %d of \"%s\".",
+								   match->line_number, match->file_name)));
+		}
+		if (match == NULL || match->partly)
+			elog(ERROR, "rule of replica \"%s\" is not in pg_hba.conf",
+				 addition->replica);
 	}
 }

@@ -25,6 +25,7 @@
  */
 #include "postgres.h"
 
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include "lib/stringinfo.h"
@@ -59,8 +60,10 @@ typedef struct PrkHbaParse
 typedef struct PrkHbaInterface
 {
 	const struct sockaddr_storage *addr;
+	const struct sockaddr_storage *last;	/* of a network; NULL: addr alone */
 	bool		same_net;
 	bool		found;
+	bool		all;			/* of the network's addresses */
 } PrkHbaInterface;
 
 static void parse_as_bytes(PrkHbaParse *parse);
@@ -71,7 +74,16 @@ static void cut_before(char *words, const char *quoted);
 static char *read_text(FILE *file);
 static bool connection_type_matches(const HbaLine *line,
 									const PrkHbaQuery *query);
+static void fill_match(PrkHbaMatch *match, const PrkHbaRule *rule);
 static bool address_matches(const HbaLine *line, const PrkHbaQuery *query);
+static bool network_matches(const HbaLine *line,
+							const struct sockaddr_storage *first,
+							const struct sockaddr_storage *last, bool *partly);
+static bool overlaps(const struct sockaddr_storage *first,
+					 const struct sockaddr_storage *last,
+					 const struct sockaddr *base, const struct sockaddr *mask,
+					 bool *partly);
+static const unsigned char *address_bytes(const struct sockaddr *addr);
 static bool same_address(const struct sockaddr_storage *addr,
 						 const struct sockaddr *base,
 						 const struct sockaddr *mask);
@@ -322,21 +334,66 @@ prk_hba_rules_match(List *rules, const PrkHbaQuery *query, PrkHbaMatch *match)
 		if (line->hostname == NULL && !address_matches(line, query))
 			continue;
 
-		if (line->hostname != NULL)
-			match->verdict = PRK_HBA_UNDECIDABLE;
-		else if (line->auth_method == uaReject)
-			match->verdict = PRK_HBA_REJECT;
-		else if (line->usermap != NULL)
-			match->verdict = PRK_HBA_UNDECIDABLE;
-		else
-			match->verdict = PRK_HBA_ALLOW;
-		match->file_name = rule->file_name;
-		match->line_number = line->linenumber;
-		match->main_line = rule->main_line;
-		match->raw_line = line->rawline;
-		match->auth_method = hba_authname(line->auth_method);
+		fill_match(match, rule);
 		return;
 	}
+}
+
+/*
+ * Which rules would the server apply to connections from a network, of which
+ * the query has the lowest and *last the highest address?  A list of
+ * PrkHbaMatch, in the order of the rules, up to the first that decides on all
+ * addresses that are left.  A host name is taken for all of them.
+ */
+List *
+prk_hba_rules_match_network(List *rules, const PrkHbaQuery *query,
+							const struct sockaddr_storage *last)
+{
+	Oid			roleid = get_role_oid(query->role, true);
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	foreach(cell, rules)
+	{
+		PrkHbaRule *rule = (PrkHbaRule *) lfirst(cell);
+		PrkHbaMatch *match;
+		bool		partly = false;
+
+		if (!connection_type_matches(rule->line, query) ||
+			!database_matches(rule->line, query, roleid) ||
+			!role_matches(rule->line, query, roleid) ||
+			!network_matches(rule->line, &query->addr, last, &partly))
+			continue;
+
+		match = palloc0_object(PrkHbaMatch);
+		fill_match(match, rule);
+		match->partly = partly;
+		result = lappend(result, match);
+		if (!partly)
+			break;
+	}
+	return result;
+}
+
+/* What there is to say of the rule that matches. */
+static void
+fill_match(PrkHbaMatch *match, const PrkHbaRule *rule)
+{
+	const HbaLine *line = rule->line;
+
+	if (line->hostname != NULL)
+		match->verdict = PRK_HBA_UNDECIDABLE;
+	else if (line->auth_method == uaReject)
+		match->verdict = PRK_HBA_REJECT;
+	else if (line->usermap != NULL)
+		match->verdict = PRK_HBA_UNDECIDABLE;
+	else
+		match->verdict = PRK_HBA_ALLOW;
+	match->file_name = rule->file_name;
+	match->line_number = line->linenumber;
+	match->main_line = rule->main_line;
+	match->raw_line = line->rawline;
+	match->auth_method = hba_authname(line->auth_method);
 }
 
 /* A verdict as hba_match() shows it. */
@@ -406,6 +463,70 @@ address_matches(const HbaLine *line, const PrkHbaQuery *query)
 	return false;				/* silence compiler */
 }
 
+/* Are addresses of the network among the rule's, and not all of them? */
+static bool
+network_matches(const HbaLine *line, const struct sockaddr_storage *first,
+				const struct sockaddr_storage *last, bool *partly)
+{
+	PrkHbaInterface interface = {0};
+
+	if (line->hostname != NULL || line->ip_cmp_method == ipCmpAll)
+		return true;
+	if (line->ip_cmp_method == ipCmpMask)
+		return overlaps(first, last, (const struct sockaddr *) &line->addr,
+						(const struct sockaddr *) &line->mask, partly);
+
+	interface.addr = first;
+	interface.last = last;
+	interface.same_net = line->ip_cmp_method == ipCmpSameNet;
+	if (pg_foreach_ifaddr(compare_interface, &interface) < 0)
+		return false;
+	*partly = !interface.all;
+	return interface.found;
+}
+
+/*
+ * Has the network, from its lowest to its highest address, any that are within
+ * base and mask, and others that are not?
+ */
+static bool
+overlaps(const struct sockaddr_storage *first,
+		 const struct sockaddr_storage *last, const struct sockaddr *base,
+		 const struct sockaddr *mask, bool *partly)
+{
+	const unsigned char *low = address_bytes((const struct sockaddr *) first);
+	const unsigned char *high = address_bytes((const struct sockaddr *) last);
+	const unsigned char *base_bytes = address_bytes(base);
+	const unsigned char *mask_bytes = address_bytes(mask);
+	int			len = first->ss_family == AF_INET ? 4 : 16;
+
+	if (first->ss_family != base->sa_family)
+		return false;
+
+	*partly = false;
+	for (int i = 0; i < len; i++)
+	{
+		unsigned char fixed = ~(low[i] ^ high[i]);
+
+		if (((low[i] ^ base_bytes[i]) & mask_bytes[i] & fixed) != 0)
+			return false;
+		if ((mask_bytes[i] & ~fixed) != 0)
+			*partly = true;
+	}
+	return true;
+}
+
+/* An address, most significant byte first. */
+static const unsigned char *
+address_bytes(const struct sockaddr *addr)
+{
+	if (addr->sa_family == AF_INET)
+		return (const unsigned char *)
+			&((const struct sockaddr_in *) addr)->sin_addr;
+	return (const unsigned char *)
+		&((const struct sockaddr_in6 *) addr)->sin6_addr;
+}
+
 /*
  * Is an address within base and mask?  An IPv4 address that is mapped to IPv6
  * is in no IPv4 network: the server's sockets for IPv6 never have such peers.
@@ -425,15 +546,24 @@ compare_interface(struct sockaddr *addr, struct sockaddr *netmask, void *arg)
 {
 	PrkHbaInterface *interface = (PrkHbaInterface *) arg;
 	struct sockaddr_storage all_bits;
+	bool		partly;
 
-	if (interface->found || addr->sa_family != interface->addr->ss_family)
+	if ((interface->found && interface->last == NULL) ||
+		addr->sa_family != interface->addr->ss_family)
 		return;
 	if (!interface->same_net)
 	{
 		pg_sockaddr_cidr_mask(&all_bits, NULL, addr->sa_family);
 		netmask = (struct sockaddr *) &all_bits;
 	}
-	interface->found = same_address(interface->addr, addr, netmask);
+	if (interface->last == NULL)
+		interface->found = same_address(interface->addr, addr, netmask);
+	else if (overlaps(interface->addr, interface->last, addr, netmask,
+					  &partly))
+	{
+		interface->found = true;
+		interface->all |= !partly;
+	}
 }
 
 /* Does the database match?  Only "replication" admits a physical walsender. */

@@ -47,11 +47,14 @@ typedef struct PrkHbaMatch
 								 * unless the rule is in an included file */
 	const char *raw_line;		/* may hold secrets: not for everybody's eyes */
 	const char *auth_method;	/* "scram-sha-256" ... */
+	bool		partly;			/* for some of the addresses asked about only */
 } PrkHbaMatch;
 
 extern List *prk_hba_rules_load(const char *path);
 extern void prk_hba_rules_match(List *rules, const PrkHbaQuery *query,
 								PrkHbaMatch *match);
+extern List *prk_hba_rules_match_network(List *rules, const PrkHbaQuery *query,
+										 const struct sockaddr_storage *last);
 extern const char *prk_hba_verdict_name(PrkHbaVerdict verdict);
 
 #endif							/* PRK_HBA_RULES_H */
