@@ -38,6 +38,12 @@
 #include "hba.h"
 #include "hba_rules.h"
 
+/*
+ * Below all levels that anybody can ask for: what the server's parser says of a
+ * line may quote its options, and those may hold secrets.
+ */
+#define SILENT		(DEBUG5 - 1)
+
 /* One member of the list of rules. */
 typedef struct PrkHbaRule
 {
@@ -116,7 +122,7 @@ prk_hba_rules_load(const char *path)
 
 	file = prk_compat_open_auth_file(path, ERROR, 0, NULL);
 	prk_compat_tokenize_auth_file(HbaFileName, file, &parse.tok_lines,
-								  DEBUG3, 0);
+								  SILENT, 0);
 	unreadable = ferror(file) != 0;
 	parse_as_bytes(&parse);
 	if (parse.error == NULL && !unreadable)
@@ -176,7 +182,7 @@ parse_lines(PrkHbaParse *parse)
 		PrkHbaRule *rule;
 
 		if (tok_line->err_msg == NULL)
-			line = parse_hba_line(tok_line, DEBUG3);
+			line = parse_hba_line(tok_line, SILENT);
 		if (line == NULL)
 		{
 			parse->error = error_words(tok_line);
