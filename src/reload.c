@@ -24,6 +24,7 @@
  */
 #include "postgres.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -54,10 +55,19 @@ typedef union ServerAddress
 	struct sockaddr_storage storage;
 } ServerAddress;
 
-static bool own_address(ServerAddress *addr, socklen_t *len);
-static bool unix_address(const char *dir, ServerAddress *addr, socklen_t *len);
-static bool handshake(const ServerAddress *addr, socklen_t len,
-					  TimestampTz deadline, const char **problem);
+typedef struct Reload
+{
+	TimestampTz deadline;
+	bool		proved;			/* the server has answered */
+	const char *problem;		/* of the last try */
+} Reload;
+
+static void try_directories(Reload *reload);
+static void try_session_address(Reload *reload);
+static void try_listen_addresses(Reload *reload);
+static void try_ip(Reload *reload, const char *text);
+static char *next_item(char **list);
+static void handshake(Reload *reload, const ServerAddress *addr, socklen_t len);
 static bool wait_socket(int fd, short events, TimestampTz deadline);
 static bool interrupted(void);
 
@@ -66,17 +76,20 @@ static bool interrupted(void);
  * configuration files as they are now.  False, with the reason in *problem (a
  * static string), when that can't be shown within timeout_ms.
  *
+ * Asks wherever the server listens, one after the other: a Unix socket may
+ * have been removed, an address not be this machine's any more.
+ *
  * Checks for interrupts while it waits, so it raises an error when cancelled;
  * not where interrupts are held.
  */
 bool
 prk_reload(int timeout_ms, const char **problem)
 {
-	ServerAddress addr;
-	socklen_t	len;
-	bool		ok;
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   timeout_ms);
+	Reload		reload = {0};
+
+	reload.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												  timeout_ms);
+	reload.problem = gettext_noop("The server has no socket that it could ask.");
 
 	if (kill(PostmasterPid, SIGHUP) != 0)
 	{
@@ -84,127 +97,175 @@ prk_reload(int timeout_ms, const char **problem)
 		return false;
 	}
 
-	if (!own_address(&addr, &len))
-	{
-		*problem = gettext_noop("The server has no socket that it could ask.");
-		return false;
-	}
-
-	ok = handshake(&addr, len, deadline, problem);
+	try_directories(&reload);
+	try_session_address(&reload);
+	try_listen_addresses(&reload);
 	CHECK_FOR_INTERRUPTS();
 
-	return ok;
+	*problem = reload.problem;
+	return reload.proved;
 }
 
 /*
- * Where the server listens: its first Unix socket, else the address at which
- * this session reached it, else the loopback address.
+ * Ask on the Unix sockets that the server has made.
  */
-static bool
-own_address(ServerAddress *addr, socklen_t *len)
+static void
+try_directories(Reload *reload)
 {
-	memset(addr, 0, sizeof(*addr));
+	char		dirs[MAXPGPATH * 4];
+	char	   *rest = dirs;
+	char	   *dir;
 
-	if (Unix_socket_directories && Unix_socket_directories[0] != '\0')
+	strlcpy(dirs, Unix_socket_directories ? Unix_socket_directories : "",
+			sizeof(dirs));
+	while (!reload->proved && (dir = next_item(&rest)) != NULL)
 	{
-		char		dir[MAXPGPATH];
-		size_t		dirlen = strcspn(Unix_socket_directories, ",");
+		ServerAddress addr = {0};
+		socklen_t	len = sizeof(addr.un);
+		int			pathlen;
 
-		/* a list as SplitDirectoriesString() reads it: perhaps quoted */
-		strlcpy(dir, Unix_socket_directories, Min(dirlen + 1, sizeof(dir)));
-		while (dirlen > 0 && (dir[dirlen - 1] == ' ' || dir[dirlen - 1] == '"'))
-			dir[--dirlen] = '\0';
-		dirlen = strspn(dir, " \"");
-		if (unix_address(dir + dirlen, addr, len))
-			return true;
+		addr.un.sun_family = AF_UNIX;
+		pathlen = snprintf(addr.un.sun_path, sizeof(addr.un.sun_path),
+						   "%s/.s.PGSQL.%d", dir, PostPortNumber);
+		if (pathlen >= (int) sizeof(addr.un.sun_path))
+			continue;
+		if (addr.un.sun_path[0] == '@')
+		{
+			/* an abstract one */
+			addr.un.sun_path[0] = '\0';
+			len = offsetof(struct sockaddr_un, sun_path) + pathlen;
+		}
+		handshake(reload, &addr, len);
 	}
-
-	if (MyProcPort != NULL && MyProcPort->laddr.addr.ss_family != AF_UNIX)
-	{
-		memcpy(&addr->storage, &MyProcPort->laddr.addr,
-			   MyProcPort->laddr.salen);
-		*len = MyProcPort->laddr.salen;
-		return true;
-	}
-
-	if (ListenAddresses && ListenAddresses[0] != '\0')
-	{
-		addr->in.sin_family = AF_INET;
-		addr->in.sin_port = pg_hton16(PostPortNumber);
-		addr->in.sin_addr.s_addr = pg_hton32(INADDR_LOOPBACK);
-		*len = sizeof(addr->in);
-		return true;
-	}
-
-	return false;
 }
 
 /*
- * The address of the socket that the server makes in this directory; an
- * abstract one where the name begins with @.
+ * Ask where this session has reached the server.
  */
-static bool
-unix_address(const char *dir, ServerAddress *addr, socklen_t *len)
+static void
+try_session_address(Reload *reload)
 {
-	int			pathlen;
+	ServerAddress addr = {0};
 
-	addr->un.sun_family = AF_UNIX;
-	pathlen = snprintf(addr->un.sun_path, sizeof(addr->un.sun_path),
-					   "%s/.s.PGSQL.%d", dir, PostPortNumber);
-	if (pathlen >= (int) sizeof(addr->un.sun_path))
-		return false;
+	if (reload->proved || MyProcPort == NULL ||
+		MyProcPort->laddr.addr.ss_family == AF_UNIX)
+		return;
 
-	if (addr->un.sun_path[0] == '@')
+	memcpy(&addr.storage, &MyProcPort->laddr.addr, MyProcPort->laddr.salen);
+	handshake(reload, &addr, MyProcPort->laddr.salen);
+}
+
+/*
+ * Ask at the addresses that the server was told to listen on, as far as they
+ * can be told without a name server.
+ */
+static void
+try_listen_addresses(Reload *reload)
+{
+	char		hosts[MAXPGPATH];
+	char	   *rest = hosts;
+	char	   *host;
+
+	strlcpy(hosts, ListenAddresses ? ListenAddresses : "", sizeof(hosts));
+	while (!reload->proved && (host = next_item(&rest)) != NULL)
 	{
-		addr->un.sun_path[0] = '\0';
-		*len = offsetof(struct sockaddr_un, sun_path) + pathlen;
+		bool		all = strcmp(host, "*") == 0 ||
+		strcmp(host, "localhost") == 0;
+
+		if (all || strcmp(host, "0.0.0.0") == 0)
+			try_ip(reload, "127.0.0.1");
+		if (all || strcmp(host, "::") == 0)
+			try_ip(reload, "::1");
+		try_ip(reload, host);
 	}
-	else
-		*len = sizeof(addr->un);
-	return true;
+}
+
+/*
+ * Ask at an address, if the text is one.
+ */
+static void
+try_ip(Reload *reload, const char *text)
+{
+	ServerAddress addr = {0};
+
+	if (reload->proved)
+		return;
+	if (inet_pton(AF_INET, text, &addr.in.sin_addr) == 1)
+	{
+		addr.in.sin_family = AF_INET;
+		addr.in.sin_port = pg_hton16(PostPortNumber);
+		handshake(reload, &addr, sizeof(addr.in));
+	}
+	else if (inet_pton(AF_INET6, text, &addr.in6.sin6_addr) == 1)
+	{
+		addr.in6.sin6_family = AF_INET6;
+		addr.in6.sin6_port = pg_hton16(PostPortNumber);
+		handshake(reload, &addr, sizeof(addr.in6));
+	}
+}
+
+/*
+ * Cut the next item off a list with commas, without blanks and quotes around
+ * it: as SplitDirectoriesString() reads one, except for a comma in quotes, but
+ * without allocating.  NULL at the end.
+ */
+static char *
+next_item(char **list)
+{
+	for (;;)
+	{
+		char	   *item = *list + strspn(*list, " \t\",");
+		size_t		len = strcspn(item, ",");
+
+		if (len == 0)
+			return NULL;
+		*list = item + len + (item[len] != '\0');
+		item[len] = '\0';
+		while (len > 0 && strchr(" \t\"", item[len - 1]) != NULL)
+			item[--len] = '\0';
+		if (len > 0)
+			return item;
+	}
 }
 
 /*
  * Connect, send an SSLRequest, wait for the byte that answers it, close.
  */
-static bool
-handshake(const ServerAddress *addr, socklen_t len, TimestampTz deadline,
-		  const char **problem)
+static void
+handshake(Reload *reload, const ServerAddress *addr, socklen_t len)
 {
 	uint32		request[2];
 	char		answer;
-	bool		ok = false;
 	int			rc;
 	int			fd;
 
 	request[0] = pg_hton32(sizeof(request));
 	request[1] = pg_hton32(NEGOTIATE_SSL_CODE);
-	*problem = gettext_noop("The server did not answer on its own socket in time.");
+	reload->problem = gettext_noop("The server did not answer on its own socket in time.");
 
 	fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 	{
-		*problem = gettext_noop("A socket could not be made.");
-		return false;
+		reload->problem = gettext_noop("A socket could not be made.");
+		return;
 	}
 
 	(void) fcntl(fd, F_SETFL, O_NONBLOCK);
 
 	/* EAGAIN: a Unix socket's backlog is full, so try again */
 	while ((rc = connect(fd, &addr->sa, len)) != 0 && errno == EAGAIN &&
-		   GetCurrentTimestamp() < deadline && !interrupted())
+		   GetCurrentTimestamp() < reload->deadline && !interrupted())
 		pg_usleep(1000L);
 
 	if (rc != 0 && errno != EINPROGRESS)
-		*problem = gettext_noop("The server did not accept a connection on its own socket.");
-	else if (wait_socket(fd, POLLOUT, deadline) &&
+		reload->problem = gettext_noop("The server did not accept a connection on its own socket.");
+	else if (wait_socket(fd, POLLOUT, reload->deadline) &&
 			 send(fd, request, sizeof(request), MSG_NOSIGNAL) == sizeof(request) &&
-			 wait_socket(fd, POLLIN, deadline) &&
+			 wait_socket(fd, POLLIN, reload->deadline) &&
 			 recv(fd, &answer, 1, 0) == 1)
-		ok = true;
+		reload->proved = true;
 
 	close(fd);
-	return ok;
 }
 
 /*
