@@ -74,6 +74,23 @@ for my $name (sort keys %scripts)
 	push @files, '-f', $file;
 }
 
+# As every editor that looks before it saves: false if somebody else has changed
+# the file meanwhile.
+sub replace_file
+{
+	my ($line) = @_;
+	my @stat = stat $hba;
+	my $text = slurp_file($hba) . "# renamed $line\n";
+
+	open my $out, '>', "$hba.edited" or POSIX::_exit(1);
+	print $out $text;
+	close $out;
+	my @now = stat $hba;
+	return 0 if "@stat[1, 7, 9]" ne "@now[1, 7, 9]";
+	rename "$hba.edited", $hba or POSIX::_exit(1);
+	return 1;
+}
+
 # The other program: it adds and removes lines of its own, as an editor does,
 # by a new file under the old name, and as a shell does, in place.
 my $stop = PostgreSQL::Test::Utils::tempdir . '/stop';
@@ -93,30 +110,14 @@ if ($editor == 0)
 		}
 		else
 		{
-			my @stat = stat $hba;
-			my $text = slurp_file($hba) . "# renamed $line\n";
-
-			open my $out, '>', "$hba.edited" or POSIX::_exit(1);
-			print $out $text;
-			close $out;
-
-			# As every editor that looks before it saves: has somebody else?
-			my @now = stat $hba;
-			if ("@stat[1, 7, 9]" eq "@now[1, 7, 9]")
-			{
-				rename "$hba.edited", $hba or POSIX::_exit(1);
-			}
-			else
-			{
-				unlink "$hba.edited";
-				redo;
-			}
+			1 until replace_file($line);
 		}
 		open my $count, '>', "$stop.count" or POSIX::_exit(1);
 		print $count $line;
 		close $count;
 		usleep(20_000 + rand 30_000);
 	}
+	unlink "$hba.edited";
 	POSIX::_exit(0);
 }
 

@@ -81,13 +81,23 @@ sub new
 	return $self;
 }
 
+# Start it; wrap => a command that runs pg_ctl in its own way.
 sub start
 {
 	my ($self, %options) = @_;
+	my $node = $self->{node};
 	local $ENV{LD_PRELOAD} = $self->{library};
 	local $ENV{PRK_FAULT} = $self->{control};
 
-	return $self->{node}->start(%options);
+	return $node->start(%options) if !$options{wrap};
+
+	local $ENV{PGAPPNAME} = undef;
+	delete $ENV{PGAPPNAME};
+	system(@{ $options{wrap} }, 'pg_ctl', '-s', '-w', '-D', $node->data_dir, '-l', $node->logfile,
+		'-o', '--cluster-name=' . $node->name, 'start') == 0
+	  or die 'could not start the server';
+	$node->_update_pid(1);
+	return 1;
 }
 
 # Start again what has been killed, as soon as its last process is gone.
@@ -104,7 +114,7 @@ sub restart_crashed
 	}
 
 	# Until somebody waits for the postmaster its number is in use.
-	unlink "$directory/postmaster.pid";
+	unlink "$directory/postmaster.pid", $node->host . '/.s.PGSQL.' . $node->port . '.lock';
 	$node->{_pid} = undef;
 	return $self->start(fail_ok => 1);
 }
