@@ -81,6 +81,9 @@ static bool interrupted(void);
  *
  * Checks for interrupts while it waits, so it raises an error when cancelled;
  * not where interrupts are held.
+ *
+ * A server in single-user mode serves nobody, and has no postmaster: the next
+ * start reads the files.
  */
 bool
 prk_reload(int timeout_ms, const char **problem)
@@ -90,6 +93,10 @@ prk_reload(int timeout_ms, const char **problem)
 	reload.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												  timeout_ms);
 	reload.problem = gettext_noop("The server has no socket that it could ask.");
+
+	/* PostmasterPid is 0 then, and kill(0) signals whoever started it */
+	if (!IsUnderPostmaster)
+		return true;
 
 	if (kill(PostmasterPid, SIGHUP) != 0)
 	{
