@@ -29,6 +29,7 @@
 #include "hba.h"
 #include "lock.h"
 #include "provision_checks.h"
+#include "sample.h"
 #include "slot.h"
 #include "staged.h"
 
@@ -83,6 +84,7 @@ static Datum provision_row(FunctionCallInfo fcinfo,
 static char *next_step(const char *name);
 static const char *release_role(const char *name, const Ownership *owner,
 								bool dry_run);
+static char *other_walsender(const PrkRole *role, const char *name);
 static Datum deprovision_row(FunctionCallInfo fcinfo,
 							 const PrkDeprovision *deprovision);
 static HeapTuple form_row(FunctionCallInfo fcinfo, Datum *values,
@@ -525,7 +527,8 @@ release_role(const char *name, const Ownership *owner, bool dry_run)
 		return NULL;
 	}
 
-	if (prk_role_is_needed(&role, &detail))
+	detail = other_walsender(&role, name);
+	if (detail != NULL || prk_role_is_needed(&role, &detail))
 	{
 		ereport(NOTICE,
 				(errmsg("role \"%s\" stays because it serves something else",
@@ -539,6 +542,30 @@ release_role(const char *name, const Ownership *owner, bool dry_run)
 	if (!dry_run)
 		prk_role_drop(owner->role);
 	return owner->role;
+}
+
+/*
+ * Whom else the role serves just now, for a DETAIL, palloc'd: a replica that
+ * was made by hand knows of no comment, and could not connect again.  NULL:
+ * nobody.  A base backup ends by itself; the replica's own connection is the
+ * one with its slot or, without, its name.
+ */
+static char *
+other_walsender(const PrkRole *role, const char *name)
+{
+	PrkSample  *sample = prk_sample_take(NULL);
+
+	for (int i = 0; i < sample->nreplicas; i++)
+	{
+		const PrkReplica *replica = &sample->replicas[i];
+
+		if (replica->has_walsender && replica->userid == role->oid &&
+			replica->state != PRK_STATE_BACKUP &&
+			strcmp(replica->name, name) != 0)
+			return psprintf(_("\"%s\" is connected with it (PID %d)."),
+							replica->name, replica->pid);
+	}
+	return NULL;
 }
 
 static Datum
