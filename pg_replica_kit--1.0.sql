@@ -37,6 +37,20 @@ COMMENT ON FUNCTION replica_kit.preflight_facts(text) IS
 REVOKE ALL ON FUNCTION replica_kit.preflight_facts(text) FROM PUBLIC;
 
 --
+-- preflight_accepts()
+--
+-- For preflight() alone.
+CREATE FUNCTION replica_kit.preflight_accepts(name text, setting text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'pg_replica_kit_preflight_accepts'
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION replica_kit.preflight_accepts(text, text) IS
+'Internal: would the server start with that value of a parameter?';
+
+REVOKE ALL ON FUNCTION replica_kit.preflight_accepts(text, text) FROM PUBLIC;
+
+--
 -- preflight()
 --
 -- A row for each thing that wants attention.  What a restart would bring is
@@ -55,16 +69,20 @@ LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     WITH file AS (
-        SELECT DISTINCT ON (f.name) f.name, f.setting
+        -- the last line of a name counts, however that is spelt
+        SELECT DISTINCT ON (lower(f.name)) lower(f.name) AS name, f.setting
           FROM pg_file_settings f
          WHERE f.name IS NOT NULL
-         ORDER BY f.name, f.seqno DESC
+         ORDER BY lower(f.name), f.seqno DESC
     ), setting AS (
-        SELECT s.name,
+        -- what is not spelt as a plain number, a start will read, or refuse
+        SELECT s.name, s.source,
                current_setting(s.name) AS now,
-               CASE WHEN s.source = 'command line' OR s.context = 'internal' THEN current_setting(s.name)
+               CASE WHEN s.source = 'command line' OR s.context = 'internal' OR
+                         (s.vartype = 'integer' AND file.setting !~ '^\d{1,9}$') THEN current_setting(s.name)
+                    WHEN s.vartype IN ('bool', 'enum') THEN lower(coalesce(file.setting, s.boot_val))
                     ELSE coalesce(file.setting, s.boot_val, '') END AS next
-          FROM pg_settings s LEFT JOIN file USING (name)
+          FROM pg_settings s LEFT JOIN file ON file.name = lower(s.name)
     ), v AS (
         SELECT max(now) FILTER (WHERE name = 'wal_level') AS wal_level,
                max(next) FILTER (WHERE name = 'wal_level') AS next_wal_level,
@@ -90,13 +108,19 @@ BEGIN ATOMIC
                max(now) FILTER (WHERE name = 'synchronous_standby_names') AS sync_names,
                max(now) FILTER (WHERE name = 'log_min_messages') AS log_min_messages,
                max(now) FILTER (WHERE name = 'shared_preload_libraries') AS libraries,
-               max(next) FILTER (WHERE name = 'shared_preload_libraries') AS next_libraries
+               max(next) FILTER (WHERE name = 'shared_preload_libraries') AS next_libraries,
+               -- ALTER SYSTEM is of no avail against these
+               coalesce(array_agg(name) FILTER (WHERE source = 'command line'), '{}') AS fixed
           FROM setting
     ), fact AS (
         SELECT * FROM replica_kit.preflight_facts((SELECT next_libraries FROM v))
     ), slots AS (
         SELECT count(*)::integer AS all_slots,
-               (count(*) FILTER (WHERE NOT temporary))::integer AS kept_slots
+               (count(*) FILTER (WHERE NOT temporary))::integer AS kept_slots,
+               coalesce(max(pg_wal_lsn_diff(
+                   CASE WHEN pg_is_in_recovery()
+                        THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+                        ELSE pg_current_wal_lsn() END, restart_lsn)), 0)::bigint AS retained
           FROM pg_replication_slots
     ), senders AS (
         SELECT count(*)::integer AS used,
@@ -111,10 +135,14 @@ BEGIN ATOMIC
                END AS wanted
           FROM v
     ), keep AS (
-        -- half of what is free, in the largest unit that leaves no fraction
-        SELECT CASE WHEN wal_free >= 4::bigint << 30 THEN (wal_free >> 31) || 'GB'
-                    ELSE greatest(wal_free >> 21, 64) || 'MB' END AS proposal
-          FROM fact
+        -- half of what is free, on top of what is held: less would cost a slot
+        -- that is there its WAL at once
+        SELECT CASE WHEN fact.wal_free >= 16::bigint << 30
+                    THEN (slots.retained + fact.wal_free / 2 >> 30) || 'GB'
+                    ELSE (slots.retained + greatest(fact.wal_free / 2, 64 << 20,
+                              4 * pg_size_bytes(current_setting('wal_segment_size'))) >> 20) || 'MB'
+               END AS proposal
+          FROM fact, slots
     ), found (ord, check_name, level, current, wanted, needs_restart, fix) AS (
         -- what the next restart would refuse
         SELECT 10, 'restart_would_fail', 'critical', 'wal_level = minimal after a restart, with ' ||
@@ -138,12 +166,14 @@ BEGIN ATOMIC
          WHERE fact.missing_libraries IS NOT NULL
         UNION ALL
         SELECT 13, 'restart_would_fail', 'critical',
-               coalesce(f.name || ': ', '') || f.error || ' (line ' || f.sourceline || ' of ' || f.sourcefile || ')',
+               coalesce(f.name || ': ', '') || f.error ||
+                   coalesce(' (line ' || f.sourceline || ' of ' || f.sourcefile || ')', ''),
                'a configuration without errors', false, NULL
-          FROM pg_file_settings f LEFT JOIN pg_settings s USING (name)
+          FROM pg_file_settings f LEFT JOIN pg_settings s ON lower(s.name) = lower(f.name)
          WHERE f.error IS NOT NULL
-           -- a change that waits for a restart is none
-           AND NOT coalesce(s.context = 'postmaster', false)
+           -- a change that waits for a restart is none, nor a line taken out
+           AND f.error NOT LIKE '%cannot be changed without restarting%'
+           AND NOT coalesce(s.context = 'postmaster' AND replica_kit.preflight_accepts(s.name, f.setting), false)
         UNION ALL
         SELECT 14, 'pg_hba', 'critical', fact.hba_error,
                'a pg_hba.conf that the server loads; a restart would fail', false, NULL
@@ -159,7 +189,9 @@ BEGIN ATOMIC
         SELECT 21, 'max_wal_senders', 'critical',
                greatest(v.max_wal_senders - senders.used, 0) || ' of ' || v.max_wal_senders || ' free',
                'two free: a clone takes two', true,
+               -- where WAL is minimal, and has to be, any would keep the server from starting
                CASE WHEN v.next_max_wal_senders - senders.used < 2
+                         AND NOT (v.next_wal_level = 'minimal' AND 'wal_level' = ANY (v.fixed))
                     THEN format('ALTER SYSTEM SET max_wal_senders = %s', senders.used + 10) END
           FROM v, senders
          WHERE v.max_wal_senders - senders.used < 2
@@ -172,12 +204,13 @@ BEGIN ATOMIC
           FROM v, slots
          WHERE v.max_replication_slots - slots.all_slots < 1
         UNION ALL
-        SELECT 23, 'listen_addresses', 'critical', format('%L, port %s', v.listen_addresses, v.port),
-               'an address that replicas reach, or ''*''', true, NULL
-          FROM v
-         WHERE NOT EXISTS (
-                   SELECT FROM regexp_split_to_table(v.listen_addresses, '\s*,\s*') a (host)
-                    WHERE a.host <> '' AND a.host <> 'localhost' AND a.host <> '::1' AND a.host NOT LIKE '127.%')
+        (SELECT 23, 'listen_addresses', 'critical', format('%L%s, port %s', l.addresses, l.at_next, v.port),
+                'an address that replicas reach, or ''*''', l.at_next = '', NULL::text
+           FROM v, LATERAL (VALUES (v.listen_addresses, ''), (v.next_listen_addresses, ' after a restart')) l (addresses, at_next)
+          WHERE NOT EXISTS (
+                    SELECT FROM regexp_split_to_table(l.addresses, '\s*,\s*') a (host)
+                     WHERE a.host <> '' AND a.host <> 'localhost' AND a.host <> '::1' AND a.host NOT LIKE '127.%')
+          ORDER BY l.at_next LIMIT 1)
         UNION ALL
         -- what endangers this server, or its replicas
         SELECT 30, 'synchronous_standby_names', 'critical',
@@ -270,13 +303,21 @@ BEGIN ATOMIC
           FROM pg_tablespace t
          WHERE pg_tablespace_location(t.oid) <> ''
         HAVING count(*) > 0
+    ), able AS (
+        SELECT f.ord, f.check_name, f.level, f.current,
+               CASE WHEN f.fixed THEN f.wanted || ', on the command line of the server' ELSE f.wanted END AS wanted,
+               f.needs_restart OR f.fixed AS needs_restart,
+               CASE WHEN NOT f.fixed THEN f.fix END AS fix
+          FROM (SELECT found.*,
+                       coalesce(substring(found.fix FROM '^ALTER SYSTEM SET (\w+) '), found.check_name) = ANY (v.fixed) AS fixed
+                  FROM found, v) f
     )
     SELECT f.check_name, f.level, f.current, f.wanted, f.needs_restart, f.fix
-      FROM (SELECT * FROM found
+      FROM (SELECT * FROM able
             UNION ALL
             SELECT 99, 'reload', 'info', 'the fixes above are not in force',
                    'reloaded', false, 'SELECT pg_reload_conf()'
-             WHERE EXISTS (SELECT FROM found WHERE found.fix IS NOT NULL)) f
+             WHERE EXISTS (SELECT FROM able WHERE able.fix IS NOT NULL)) f
      ORDER BY f.ord;
 END;
 

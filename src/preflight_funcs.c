@@ -44,6 +44,7 @@ typedef enum FactsColumn
 } FactsColumn;
 
 PG_FUNCTION_INFO_V1(pg_replica_kit_preflight_facts);
+PG_FUNCTION_INFO_V1(pg_replica_kit_preflight_accepts);
 
 static bool free_beside_wal(int64 *bytes);
 static char *hba_error(const char **owner);
@@ -95,6 +96,25 @@ pg_replica_kit_preflight_facts(PG_FUNCTION_ARGS)
 
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc),
 													  values, nulls)));
+}
+
+/*
+ * preflight_accepts(name text, setting text)
+ *
+ * pg_file_settings says of a parameter that only a start can change the same
+ * for any value but the present one.  So have the value checked as a start
+ * would, without setting it.
+ */
+Datum
+pg_replica_kit_preflight_accepts(PG_FUNCTION_ARGS)
+{
+	const char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	const char *setting = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	PG_RETURN_BOOL(set_config_option(name, setting,
+									 PGC_POSTMASTER, PGC_S_FILE,
+									 GUC_ACTION_SET, false, DEBUG3,
+									 false) != 0);
 }
 
 /*
