@@ -99,8 +99,8 @@ prk_check_role_name(const char *role)
 		ereport(ERROR,
 				(errcode(ERRCODE_RESERVED_NAME),
 				 errmsg("role name \"%s\" is reserved", role),
-				 errhint("Name another role: SELECT * FROM replica_kit.provision(..., role => 'repl_%s');",
-						 role)));
+				 errhint("Name another role: SELECT * FROM replica_kit.provision(..., role => %s);",
+						 quote_literal_cstr(psprintf("repl_%s", role)))));
 	if (strpbrk(role, "\r\n") != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_NAME),

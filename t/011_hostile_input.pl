@@ -128,6 +128,7 @@ for my $case (
 	[ 'x' x 64, qr/role name .* is too long/ ],
 	[ "a\nb", qr/role name must not contain a line break/ ],
 	[ 'pg_x', qr/role name "pg_x" is reserved/ ],
+	[ q{pg_it's}, qr/role => 'repl_pg_it''s'\)/ ],
 	[ 'public', qr/role name "public" is reserved/ ],
 	[ 'none', qr/role name "none" is reserved/ ])
 {
