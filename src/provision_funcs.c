@@ -432,7 +432,9 @@ provision_role(PrkProvision *provision, const PrkRole *role,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("role \"%s\" does not exist", provision->role),
 				 errdetail("A standby cannot make roles, it has its primary's."),
-				 errhint("Provision the replica on the primary first, or name a role that exists there.")));
+				 errhint("Name one that exists, such as the role of this standby itself, or run on the primary: CREATE ROLE %s LOGIN REPLICATION; and in psql: \\password %s",
+						 quote_identifier(provision->role),
+						 quote_identifier(provision->role))));
 	if (dry_run)
 		return;
 
