@@ -33,6 +33,7 @@ PRK_HEADERS = \
 	src/hba_file.h \
 	src/hba_rules.h \
 	src/health.h \
+	src/history.h \
 	src/lock.h \
 	src/provision_checks.h \
 	src/reload.h \
@@ -73,6 +74,8 @@ OBJS = \
 	src/hba_funcs.o \
 	src/hba_rules.o \
 	src/health.o \
+	src/history.o \
+	src/history_funcs.o \
 	src/join_funcs.o \
 	src/judge_funcs.o \
 	src/lock.o \

@@ -586,6 +586,41 @@ COMMENT ON FUNCTION replica_kit.connection_errors() IS
 REVOKE ALL ON FUNCTION replica_kit.connection_errors() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION replica_kit.connection_errors() TO pg_monitor;
 
+--
+-- history()
+--
+CREATE FUNCTION replica_kit.history(
+    name pg_catalog.text DEFAULT NULL,
+    since pg_catalog.interval DEFAULT '1 hour',
+    OUT sampled_at pg_catalog.timestamptz,
+    OUT name pg_catalog.text,
+    OUT state pg_catalog.text,
+    OUT lag_bytes pg_catalog.int8,
+    OUT lag_time pg_catalog.interval,
+    OUT retained_bytes pg_catalog.int8)
+RETURNS SETOF pg_catalog.record
+AS 'MODULE_PATHNAME', 'pg_replica_kit_history'
+LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED ROWS 1000;
+COMMENT ON FUNCTION replica_kit.history(pg_catalog.text, pg_catalog.interval) IS
+'What the worker has sampled of a replica, or of all (name null), since so long ago, oldest first. Columns: sampled_at; name; state, lag_bytes, lag_time and retained_bytes as in status().';
+REVOKE ALL ON FUNCTION replica_kit.history(pg_catalog.text, pg_catalog.interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION replica_kit.history(pg_catalog.text, pg_catalog.interval) TO pg_monitor;
+
+--
+-- lag_graph()
+--
+CREATE FUNCTION replica_kit.lag_graph(
+    name pg_catalog.text,
+    since pg_catalog.interval DEFAULT '1 hour',
+    width pg_catalog.int4 DEFAULT 60)
+RETURNS pg_catalog.text
+AS 'MODULE_PATHNAME', 'pg_replica_kit_lag_graph'
+LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION replica_kit.lag_graph(pg_catalog.text, pg_catalog.interval, pg_catalog.int4) IS
+'The lag of a replica since so long ago as a picture in characters, so many columns wide; each shows the greatest lag of its part of the time.';
+REVOKE ALL ON FUNCTION replica_kit.lag_graph(pg_catalog.text, pg_catalog.interval, pg_catalog.int4) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION replica_kit.lag_graph(pg_catalog.text, pg_catalog.interval, pg_catalog.int4) TO pg_monitor;
+
 -- ======================================================================
 -- Judge
 -- ======================================================================

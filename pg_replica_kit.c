@@ -21,6 +21,7 @@
 #include "src/board.h"
 #include "src/clock_shared.h"
 #include "src/failures.h"
+#include "src/history.h"
 #include "src/settings.h"
 #include "src/worker.h"
 
@@ -58,6 +59,7 @@ request_shared_memory(void)
 	prk_board_shmem_request();
 	prk_clock_shmem_request();
 	prk_failures_shmem_request();
+	prk_history_shmem_request();
 }
 
 static void
@@ -68,4 +70,5 @@ start_shared_memory(void)
 	prk_board_shmem_startup();
 	prk_clock_shmem_startup();
 	prk_failures_shmem_startup();
+	prk_history_shmem_startup();
 }

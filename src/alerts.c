@@ -10,7 +10,8 @@
  * A level is announced when the verdict has been at it or above for
  * alert_after; a verdict that says so is announced at once (absence has its
  * own time, a lost slot needs none).  What was announced is not announced
- * again, only repeated while critical.  It is taken back when the verdict is
+ * again, only repeated while critical; but that a slot is lost is told though
+ * its replica was critical before.  It is taken back when the verdict is
  * below it even with limits for lag that are a fifth lower, and forecasts of
  * a quarter further, so that a replica at its threshold doesn't alternate.  A
  * replica that is connecting, catching up or being cloned is given the time:
@@ -211,6 +212,28 @@ prk_alerts_entries(const PrkAlerts *alerts, int *nentries)
 		entries[i] = alerts->watched[i].entry;
 	*nentries = alerts->nwatched;
 	return entries;
+}
+
+/* What is to be kept of this step, palloc'd in the current context. */
+PrkHistoryRow *
+prk_alerts_history(const PrkAlerts *alerts, TimestampTz now, int *nrows)
+{
+	PrkHistoryRow *rows;
+
+	rows = palloc(Max(alerts->nwatched, 1) * sizeof(PrkHistoryRow));
+	for (int i = 0; i < alerts->nwatched; i++)
+	{
+		const Watched *watched = &alerts->watched[i];
+
+		rows[i].sampled_at = now;
+		strlcpy(rows[i].name, watched->entry.name, NAMEDATALEN);
+		rows[i].state = watched->verdict.state;
+		rows[i].lag_bytes = watched->last.lag_bytes;
+		rows[i].lag_time = watched->verdict.lag_time;
+		rows[i].retained_bytes = watched->last.retained_bytes;
+	}
+	*nrows = alerts->nwatched;
+	return rows;
 }
 
 /*
@@ -485,7 +508,12 @@ announce(const PrkThresholds *thresholds, Watched *watched, TimestampTz now,
 	const PrkVerdict *verdict = &watched->verdict;
 	PrkLevel	level = choose_level(thresholds, watched, now);
 
-	if (level == entry->alert || thresholds->off)
+	/* What was feared has come, and cannot be mended any more. */
+	bool		newly_lost = strcmp(verdict->code, "slot_lost") == 0 &&
+	watched->announced_code[0] != '\0' &&
+	strcmp(watched->announced_code, "slot_lost") != 0;
+
+	if ((level == entry->alert && !newly_lost) || thresholds->off)
 	{
 		if (thresholds->off)
 			level = PRK_OK;
@@ -513,10 +541,11 @@ announce(const PrkThresholds *thresholds, Watched *watched, TimestampTz now,
 		watched->said_at = now;
 	}
 
-	if (level == entry->alert)
+	if (level == entry->alert && !newly_lost)
 		return;
+	if (level != entry->alert)
+		entry->alert_since = level == PRK_OK ? 0 : now;
 	entry->alert = level;
-	entry->alert_since = level == PRK_OK ? 0 : now;
 	if (level == PRK_OK)
 		entry->trouble_since = 0;
 	strlcpy(entry->reason, level == PRK_OK ? "" : verdict->reason,

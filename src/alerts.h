@@ -12,6 +12,7 @@
 #define PRK_ALERTS_H
 
 #include "board.h"
+#include "history.h"
 
 typedef enum PrkLineKind
 {
@@ -43,6 +44,8 @@ extern PrkLine *prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample,
 								int *nlines);
 extern PrkBoardEntry *prk_alerts_entries(const PrkAlerts *alerts,
 										 int *nentries);
+extern PrkHistoryRow *prk_alerts_history(const PrkAlerts *alerts,
+										 TimestampTz now, int *nrows);
 extern void prk_alerts_holder(const PrkAlerts *alerts, PrkHolder *holder);
 
 #endif							/* PRK_ALERTS_H */

@@ -3,9 +3,9 @@
  * settings.c
  *	  The replica_kit.* settings.
  *
- * All of them can be changed by a reload, and none is needed before a
- * server's start: a session that loads the library without preloading has
- * them too.  A number without a unit is kB for a size and milliseconds for a
+ * All of them but history_samples can be changed by a reload, and none is
+ * needed before a server's start: a session that loads the library without
+ * preloading has them too.  A number without a unit is kB for a size and milliseconds for a
  * time; -1 switches a threshold off.
  *
  * replica_kit.overrides gives single replicas thresholds of their own:
@@ -31,6 +31,7 @@
 #include <limits.h>
 
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "replication/walsender.h"
 #include "utils/guc.h"
 
@@ -122,6 +123,7 @@ typedef struct Overrides
 
 bool		prk_worker_enabled = true;
 int			prk_check_interval = 10 * 1000;
+int			prk_history_samples = 69120;
 
 static int	threshold_values[NTHRESHOLDS];
 static char *overrides_text = NULL;
@@ -152,6 +154,16 @@ prk_settings_init(void)
 							&prk_check_interval,
 							10 * 1000, MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL,
 							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	/* Without preloading it has no effect, but may stand in the file. */
+	DefineCustomIntVariable(PREFIX "history_samples",
+							"Sets how many rows of samples are kept, for all replicas together.",
+							NULL,
+							&prk_history_samples,
+							69120, 0, 100 * 1000 * 1000,
+							process_shared_preload_libraries_in_progress ?
+							PGC_POSTMASTER : PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	for (int i = 0; i < NTHRESHOLDS; i++)
 		DefineCustomIntVariable(threshold_defs[i].name,

@@ -38,6 +38,7 @@ typedef struct PrkThresholds
 /* The settings that no override changes. */
 extern bool prk_worker_enabled; /* replica_kit.worker */
 extern int	prk_check_interval; /* milliseconds */
+extern int	prk_history_samples;	/* rows; fixed at the server's start */
 
 extern void prk_settings_init(void);
 extern void prk_settings_thresholds(const char *name, PrkThresholds *result);

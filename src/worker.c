@@ -258,6 +258,8 @@ run_cycle(Watch *watch)
 	PrkDisk		disk;
 	PrkServerLine server_line;
 	bool		has_server_line;
+	PrkHistoryRow *rows;
+	int			nrows;
 
 	prk_ages_add(sample);
 
@@ -276,6 +278,9 @@ run_cycle(Watch *watch)
 											sample->taken_at, &server_line);
 	prk_board_publish(entries, nentries, watch->upstream_gone_since,
 					  &watch->server.server);
+
+	rows = prk_alerts_history(watch->alerts, sample->taken_at, &nrows);
+	prk_history_add(rows, nrows);
 
 	/* Last, so that the board never lags behind what was said. */
 	for (int i = 0; i < nlines; i++)

@@ -1,0 +1,107 @@
+# history() and lag_graph(): what the worker has sampled, as rows and as a
+# picture.
+
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $primary = PostgreSQL::Test::Cluster->new('primary');
+$primary->init(allows_streaming => 1);
+$primary->append_conf('postgresql.conf', <<~CONF);
+	shared_preload_libraries = 'pg_replica_kit'
+	autovacuum = off
+	max_replication_slots = 10
+	max_wal_senders = 5
+	replica_kit.check_interval = 200ms
+	replica_kit.history_samples = 40
+	CONF
+$primary->start;
+$primary->safe_psql('postgres', <<~SQL);
+	CREATE EXTENSION pg_replica_kit;
+	CREATE ROLE regress_prk_monitor LOGIN;
+	GRANT pg_monitor TO regress_prk_monitor;
+	CREATE ROLE regress_prk_nobody LOGIN;
+	SQL
+is($primary->safe_psql('postgres', 'SELECT count(*) FROM replica_kit.history()'), '0', 'without replicas there are no rows');
+is($primary->safe_psql('postgres', q{SELECT replica_kit.lag_graph('r1')}), 'r1: no samples of the last 1 h', 'and no picture');
+
+$primary->safe_psql('postgres', q{SELECT pg_create_physical_replication_slot('r1', true), pg_create_physical_replication_slot('r2', true)});
+$primary->safe_psql('postgres', q{SELECT pg_logical_emit_message(true, '', repeat('x', 100000))});
+ok( $primary->poll_query_until('postgres', q{SELECT count(DISTINCT sampled_at) > 5 FROM replica_kit.history('r1') WHERE lag_bytes >= 100000}),
+	'each check adds a row');
+is( $primary->safe_psql('postgres', <<~SQL),
+	SELECT name, state, bool_and(lag_time >= '0'), bool_and(retained_bytes = lag_bytes), max(sampled_at) > now() - interval '5 s'
+	FROM replica_kit.history(since => '10 s') WHERE lag_bytes >= 100000 GROUP BY 1, 2 ORDER BY 1
+	SQL
+	"r1|never connected|t|t|t\nr2|never connected|t|t|t",
+	'the columns are those of status()');
+is( $primary->safe_psql('postgres', q{SELECT count(*) FILTER (WHERE sampled_at < before) FROM (SELECT sampled_at, lag(sampled_at) OVER () AS before FROM replica_kit.history('r1')) h}),
+	'0', 'the rows come oldest first');
+is($primary->safe_psql('postgres', q{SELECT count(*) FROM replica_kit.history('r1', '0 s')}), '0', 'since is followed');
+is($primary->safe_psql('postgres', q{SELECT count(*) FROM replica_kit.history('r3')}), '0', 'a replica that is not there has no rows');
+
+# The ring is full and goes round.
+ok( $primary->poll_query_until('postgres', q{SELECT count(*) = 40 FROM replica_kit.history()}), 'it keeps as many rows as are set');
+my $oldest = $primary->safe_psql('postgres', 'SELECT min(sampled_at) FROM replica_kit.history()');
+ok( $primary->poll_query_until('postgres', "SELECT min(sampled_at) > '$oldest' AND count(*) = 40 FROM replica_kit.history()"),
+	'then the oldest ones go');
+
+# More names than there is room for, one after the other.
+foreach my $round (1 .. 8)
+{
+	$primary->safe_psql('postgres', "SELECT pg_create_physical_replication_slot('round${round}_' || i) FROM generate_series(1, 8) i");
+	$primary->poll_query_until('postgres', "SELECT count(DISTINCT name) = 8 FROM replica_kit.history() WHERE name LIKE 'round${round}\\_%'")
+	  or die "round $round is not sampled";
+	$primary->safe_psql('postgres', "SELECT pg_drop_replication_slot('round${round}_' || i) FROM generate_series(1, 8) i");
+}
+pass('names whose rows are gone make room for others');
+ok( $primary->poll_query_until('postgres', q{SELECT count(*) = 40 AND count(*) FILTER (WHERE name NOT IN ('r1', 'r2')) = 0 FROM replica_kit.history()}),
+	'and in the end all rows are of those who are there');
+
+# The picture
+my @lines = split /\n/, $primary->safe_psql('postgres', q{SELECT replica_kit.lag_graph('r1', '3 s', 30)});
+is(scalar @lines, 9, 'a picture has a title and eight lines');
+like($lines[0], qr/^r1: lag over the last 3 s, at most \S+ \w+$/, 'the title says what it shows');
+like($lines[1], qr/^ *\S+ \w+ \|.*#$/, 'the greatest lag reaches the top');
+like($lines[8], qr/^ *0 s \|[ #]{1,30}$/, 'the last line is the bottom');
+is($primary->safe_psql('postgres', q{SELECT max(length(l)) <= 10 + 14 FROM regexp_split_to_table(replica_kit.lag_graph('r1', '1 day', 10), '\n') WITH ORDINALITY t(l, n) WHERE n > 1}),
+	't', 'it is as wide as it was asked for');
+
+# What is not sensible
+foreach my $case (
+	[ q{SELECT replica_kit.lag_graph('r1', width => 0)}, qr/width must be between 1 and 1000/ ],
+	[ q{SELECT replica_kit.lag_graph('r1', width => NULL)}, qr/width must be between 1 and 1000/ ],
+	[ q{SELECT replica_kit.lag_graph(NULL)}, qr/name must not be null/ ],
+	[ q{SELECT replica_kit.lag_graph('r1', '0 s')}, qr/since must be greater than zero/ ],
+	[ q{SELECT replica_kit.lag_graph('r1', '-1 h')}, qr/since must be greater than zero/ ],
+	[ q{SELECT * FROM replica_kit.history(since => NULL)}, qr/since must not be null/ ],
+	[ q{SELECT * FROM replica_kit.history(repeat('x', 64))}, qr/name of a replica is too long/ ])
+{
+	my ($code, $out, $err) = $primary->psql('postgres', $case->[0]);
+	like($err, qr/ERROR:  $case->[1]/, "refused: $case->[0]");
+}
+
+# Who may
+my $asks = q{SELECT count(*) > 0 FROM replica_kit.history(); SELECT replica_kit.lag_graph('r1') IS NOT NULL};
+is($primary->safe_psql('postgres', "SET ROLE regress_prk_monitor; $asks"), "t\nt", 'pg_monitor may ask');
+foreach my $statement (split /; /, $asks)
+{
+	my ($code, $out, $err) = $primary->psql('postgres', "SET ROLE regress_prk_nobody; $statement");
+	like($err, qr/permission denied for/, "others may not: $statement");
+}
+
+# Without it
+foreach my $settings ('replica_kit.history_samples = 0', "shared_preload_libraries = ''")
+{
+	$primary->append_conf('postgresql.conf', $settings);
+	$primary->restart;
+	my ($code, $out, $err) = $primary->psql('postgres', 'SELECT * FROM replica_kit.history()');
+	like($err, qr/ERROR:  no history is kept\n.*HINT:/s, "it says so where no history is kept: $settings");
+}
+is($primary->safe_psql('postgres', q{SELECT count(*) FROM replica_kit.status()}), '2', 'all else works');
+
+$primary->stop;
+done_testing();
