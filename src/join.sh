@@ -57,6 +57,7 @@ of the server at $prk_host, port $prk_port (PostgreSQL $prk_version).
 Usage:
   sh SCRIPT --pgdata DIR [OPTION]...
   sh SCRIPT --cluster $prk_major/NAME [OPTION]...
+  sh SCRIPT --pgdata DIR | --cluster $prk_major/NAME --set-password
 
 Run it as root, or as the user that is to own the server.
 
@@ -67,6 +68,8 @@ Options:
   --port N             port of the replica, when not $prk_server_port
   --no-start           stop before starting the server
   --start-command CMD  start the server with this shell command
+  --set-password       only take the role's new password, for the replica that
+                       is there
   --dry-run            make every check, change nothing
   --help               show this help
 
@@ -162,6 +165,7 @@ parse_arguments() {
     port=
     start=yes
     start_command=
+    set_password=
     dry_run=
     while [ $# -gt 0 ]; do
         case $1 in
@@ -176,7 +180,7 @@ parse_arguments() {
                 value=$2
                 shift
                 ;;
-            --no-start | --dry-run | --help)
+            --no-start | --set-password | --dry-run | --help)
                 option=$1
                 value=-
                 ;;
@@ -193,6 +197,7 @@ parse_arguments() {
             --port) port=$value ;;
             --start-command) start_command=$value ;;
             --no-start) start= ;;
+            --set-password) set_password=yes ;;
             --dry-run) dry_run=yes ;;
             --help)
                 usage
@@ -209,6 +214,10 @@ parse_arguments() {
     if [ -z "$start" ] && [ -n "$start_command" ]; then
         fail 2 "--no-start and --start-command exclude each other" \
             "Try --help."
+    fi
+    if [ -n "$set_password" ] &&
+        { [ -n "$port$start_command" ] || [ -z "$start" ]; }; then
+        fail 2 "--set-password only sets the password" "Try --help."
     fi
     case $port in
         '') ;;

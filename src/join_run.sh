@@ -96,6 +96,8 @@ explain_log() {
     case $1 in
         *"already been removed"* | *"can no longer"*)
             hint="The upstream no longer has the WAL that the replica needs; it must be cloned anew." ;;
+        *"password authentication failed"*)
+            hint="If the role has a new password, run this script with --set-password." ;;
         *"system identifier differs"*)
             hint="The data is of another server than the one at $prk_host, port $prk_port." ;;
         *"insufficient parameter settings"*)
@@ -305,6 +307,42 @@ on_signal() {
     exit "$((128 + $2))"
 }
 
+# --set-password: a new password for the replica that is there.  Each new
+# connection reads the passfile, so a stream that runs is left alone.
+change_password() {
+    inspect_directory
+    [ "$dir_state" = standby ] ||
+        fail 8 "\"$pgdata\" does not hold replica \"$prk_name\" of $prk_host, port $prk_port" \
+            "Name the replica's directory with --pgdata or --cluster."
+    get_password
+    check_upstream
+    pid=$(server_pid)
+    if [ -n "$dry_run" ]; then
+        say "the password is right; without --dry-run this script would keep it in $state/passfile"
+        return 0
+    fi
+    take_lock
+    find_log
+    write_passfile
+    probe_passfile=$state/passfile
+    answer=$(upstream IDENTIFY_SYSTEM) ||
+        fail 5 "$(connection_words "$answer")"
+    say "the password is right, and kept in $state/passfile"
+    if [ -z "$pid" ]; then
+        unit=$(systemd_unit)
+        say "the replica is not running; start it with: $(start_words)"
+        return 0
+    fi
+    port=$(as_owner sed -n 4p "$pgdata/postmaster.pid")
+    case $(local_state 0/0) in
+        streaming* | '') ;;
+        # A reload ends its waiting for the next attempt.
+        *) as_owner "$bindir/pg_ctl" -D "$pgdata" -s reload ;;
+    esac
+    wait_streaming
+    say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof"
+}
+
 # What the server would need, said and not done.
 show_plan() {
     say "all checks passed; without --dry-run this script would:"
@@ -367,6 +405,10 @@ main() {
     resolve_directory
     find_owner
     cd /
+    if [ -n "$set_password" ]; then
+        change_password
+        exit 0
+    fi
     check_directory
     unit=$(systemd_unit)
     if [ "$dir_state" = running ]; then

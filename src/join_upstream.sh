@@ -68,7 +68,8 @@ get_password() {
     if [ -z "$password" ]; then
         password=$(operator_password)
     fi
-    if [ -z "$password" ] && [ -d "$state" ]; then
+    # Not when it is to be replaced.
+    if [ -z "$password$set_password" ] && [ -d "$state" ]; then
         password=$(as_owner cat "$state/passfile" 2>/dev/null | lookup_password)
     fi
     if [ -z "$password" ]; then
@@ -143,7 +144,7 @@ explain_connection() {
             hint="On the upstream server run: $provision '${address:-ADDRESS OF THIS MACHINE}');"
             ;;
         *password*)
-            hint="Use the password that provision() returned for role \"$prk_role\"." ;;
+            hint="Use the password that provision() returned for role \"$prk_role\", or rotate_password() since." ;;
         *"does not exist"*)
             hint="On the upstream server run: $provision 'ADDRESS OF THIS MACHINE');" ;;
     esac
