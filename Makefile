@@ -114,6 +114,7 @@ TAP_TESTS = 1
 PRK_SCRIPTS = \
 	.ci/run \
 	bench/sample_cost \
+	bench/watching_cost \
 	scripts/common.sh \
 	scripts/demo \
 	scripts/matrix \
@@ -171,11 +172,13 @@ TEST_MODULES = \
 	test/clock_test.so \
 	test/hba_test.so \
 	test/hba_test_link.so \
-	test/health_test.so
+	test/health_test.so \
+	test/wall_clock.so
 installcheck: $(TEST_MODULES)
 
 test/clock_test.o test/hba_test.o test/health_test.o: $(PRK_HEADERS)
 test/clock_test.so: test/clock_test.o src/clock.o src/clock_file.o
+test/wall_clock.so: test/wall_clock.o
 test/hba_file_link.o: src/hba_file.c src/hba_file.h
 test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o src/hba_rules.o
 test/hba_test_link.so: test/hba_test.o src/hba.o test/hba_file_link.o \

@@ -201,6 +201,26 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample, int *nlines)
 	return lines.lines;
 }
 
+/*
+ * The machine's clock was set by so much: what lasts has lasted for as long
+ * as before.
+ */
+void
+prk_alerts_shift(PrkAlerts *alerts, int64 jump)
+{
+	for (int i = 0; i < alerts->nwatched; i++)
+	{
+		Watched    *watched = &alerts->watched[i];
+
+		prk_board_shift_entry(&watched->entry, jump);
+		if (watched->warning_since != 0)
+			watched->warning_since += jump;
+		if (watched->critical_since != 0)
+			watched->critical_since += jump;
+		watched->said_at += jump;
+	}
+}
+
 /* What is to be published, in order, palloc'd in the current context. */
 PrkBoardEntry *
 prk_alerts_entries(const PrkAlerts *alerts, int *nentries)

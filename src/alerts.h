@@ -42,6 +42,7 @@ extern PrkAlerts *prk_alerts_create(MemoryContext context,
 									const PrkBoard *board);
 extern PrkLine *prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample,
 								int *nlines);
+extern void prk_alerts_shift(PrkAlerts *alerts, int64 jump);
 extern PrkBoardEntry *prk_alerts_entries(const PrkAlerts *alerts,
 										 int *nentries);
 extern PrkHistoryRow *prk_alerts_history(const PrkAlerts *alerts,

@@ -61,6 +61,8 @@ typedef struct SharedBoard
 /* NULL where the library was not preloaded. */
 static SharedBoard *shared = NULL;
 
+static void shift(TimestampTz *when, int64 jump);
+
 /* How many replicas there can be; both settings are fixed at start. */
 static int
 max_entries(void)
@@ -100,13 +102,15 @@ prk_board_shmem_startup(void)
 }
 
 /*
- * A copy of the board in the caller's memory context.  Without preloading it
- * is an empty one.
+ * A copy of the board in the caller's memory context, with its times by the
+ * machine's clock as that is now, should it have been set.  Without preloading
+ * it is an empty one.
  */
 PrkBoard *
 prk_board_read(void)
 {
 	PrkBoard   *board = palloc0(sizeof(PrkBoard));
+	int64		jump;
 
 	if (shared == NULL)
 		return board;
@@ -124,7 +128,50 @@ prk_board_read(void)
 	memcpy(board->entries, shared->entries,
 		   shared->nentries * sizeof(PrkBoardEntry));
 	LWLockRelease(shared->lock);
+
+	jump = board->cycle_at == 0 ? 0 :
+		prk_clock_jump(board->cycle_at, board->cycle_clock,
+					   GetCurrentTimestamp(), prk_clock_now());
+	if (jump != 0)
+	{
+		for (int i = 0; i < board->nentries; i++)
+			prk_board_shift_entry(&board->entries[i], jump);
+		prk_board_shift_server(&board->server, jump);
+		shift(&board->upstream_gone_since, jump);
+		shift(&board->cycle_at, jump);
+	}
 	return board;
+}
+
+/* Moves a time, unless it is none. */
+static void
+shift(TimestampTz *when, int64 jump)
+{
+	if (*when != 0)
+		*when += jump;
+}
+
+/* Moves the times of an entry, so that what they say lasts stays as long. */
+void
+prk_board_shift_entry(PrkBoardEntry *entry, int64 jump)
+{
+	PrkKnown   *known = &entry->known;
+
+	shift(&entry->alert_since, jump);
+	shift(&entry->trouble_since, jump);
+	shift(&known->gone_since, jump);
+	shift(&known->appeared_at, jump);
+	shift(&known->seen_at, jump);
+	shift(&known->stuck_since, jump);
+	shift(&known->reply_seen_at, jump);
+}
+
+/* The same for the server. */
+void
+prk_board_shift_server(PrkBoardServer *server, int64 jump)
+{
+	shift(&server->alert_since, jump);
+	shift(&server->trouble_since, jump);
 }
 
 /* The entry's order: by name, a slot before walsenders that have none. */

@@ -65,6 +65,10 @@ extern int	prk_board_compare(const char *name1, int pid1,
 							  const char *name2, int pid2);
 extern int	prk_board_pid(const PrkReplica *replica);
 
+/* when the machine's clock was set */
+extern void prk_board_shift_entry(PrkBoardEntry *entry, int64 jump);
+extern void prk_board_shift_server(PrkBoardServer *server, int64 jump);
+
 /* for whoever drops a slot on purpose */
 extern void prk_board_forget(const char *name);
 

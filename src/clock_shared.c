@@ -47,6 +47,9 @@
 /* Base backups and pg_rewind leave the contents of this directory out. */
 #define CLOCK_PATH		PG_STAT_TMP_DIR "/pg_replica_kit.clock"
 
+/* What is less than this is not a clock that was set. */
+#define MIN_JUMP		(2 * USECS_PER_SEC)
+
 #define BOOT_ID_PATH	"/proc/sys/kernel/random/boot_id"
 
 /* In shared memory; all of it is protected by lock. */
@@ -102,6 +105,20 @@ prk_clock_now(void)
 	clock_gettime(CLOCK_MONOTONIC, &now);
 #endif
 	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
+}
+
+/*
+ * By how much was the machine's wall clock set between two moments, each of
+ * which is known by both clocks?  In microseconds; 0 if it only went a little
+ * faster or slower.
+ */
+int64
+prk_clock_jump(TimestampTz wall1, int64 clock1,
+			   TimestampTz wall2, int64 clock2)
+{
+	int64		jump = (wall2 - wall1) - (clock2 - clock1);
+
+	return jump >= MIN_JUMP || jump <= -MIN_JUMP ? jump : 0;
 }
 
 /* When, by prk_clock_now(), the clock last ticked; 0 if never. */

@@ -12,6 +12,7 @@
 #define PRK_CLOCK_SHARED_H
 
 #include "clock.h"
+#include "datatype/timestamp.h"
 
 /* The worker ticks this often, whatever its check interval is. */
 #define PRK_CLOCK_TICK		INT64CONST(1000000) /* microseconds */
@@ -24,6 +25,8 @@ extern void prk_clock_shmem_request(void);
 extern void prk_clock_shmem_startup(void);
 
 extern int64 prk_clock_now(void);
+extern int64 prk_clock_jump(TimestampTz wall1, int64 clock1,
+							TimestampTz wall2, int64 clock2);
 extern int64 prk_clock_ticked_at(void);
 extern void prk_clock_ages(const XLogRecPtr *positions, PrkClockAge *ages,
 						   int npositions, int64 now, XLogRecPtr current);

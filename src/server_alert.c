@@ -93,6 +93,18 @@ prk_server_alert_step(PrkServerAlert *alert, const PrkDisk *disk,
 	return !thresholds.off;
 }
 
+/* The machine's clock was set by so much. */
+void
+prk_server_alert_shift(PrkServerAlert *alert, int64 jump)
+{
+	prk_board_shift_server(&alert->server, jump);
+	if (alert->warning_since != 0)
+		alert->warning_since += jump;
+	if (alert->critical_since != 0)
+		alert->critical_since += jump;
+	alert->said_at += jump;
+}
+
 /* The level of a forecast, with its limits stretched to so many percent. */
 static PrkLevel
 judge(const PrkDisk *disk, const PrkThresholds *thresholds, int percent)

@@ -32,6 +32,7 @@ typedef struct PrkServerAlert
 	TimestampTz said_at;		/* the last line about it */
 } PrkServerAlert;
 
+extern void prk_server_alert_shift(PrkServerAlert *alert, int64 jump);
 extern bool prk_server_alert_step(PrkServerAlert *alert, const PrkDisk *disk,
 								  TimestampTz now, PrkServerLine *line);
 

@@ -66,6 +66,8 @@ typedef struct Watch
 	PrkAlerts  *alerts;
 	PrkServerAlert server;
 	TimestampTz upstream_gone_since;	/* 0: it streams, or there is none */
+	TimestampTz sampled_at;		/* the last sample by the wall clock */
+	int64		sampled_clock;	/* and by prk_clock_now(); 0: none yet */
 	bool		announced;		/* the start was logged */
 } Watch;
 
@@ -74,6 +76,7 @@ static Watch *begin_watching(void);
 static void end_watching(Watch *watch);
 static bool run_cycle_guarded(Watch *watch);
 static void run_cycle(Watch *watch);
+static void follow_wall_clock(Watch *watch, const PrkSample *sample);
 static void watch_upstream(Watch *watch, TimestampTz now);
 
 /* Registers the worker; to be called while libraries are preloaded. */
@@ -262,6 +265,7 @@ run_cycle(Watch *watch)
 	int			nrows;
 
 	prk_ages_add(sample);
+	follow_wall_clock(watch, sample);
 
 	if (!watch->announced)
 	{
@@ -287,6 +291,25 @@ run_cycle(Watch *watch)
 		prk_announce_line(&lines[i]);
 	if (has_server_line)
 		prk_announce_server(&server_line);
+}
+
+/* Should the machine's clock have been set, so are the times kept here. */
+static void
+follow_wall_clock(Watch *watch, const PrkSample *sample)
+{
+	int64		jump = watch->sampled_clock == 0 ? 0 :
+	prk_clock_jump(watch->sampled_at, watch->sampled_clock,
+				   sample->taken_at, sample->clock_at);
+
+	if (jump != 0)
+	{
+		prk_alerts_shift(watch->alerts, jump);
+		prk_server_alert_shift(&watch->server, jump);
+		if (watch->upstream_gone_since != 0)
+			watch->upstream_gone_since += jump;
+	}
+	watch->sampled_at = sample->taken_at;
+	watch->sampled_clock = sample->clock_at;
 }
 
 /* Keeps the time since when this server's own upstream is away. */

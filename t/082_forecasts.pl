@@ -152,6 +152,7 @@ my $startup = $standby->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity
 my $throttle = fork // die "could not fork: $!";
 if ($throttle == 0)
 {
+	$SIG{TERM} = 'DEFAULT';    # not that of the parent, which stops its servers
 	my $parent = getppid;
 	while (getppid == $parent)
 	{

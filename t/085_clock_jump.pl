@@ -1,0 +1,100 @@
+# The machine's clock is set, by an hour forward and two back: nothing lasts
+# longer or shorter for that, and nobody is alarmed.  (The clock is set for one
+# server only, by a library that stands between it and the system.)
+
+use strict;
+use warnings FATAL => 'all';
+
+use File::Basename;
+use File::Spec::Functions qw(rel2abs);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $library = rel2abs(dirname(__FILE__) . '/../test/wall_clock.so');
+my $clock = "$PostgreSQL::Test::Utils::tmp_check/wall_clock";
+
+# The file keeps its place, since it is mapped.
+sub set_clock
+{
+	my ($seconds) = @_;
+
+	open my $out, -e $clock ? '+<' : '>', $clock or die "could not open \"$clock\": $!";
+	binmode $out;
+	syswrite $out, pack('q', $seconds);
+	close $out;
+}
+
+set_clock(0);
+
+my $primary = PostgreSQL::Test::Cluster->new('primary');
+$primary->init(allows_streaming => 1);
+$primary->append_conf('postgresql.conf', <<~CONF);
+	shared_preload_libraries = 'pg_replica_kit'
+	autovacuum = off
+	checkpoint_timeout = 1d
+	replica_kit.check_interval = 500ms
+	replica_kit.warning_disconnected = 10min
+	replica_kit.warning_lag_time = 10min
+	CONF
+
+sub start_primary
+{
+	local $ENV{LD_PRELOAD} = $library;
+	local $ENV{PRK_WALL_CLOCK} = $clock;
+	$primary->start;
+}
+
+start_primary();
+$primary->safe_psql('postgres', q{CREATE EXTENSION pg_replica_kit; CREATE TABLE t (x text); SELECT pg_create_physical_replication_slot('r1', true)});
+$primary->backup('one');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'one', has_streaming => 1);
+$standby->append_conf('postgresql.conf', "primary_slot_name = 'r1'");
+$standby->start;
+$primary->poll_query_until('postgres', q{SELECT state = 'streaming' AND lag_time = '0' AND alert = 'ok' FROM replica_kit.status()})
+  or die 'the replica does not stream';
+
+$standby->stop;
+my $gone = time;
+$primary->safe_psql('postgres', 'INSERT INTO t VALUES (1)');
+my $written = time;
+$primary->poll_query_until('postgres', q{SELECT lag_time > '3 s' FROM replica_kit.status()}) or die 'no lag';
+
+# lag_time and the time of absence are what they are by a clock nobody set.
+sub check
+{
+	my ($what) = @_;
+	my ($lag, $health, $away, $unit, $alert) = split /\|/, $primary->safe_psql('postgres', <<~'SQL');
+		SELECT extract(epoch FROM lag_time), health, away[1], away[2], alert
+		FROM replica_kit.status(), regexp_matches(reason, 'disconnected for ([\d.]+) (\w+)') AS away
+		SQL
+	my $now = time;
+
+	cmp_ok(abs($lag - ($now - $written)), '<=', 2, "$what: lag_time is true");
+	is("$health $alert", 'ok ok', "$what: nobody is alarmed");
+	cmp_ok(abs($away * ($unit eq 'min' ? 60 : 1) - ($now - $gone)), '<=', $unit eq 'min' ? 60 : 2, "$what: its absence lasts as long as before");
+}
+
+check('before');
+foreach my $jump (3600, -3600)
+{
+	set_clock($jump);
+	my $seen = $primary->safe_psql('postgres', 'SELECT extract(epoch FROM clock_timestamp())');
+	cmp_ok(abs($seen - time - $jump), '<', 60, "the clock is $jump s ahead");
+	check("$jump s, at once");
+	my $offset = -s $primary->logfile;
+	$primary->safe_psql('postgres', 'SELECT 1 FROM pg_sleep(2)');
+	check("$jump s, after some cycles");
+}
+$primary->stop;
+set_clock(7200);
+start_primary();
+$primary->poll_query_until('postgres', q{SELECT alert IS NOT NULL FROM replica_kit.status()}) or die 'no worker';
+my $lag = $primary->safe_psql('postgres', 'SELECT extract(epoch FROM lag_time) FROM replica_kit.status()');
+cmp_ok(abs($lag - (time - $written)), '<=', 2, 'lag_time is true after a restart during which the clock was set');
+ok(slurp_file($primary->logfile) !~ /WARNING:  replica/, 'there was no alert');
+
+$primary->stop;
+done_testing();
