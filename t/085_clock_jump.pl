@@ -53,7 +53,7 @@ my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($primary, 'one', has_streaming => 1);
 $standby->append_conf('postgresql.conf', "primary_slot_name = 'r1'");
 $standby->start;
-$primary->poll_query_until('postgres', q{SELECT state = 'streaming' AND lag_time = '0' AND alert = 'ok' FROM replica_kit.status()})
+$primary->poll_query_until('postgres', q{SELECT count(*) > 0 FROM replica_kit.history('r1') WHERE state = 'streaming' AND lag_time = '0'})
   or die 'the replica does not stream';
 
 $standby->stop;
