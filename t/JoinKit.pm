@@ -85,6 +85,15 @@ sub environment
 	return %result;
 }
 
+# A shell cannot trap a signal that was ignored when it began, as SIGINT is in
+# what another shell runs in the background, and SIGHUP below nohup.  However
+# these tests are run, the script gets what it gets from a terminal.
+sub start_with_signals
+{
+	local @SIG{qw(HUP INT TERM)} = ('DEFAULT') x 3;
+	return start(@_);
+}
+
 # Runs the script to its end: exit code, stdout, stderr.  Without a terminal,
 # so that nothing can ask.  After the arguments may follow run_by => [COMMAND].
 sub run_script
@@ -96,8 +105,9 @@ sub run_script
 	push @run_by, @$more if $more;
 	my ($out, $err) = ('', '');
 	local %ENV = environment(%$env);
-	my $harness = start [ @run_by, 'dash', $file, @args ], '<', \'', '>', \$out, '2>',
-	  \$err, timeout($PostgreSQL::Test::Utils::timeout_default);
+	my $harness = start_with_signals [ @run_by, 'dash', $file, @args ], '<',
+	  \'', '>', \$out, '2>', \$err,
+	  timeout($PostgreSQL::Test::Utils::timeout_default);
 	$harness->finish;
 	print "# join.sh @args\n", map { "#   $_\n" } split /\n/, $out . $err;
 	return ($harness->full_result(0) >> 8, $out, $err);
@@ -108,7 +118,8 @@ sub start_script
 {
 	my ($file, $env, $out, $err, @args) = @_;
 	local %ENV = environment(%$env);
-	return start [ 'setsid', 'dash', $file, @args ], '<', \'', '>', $out, '2>', $err,
+	return start_with_signals [ 'setsid', 'dash', $file, @args ], '<', \'',
+	  '>', $out, '2>', $err,
 	  timeout($PostgreSQL::Test::Utils::timeout_default);
 }
 
