@@ -22,7 +22,10 @@ PRK_HEADERS = \
 	src/clock_shared.h \
 	src/compat.h \
 	src/derive.h \
+	src/diagnose.h \
+	src/evidence.h \
 	src/failure_table.h \
+	src/failure_words.h \
 	src/failures.h \
 	src/disk.h \
 	src/forecast.h \
@@ -61,8 +64,15 @@ OBJS = \
 	src/clock_file.o \
 	src/clock_shared.o \
 	src/derive.o \
+	src/diagnose.o \
+	src/diagnose_attempts.o \
+	src/diagnose_funcs.o \
+	src/diagnose_replicas.o \
+	src/diagnose_standby.o \
+	src/evidence.o \
 	src/failure_funcs.o \
 	src/failure_table.o \
+	src/failure_words.o \
 	src/failures.o \
 	src/disk.o \
 	src/forecast.o \

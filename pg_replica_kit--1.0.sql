@@ -626,6 +626,26 @@ GRANT EXECUTE ON FUNCTION replica_kit.lag_graph(pg_catalog.text, pg_catalog.inte
 -- ======================================================================
 
 --
+-- diagnose()
+--
+CREATE FUNCTION replica_kit.diagnose(
+	name text DEFAULT NULL,
+	OUT level text,
+	OUT code text,
+	OUT name text,
+	OUT finding text,
+	OUT evidence text,
+	OUT remedy text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pg_replica_kit_diagnose'
+LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE ROWS 10
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION replica_kit.diagnose(text) IS
+'Root causes of what is wrong with the replicas of this server, with its own upstream, or with itself (name null), worst first, each with what proves it and what mends it; no row: nothing is wrong.';
+REVOKE ALL ON FUNCTION replica_kit.diagnose(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION replica_kit.diagnose(text) TO pg_monitor;
+
+--
 -- unhealthy()
 --
 CREATE FUNCTION replica_kit.unhealthy(

@@ -222,6 +222,11 @@ classify_incoming(const ErrorData *edata, PrkFailureKind *kind)
 		return is_message(edata,
 						  "terminating walsender process due to replication timeout");
 	}
+	/* A base backup takes a slot, too. */
+	*kind = PRK_FAILURE_NO_SLOT_FREE;
+	if (edata->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED)
+		return true;
+
 	/* Before it is let in, whatever ends it is fatal. */
 	if (debug_query_string == NULL ? edata->elevel < FATAL :
 		pg_strncasecmp(debug_query_string, "START_REPLICATION", 17) != 0)
@@ -236,7 +241,8 @@ classify_incoming(const ErrorData *edata, PrkFailureKind *kind)
 		case ERRCODE_QUERY_CANCELED:
 			return false;
 		case ERRCODE_TOO_MANY_CONNECTIONS:
-			*kind = PRK_FAILURE_TOO_MANY;
+			*kind = is_message(edata, "too many connections for ") ?
+				PRK_FAILURE_OTHER : PRK_FAILURE_TOO_MANY;
 			return true;
 		case ERRCODE_INSUFFICIENT_PRIVILEGE:
 			*kind = PRK_FAILURE_ROLE_CANNOT_REPLICATE;

@@ -1,0 +1,227 @@
+# diagnose(), of replicas that can't connect: each scene is made on a real
+# pair, both sides name its cause and nothing else, the remedy is run as it is
+# printed, and then both are silent.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DiagKit;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my @conf = split /,/, $ENV{PRK_TEST_CONF} // '';
+my $primary = new_primary('primary', 'max_wal_senders = 4', 'wal_keep_size = 64MB', @conf);
+my ($standby, $password) = new_standby($primary, 'replica1');
+my $rule = slurp_file($primary->data_dir . '/pg_hba.conf') =~ /^(host.*# pg_replica_kit: replica1)$/m ? $1 : die 'no rule';
+
+# Both sides have nothing to say.
+sub silent
+{
+	my ($name) = @_;
+	is(wait_for_diagnosis($primary, ''), '', "$name: then the primary is silent");
+	is(wait_for_diagnosis($standby, ''), '', "$name: and the standby");
+	return;
+}
+
+# The standby drops its connection and tries again.
+sub reconnect
+{
+	$primary->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name = 'replica1'});
+	return;
+}
+
+# Both sides find that, or the primary nothing; the primary's remedy.
+sub found
+{
+	my ($name, $on_primary, $on_standby) = @_;
+	is(wait_for_diagnosis($primary, $on_primary), $on_primary, "$name: the primary says $on_primary") if defined $on_primary;
+	is(wait_for_diagnosis($standby, $on_standby), $on_standby, "$name: the standby says $on_standby") if defined $on_standby;
+	return defined $on_primary && $on_primary ne ''
+	  ? $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose()}) : '';
+}
+
+# Runs a remedy as it stands.
+sub cure
+{
+	my ($node, $remedy) = @_;
+	note $remedy;
+	$node->safe_psql('postgres', $remedy);
+	return;
+}
+
+silent('a healthy pair');
+$primary->safe_psql('postgres', 'CREATE TABLE t AS SELECT generate_series(1, 100000) i');
+silent('a pair that just worked');
+
+# ----------------------------------------------------------------------
+# pg_hba.conf
+# ----------------------------------------------------------------------
+
+set_hba($primary);
+reconnect();
+my $remedy = found('no rule', 'hba_no_entry', 'hba_no_entry');
+like($remedy, qr/provision\('replica1', '127\.0\.0\.1/, 'no rule: the address is known, so the remedy lets it in');
+cure($primary, $remedy);
+silent('no rule');
+
+set_hba($primary, 'host replication all 127.0.0.1/32 reject', $rule);
+reconnect();
+found('rejected', 'hba_rejects', 'hba_rejects');
+is($primary->safe_psql('postgres', q{SELECT finding ~ 'line 3 ', level FROM replica_kit.diagnose()}), 't|warning', 'rejected: the line is named');
+{
+	my $text = slurp_file($primary->data_dir . '/pg_hba.conf');
+	$text =~ s/^.*reject\n//m;
+	open my $fh, '>', $primary->data_dir . '/pg_hba.conf' or die $!;
+	print $fh $text;
+	close $fh;
+}
+cure($primary, $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose()}));
+silent('rejected');
+
+set_hba($primary, 'host replication replica1 127.0.0.1/32 ident', $rule);
+reconnect();
+$remedy = found('shadowed', 'hba_shadowed', 'auth_failed');
+cure($primary, $remedy);
+silent('shadowed');
+
+set_hba($primary, 'hostssl replication replica1 127.0.0.1/32 scram-sha-256');
+reconnect();
+found('only with TLS', 'tls_required', 'hba_no_entry');
+set_hba($primary, $rule);
+silent('only with TLS');
+
+set_hba($primary, $rule, 'host replication all 127.0.0.1/32 no_such_method');
+$remedy = found('an error in the file', 'hba_error', '');
+like($primary->safe_psql('postgres', q{SELECT level, name IS NULL, evidence FROM replica_kit.diagnose()}), qr/^critical\|t\|Line 4 /, 'an error in the file: the line is named');
+set_hba($primary, $rule);
+cure($primary, $remedy);
+silent('an error in the file');
+
+# ----------------------------------------------------------------------
+# Role and password
+# ----------------------------------------------------------------------
+
+set_conninfo($standby, $primary, user => 'replica1', password => 'unguessable', application_name => 'replica1');
+$remedy = found('wrong password', 'auth_failed', 'auth_failed');
+like($remedy, qr/rotate_password\('replica1'\)/, 'wrong password: the remedy is a new one');
+$password = (split /\n/, $primary->safe_psql('postgres', $remedy))[0];
+set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
+silent('wrong password');
+
+$primary->safe_psql('postgres', q{ALTER ROLE replica1 PASSWORD NULL});
+reconnect();
+found('no secret', 'auth_failed', 'auth_failed');
+is($primary->safe_psql('postgres', q{SELECT finding FROM replica_kit.diagnose()}), 'role "replica1" has no password', 'no secret: that is said');
+$password = (split /\n/, $primary->safe_psql('postgres', $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose()})))[0];
+set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
+silent('no secret');
+
+{
+	# no password anywhere
+	set_conninfo($standby, $primary, user => 'replica1', application_name => 'replica1', passfile => '/nonexistent');
+	reconnect();
+	is(wait_for_diagnosis($standby, 'no_password'), 'no_password', 'nothing to send: the standby says no_password');
+	is($primary->safe_psql('postgres', q{SELECT code FROM replica_kit.diagnose()}), 'replica_down', 'nothing to send: the primary sees nobody');
+	set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
+	silent('nothing to send');
+}
+
+$primary->safe_psql('postgres', 'ALTER ROLE replica1 NOREPLICATION');
+reconnect();
+$remedy = found('role may not replicate', 'role_cannot_replicate', 'role_cannot_replicate');
+cure($primary, $remedy);
+silent('role may not replicate');
+
+$primary->safe_psql('postgres', 'ALTER ROLE replica1 CONNECTION LIMIT 0');
+reconnect();
+found('refused for another reason', 'upstream_refused', 'upstream_refused');
+is($standby->safe_psql('postgres', q{SELECT evidence ~ 'too many connections for role "replica1"' FROM replica_kit.diagnose()}), 't', 'refused for another reason: which is quoted');
+$primary->safe_psql('postgres', 'ALTER ROLE replica1 CONNECTION LIMIT -1');
+silent('refused for another reason');
+
+$primary->safe_psql('postgres', 'DROP ROLE replica1');
+reconnect();
+$remedy = found('role missing', 'role_missing', 'auth_failed');
+like($remedy, qr/provision\('replica1', '127\.0\.0\.1\/32', 'replica1'\)/, 'role missing: provision makes it anew');
+$password = (split /\|/, $primary->safe_psql('postgres', $remedy))[4];
+set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
+silent('role missing');
+
+# ----------------------------------------------------------------------
+# Slots and walsenders
+# ----------------------------------------------------------------------
+
+for (1 .. 100)
+{
+	reconnect();
+	last if $primary->psql('postgres', q{SELECT pg_drop_replication_slot('replica1')}) == 0;
+}
+$remedy = found('slot missing', 'slot_missing', 'slot_missing');
+is($primary->safe_psql('postgres', q{SELECT level FROM replica_kit.diagnose()}), 'critical', 'slot missing: critical');
+cure($primary, $remedy);
+silent('slot missing');
+
+# A second server with the same configuration.
+$primary->backup('twin');
+my $twin = PostgreSQL::Test::Cluster->new('twin');
+$twin->init_from_backup($primary, 'twin', has_streaming => 1);
+$twin->append_conf('postgresql.conf', q{primary_slot_name = 'replica1'});
+set_conninfo($twin, $primary, user => 'replica1', password => $password, application_name => 'twin');
+$twin->start;
+is(wait_for_diagnosis($primary, 'slot_taken'), 'slot_taken', 'slot wanted by two: the primary says slot_taken');
+is(wait_for_diagnosis($twin, 'slot_taken'), 'slot_taken', 'slot wanted by two: so does the one that wants it');
+is($primary->safe_psql('postgres', q{SELECT evidence ~ 'as "replica1"; wanted from 127.0.0.1 as "twin"' FROM replica_kit.diagnose()}), 't', 'slot wanted by two: both are named');
+cure($standby, 'SELECT 1');
+my ($twin_password) = $primary->safe_psql('postgres', q{SELECT password FROM replica_kit.provision('twin', '127.0.0.1')});
+$twin->append_conf('postgresql.conf', q{primary_slot_name = 'twin'});
+set_conninfo($twin, $primary, user => 'twin', password => $twin_password, application_name => 'twin');
+is(wait_for_diagnosis($twin, ''), '', 'slot wanted by two: with a slot of its own it is silent');
+cure($primary, $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose()}));
+silent('slot wanted by two');
+$twin->stop;
+$primary->poll_query_until('postgres', q{SELECT count(*) FROM replica_kit.deprovision('twin')}, '1')
+  or die 'the twin stays';
+
+# All walsenders taken.
+$standby->stop;
+my @taken = map {
+	$primary->background_psql('postgres', on_error_stop => 0,
+		extra_params => [ '-d', $primary->connstr('postgres') . ' replication=true' ]);
+} 1 .. 4;
+$standby->start;
+$remedy = found('no walsender free', 'walsenders_exhausted', 'walsenders_exhausted');
+is($primary->safe_psql('postgres', q{SELECT level, name IS NULL FROM replica_kit.diagnose()}), 'critical|t', q{no walsender free: the server's own cause, and no row for the replica});
+cure($primary, $remedy);
+$_->quit for @taken;
+$standby->append_conf('postgresql.conf', 'max_wal_senders = 14');
+$standby->restart;
+$primary->restart;
+silent('no walsender free');
+
+# ----------------------------------------------------------------------
+# The upstream is not there, or not the one
+# ----------------------------------------------------------------------
+
+$primary->stop;
+is(wait_for_diagnosis($standby, 'upstream_unreachable'), 'upstream_unreachable', 'primary down: the standby says upstream_unreachable');
+$primary->start;
+silent('primary down');
+
+my $other = new_primary('other');
+$other->safe_psql('postgres', q{CREATE ROLE replica1 LOGIN REPLICATION});
+set_hba($other, 'host replication replica1 127.0.0.1/32 trust');
+set_conninfo($standby, $other, user => 'replica1', application_name => 'replica1');
+is(wait_for_diagnosis($standby, 'other_cluster'), 'other_cluster', 'another cluster: the standby says so');
+is($standby->safe_psql('postgres', q{SELECT level FROM replica_kit.diagnose()}), 'critical', 'another cluster: critical');
+is(wait_for_diagnosis($other, ''), '', 'another cluster: that one knows nothing of it');
+set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
+silent('another cluster');
+
+$other->stop;
+$standby->stop;
+$primary->stop;
+done_testing();

@@ -1,0 +1,162 @@
+# diagnose(), of replicas that are connected and yet not well: paused, blocked,
+# stalled, configured too low, on another timeline; and the stalled receiver
+# that hangs its primary's checkpoints.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DiagKit;
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $primary = new_primary('primary', 'autovacuum = off', 'max_connections = 20', 'checkpoint_timeout = 1h',
+	'wal_sender_timeout = 60s', 'replica_kit.warning_lag = 1MB', 'replica_kit.lag_grace = 1s',
+	'replica_kit.warning_disconnected = 1s', 'replica_kit.critical_disconnected = 1h', 'replica_kit.alert_after = 0');
+my ($standby, $password) = new_standby($primary, 'replica1', 'max_standby_streaming_delay = -1');
+$primary->safe_psql('postgres', q{CREATE TABLE t (i int, filler text)});
+
+sub found
+{
+	my ($name, $on_primary, $on_standby) = @_;
+	is(wait_for_diagnosis($primary, $on_primary), $on_primary, "$name: the primary says " . ($on_primary || 'nothing')) if defined $on_primary;
+	is(wait_for_diagnosis($standby, $on_standby), $on_standby, "$name: the standby says " . ($on_standby || 'nothing')) if defined $on_standby;
+	return;
+}
+
+sub remedy
+{
+	my ($node) = @_;
+	my $remedy = $node->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose()});
+	note $remedy;
+	return $remedy;
+}
+
+sub write_wal
+{
+	my ($rows) = @_;
+	$primary->safe_psql('postgres', "INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, $rows) i");
+	return;
+}
+
+sub receiver
+{
+	return $standby->safe_psql('postgres', q{SELECT pid FROM pg_stat_wal_receiver});
+}
+
+found('a healthy pair', '', '');
+
+# ----------------------------------------------------------------------
+# Replay
+# ----------------------------------------------------------------------
+
+$standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
+write_wal(5000);
+found('paused', 'replay_slow', 'replay_paused');
+$standby->safe_psql('postgres', remedy($standby));
+found('paused', '', '');
+
+my $reader = $standby->background_psql('postgres');
+$reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t');
+$primary->safe_psql('postgres', 'DELETE FROM t; VACUUM t');
+write_wal(5000);
+found('in conflict', 'replay_slow', 'replay_conflict');
+like($standby->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose()}), qr/startup waits for RecoveryConflictSnapshot since .*oldest snapshot: pid \d+/, 'in conflict: who and since when');
+$standby->safe_psql('postgres', remedy($standby));
+found('in conflict', '', '');
+eval { $reader->quit };
+
+# ----------------------------------------------------------------------
+# Stalls
+# ----------------------------------------------------------------------
+
+my $pid = receiver();
+kill 'STOP', $pid;
+write_wal(20000);
+found('a receiver that takes nothing in', 'network_slow', undef);
+$primary->append_conf('postgresql.conf', 'wal_sender_timeout = 2s');
+$primary->reload;
+kill 'CONT', $pid;
+found('a receiver that takes nothing in', '', '');
+
+$primary->append_conf('postgresql.conf', 'wal_sender_timeout = 4s');
+$primary->reload;
+$primary->append_conf('postgresql.conf', 'wal_sender_timeout = 0');
+my $walsender = $primary->safe_psql('postgres', q{SELECT pid FROM replica_kit.status() WHERE name = 'replica1'});
+$standby->append_conf('postgresql.conf', "wal_receiver_timeout = 3s");
+$standby->reload;
+$pid = receiver();
+kill 'STOP', $walsender;
+kill 'STOP', $pid;
+is(wait_for_diagnosis($standby, 'receiver_stalled'), 'receiver_stalled', 'nothing comes: the standby says receiver_stalled');
+kill 'CONT', $pid;
+kill 'CONT', $walsender;
+found('nothing comes', '', '');
+
+# ----------------------------------------------------------------------
+# Settings
+# ----------------------------------------------------------------------
+
+$primary->append_conf('postgresql.conf', 'max_connections = 30');
+$primary->restart;
+write_wal(5000);
+found('raised on the primary', undef, 'parameters_too_low');
+is($standby->safe_psql('postgres', q{SELECT level, evidence FROM replica_kit.diagnose()}), 'critical|max_connections is 20 here and 30 on the primary', 'raised on the primary: which, and to what');
+is($standby->safe_psql('postgres', q{SELECT pg_get_wal_replay_pause_state()}), 'paused', 'raised on the primary: replay is paused');
+$standby->safe_psql('postgres', remedy($standby));
+$standby->restart;
+found('raised here, too', '', '');
+
+# ----------------------------------------------------------------------
+# A stalled receiver past the slot's limit
+# ----------------------------------------------------------------------
+
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'});
+$primary->append_conf('postgresql.conf', "wal_sender_timeout = 0\nmax_wal_size = 64MB\nmin_wal_size = 32MB");
+$primary->reload;
+$primary->safe_psql('postgres', 'CHECKPOINT');
+$pid = receiver();
+kill 'STOP', $pid;
+$primary->safe_psql('postgres', 'INSERT INTO t VALUES (1); SELECT pg_switch_wal()') for 1 .. 7;
+my ($out, $err) = ('', '');
+my $checkpoint = IPC::Run::start([ 'psql', '-X', '-d', $primary->connstr('postgres'), '-c', 'CHECKPOINT' ], '>', \$out, '2>', \$err);
+found('a stalled receiver past the limit', 'checkpoint_blocked', undef);
+is($primary->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ReplicationSlotDrop'}), '1', 'checkpoints do hang');
+$primary->safe_psql('postgres', remedy($primary));
+$checkpoint->finish;
+pass('the remedy lets the checkpoint go on');
+found('a stalled receiver past the limit', 'slot_lost', undef);
+kill 'CONT', $pid;
+found('resumed', undef, $standby->safe_psql('postgres', 'SHOW server_version_num') >= 180000 ? 'slot_lost' : 'wal_removed');
+$standby->stop;
+$primary->safe_psql('postgres', remedy($primary));
+$primary->backup('again');
+my $again = PostgreSQL::Test::Cluster->new('again');
+$again->init_from_backup($primary, 'again', has_streaming => 1);
+$again->append_conf('postgresql.conf', q{primary_slot_name = 'replica1'});
+set_conninfo($again, $primary, user => 'replica1', password => $password, application_name => 'replica1');
+$again->start;
+$standby = $again;
+found('rebuilt', '', '');
+
+# ----------------------------------------------------------------------
+# Another timeline
+# ----------------------------------------------------------------------
+
+$standby->promote;
+$standby->safe_psql('postgres', 'CREATE TABLE elsewhere (i int)');
+is(wait_for_diagnosis($primary, 'replica_down'), 'replica_down', 'promoted: the primary misses it');
+like($standby->safe_psql('postgres', q{SELECT coalesce(string_agg(code, ','), '') FROM replica_kit.diagnose()}), qr/^(orphan_role)?$/, 'promoted: it has lost its upstream on purpose');
+$standby->stop;
+append_to_file($standby->data_dir . '/standby.signal', '');
+$standby->start;
+found('a promoted one comes back', undef, 'other_timeline');
+like($standby->safe_psql('postgres', q{SELECT finding FROM replica_kit.diagnose()}), qr/a restart is not enough, it must be rewound/, 'a promoted one comes back: what it needs');
+
+$standby->stop;
+$primary->stop;
+done_testing();
