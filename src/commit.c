@@ -181,7 +181,7 @@ commit_durably(void)
 		if (SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0')
 			ereport(NOTICE,
 					(errmsg("this transaction does not wait for synchronous standbys"),
-					 errdetail("The one that it would wait for may be the one being set up.")));
+					 errdetail("The one that it would wait for may be the replica that it is about.")));
 		(void) set_config_option("synchronous_commit", "local",
 								 PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_LOCAL, true, 0, false);

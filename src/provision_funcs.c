@@ -280,6 +280,14 @@ pg_replica_kit_rotate_password(PG_FUNCTION_ARGS)
 				 errhint("In psql run: \\password %s",
 						 quote_identifier(owner.role))));
 
+	/* or EXECUTE on this function would be a way to become one */
+	if (role.superuser)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" is a superuser", owner.role),
+				 errhint("In psql run: \\password %s",
+						 quote_identifier(owner.role))));
+
 	prk_role_set_password(owner.role, password);
 	prk_staged_note(psprintf("changed the password of role \"%s\"",
 							 owner.role));
@@ -504,8 +512,8 @@ next_step(const char *name)
 	if (host[0] == '\0')
 		strlcpy(host, "ADDRESS_OF_THIS_SERVER", sizeof(host));
 
-	return psprintf("psql -XAtc \"SELECT replica_kit.join_script('%s', '%s', %d)\" > join_%s.sh, then on the replica's machine: sh join_%s.sh --help",
-					name, host, PostPortNumber, name, name);
+	return psprintf("psql -XAt -p %d -c \"SELECT replica_kit.join_script('%s', '%s', %d)\" > join_%s.sh, then on the replica's machine: sh join_%s.sh --help",
+					PostPortNumber, name, host, PostPortNumber, name, name);
 }
 
 /*

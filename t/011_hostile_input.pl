@@ -244,6 +244,12 @@ $node->psql('postgres', q{SELECT replica_kit.rotate_password('nobody')}, stderr 
 like($err, qr/replica "nobody" is not provisioned.*HINT:  Run: SELECT \* FROM replica_kit\.provision\('nobody'/s,
 	'rotate_password of nobody says so');
 
+$node->safe_psql('postgres', 'ALTER ROLE r SUPERUSER');
+$node->psql('postgres', q{SELECT replica_kit.rotate_password('r')}, stderr => \$err);
+like($err, qr/role "r" is a superuser.*HINT:  In psql run: \\password r/s, 'nor does it hand out a superuser');
+is(connect_as('r', $rotated), 'connected', 'whose password stays');
+$node->safe_psql('postgres', 'ALTER ROLE r NOSUPERUSER');
+
 # ----------------------------------------------------------------------
 # Servers that can't feed a replica
 # ----------------------------------------------------------------------
