@@ -13,7 +13,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $server = Fault->new('faults');
+# The name of the folder has a letter that not every client's encoding has.
+my $server = Fault->new('faults', folder => "pg_hba.conf.\xd0\xb6");
 plan skip_all => 'needs Linux and a C compiler' if !defined $server;
 
 my $node = $server->{node};
@@ -36,6 +37,7 @@ my $nothing = state_now();
 my @operations = (
 	{
 		name => 'provision',
+		covered => 1,
 		sql => q{SELECT FROM replica_kit.provision('x', '127.0.0.1');},
 	},
 	{
@@ -52,6 +54,7 @@ my @operations = (
 	},
 	{
 		name => 'deprovision',
+		covered => 1,
 		before => q{SELECT FROM replica_kit.provision('x', '127.0.0.1');
 			SELECT FROM replica_kit.provision('x', '127.0.0.2');},
 		sql => q{SELECT FROM replica_kit.deprovision('x');},
@@ -192,6 +195,8 @@ for my $error (qw(ENOSPC EIO EACCES EMFILE EROFS ENOENT))
 	{
 		my @wrong;
 
+		# one that comes and one that goes are tried together below
+		next if $error ne 'ENOSPC' && $operation->{covered};
 		next if $error !~ /^(?:ENOSPC|EIO|ENOENT)$/ && !$operation->{for_each_error};
 		for my $call (1 .. @{ $operation->{calls} })
 		{
@@ -213,6 +218,34 @@ for my $error (qw(ENOSPC EIO EACCES EMFILE EROFS ENOENT))
 	cmp_ok($cases{$error}, '>=', 50, "at least 50 failures were $error");
 }
 note map { "$_: $cases{$_} failures\n" } sort keys %cases;
+
+# A WARNING that can't be sent to the client, after the commit record.
+$node->safe_psql('postgres', q{CREATE DATABASE regress_utf8 ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0});
+$node->safe_psql('regress_utf8', 'CREATE EXTENSION pg_replica_kit');
+{
+	my $latin = $server->connect(connstr => $node->connstr('regress_utf8'));
+	my $operation = $operations[3];
+
+	$latin->run($operation->{before} . q{SET client_encoding = 'LATIN1';});
+	# the first call after the drop of the slot
+	$server->arm($latin->{pid}, 'count', 0);
+	$latin->run($operation->{sql});
+	my (undef, undef, @calls) = $server->report;
+	my ($call) = grep { $calls[ $_ - 1 ] =~ /^rmdir / } 1 .. @calls;
+	($call) = grep { $_ > $call && $calls[ $_ - 1 ] =~ /^open .*pg_replica_kit$/ } 1 .. @calls;
+
+	$latin->run(q{RESET client_encoding;} . $operation->{before} . q{SET client_encoding = 'LATIN1';});
+	$server->arm($latin->{pid}, 'fail', $call, error => 'EACCES');
+	$latin->run($operation->{sql});
+	$server->disarm;
+	is(($server->report)[1], 1, 'a call after the commit record fails');
+	like($latin->run('SELECT 1;'), qr/^1$/m, 'a warning that the client cannot be sent does no harm');
+	like(slurp_file($node->logfile), qr/LOG:  pg_hba\.conf still has lines of the replica\n.*DETAIL:  Run: SELECT \* FROM replica_kit\.deprovision\('x'\);/,
+		'and is in the log');
+	$latin->quit;
+	clear();
+	is(state_now(), $nothing, 'what it says completes the work');
+}
 
 is($observer->run('SELECT pg_postmaster_start_time();'), $started, 'the server has not restarted');
 unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal/, 'no process has crashed');

@@ -59,7 +59,7 @@ sub new
 
 	$node->init(allows_streaming => 1);
 	# In a folder whose name says whose it is, for the library to see it.
-	$self->{folder} = $node->basedir . '/pg_hba.conf.d';
+	$self->{folder} = $node->basedir . '/' . ($options{folder} // 'pg_hba.conf.d');
 	$self->{hba} = "$self->{folder}/pg_hba.conf";
 	mkdir $self->{folder} or die "could not make \"$self->{folder}\": $!";
 	append_to_file($self->{hba}, <<~'HBA');
