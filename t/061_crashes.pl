@@ -50,6 +50,8 @@ is($calls{'after deprovision'}, $nothing, 'a replica comes and goes without a tr
 my %left;
 my $number = 0;
 
+# What is wrong after that, if anything.  Dies when there is no server to go on
+# with, or when no call was hit: all that follows would only say it again.
 sub crash_and_mend
 {
 	my ($name, $sql, $action, $call, %options) = @_;
@@ -64,12 +66,12 @@ sub crash_and_mend
 	my (undef, $hits) = $server->report;
 	$server->disarm;
 	$session->quit;
-	return "$what: nothing happened\n" if !$hits;
+	die "$what: nothing happened" if !$hits;
 
 	# The postmaster may not have noticed yet that it has lost a child.
 	$node->wait_for_log(qr/reinitializing/, $log) if $action !~ /^crash/;
-	my $running = $action =~ /^crash/ ? $server->restart_crashed : $node->poll_query_until('postgres', 'SELECT true');
-	return "$what: the server does not start\n" if !$running;
+	my $running = $action =~ /^crash/ ? $server->restart_crashed : $server->wait_until_up;
+	die "$what: the server does not start" if !$running;
 
 	$session = $server->connect;
 	my $state = state_now();

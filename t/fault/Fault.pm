@@ -8,7 +8,9 @@ use warnings FATAL => 'all';
 
 use Errno ();
 use File::Basename qw(dirname);
+use File::Spec;
 use IPC::Open3;
+use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use POSIX ();
@@ -100,23 +102,57 @@ sub start
 	return 1;
 }
 
-# Start again what has been killed, as soon as its last process is gone.
+# Start again what has been killed, as soon as its last process is gone.  False
+# if it doesn't come up.
 sub restart_crashed
 {
 	my ($self) = @_;
 	my $node = $self->{node};
 	my $directory = $node->data_dir;
+	my $deadline = Time::HiRes::time() + 2 * $PostgreSQL::Test::Utils::timeout_default;
+	my ($pid) = -e "$directory/postmaster.pid" ? slurp_file("$directory/postmaster.pid") =~ /^(\d+)/ : ();
 
-	for (1 .. 100 * $PostgreSQL::Test::Utils::timeout_default)
+	while (Time::HiRes::time() < $deadline)
 	{
-		last if !grep { (readlink("$_/cwd") // '') eq $directory } glob '/proc/[0-9]*';
-		Time::HiRes::usleep(10_000);
-	}
+		if (has_ended($pid) && !grep { (readlink("$_/cwd") // '') eq $directory } glob '/proc/[0-9]*')
+		{
+			# Until somebody waits for the postmaster its number is in use.
+			unlink "$directory/postmaster.pid", $node->host . '/.s.PGSQL.' . $node->port . '.lock';
+			$node->{_pid} = undef;
+			return 1 if $self->start(fail_ok => 1);
 
-	# Until somebody waits for the postmaster its number is in use.
-	unlink "$directory/postmaster.pid", $node->host . '/.s.PGSQL.' . $node->port . '.lock';
-	$node->{_pid} = undef;
-	return $self->start(fail_ok => 1);
+			# pg_ctl may have lost patience with one that still recovers.
+			return $self->wait_until_up if defined $node->{_pid};
+			diag('the server was refused its start once more');
+		}
+		Time::HiRes::usleep(100_000);
+	}
+	return 0;
+}
+
+# Is the process gone, but for the entry that its parent has to collect?
+sub has_ended
+{
+	my ($pid) = @_;
+
+	open my $in, '<', '/proc/' . ($pid // 'nobody') . '/stat' or return 1;
+	return (<$in> // ') X') =~ /\) [ZX]/;
+}
+
+# Wait until the server lets sessions in, by a program that reads no input:
+# one that is refused ends before it has read its query, at which IPC::Run
+# dies.
+sub wait_until_up
+{
+	my ($self) = @_;
+	my @command = ('psql', '-XAtq', '-d', $self->{node}->connstr('postgres'), '-c', 'SELECT 1');
+
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return 1 if IPC::Run::run(\@command, '<', File::Spec->devnull, '>', \my $out, '2>', \my $err);
+		Time::HiRes::usleep(100_000);
+	}
+	return 0;
 }
 
 # ----------------------------------------------------------------------
@@ -266,7 +302,7 @@ sub connect
 
 	$in->autoflush(1);
 	$session->run(q{SET client_min_messages = 'warning';}) if $options{quiet};
-	($session->{pid}) = $session->run('SELECT pg_backend_pid();') =~ /(\d+)/
+	($session->{pid}) = $session->run('SELECT pg_backend_pid();') =~ /^(\d+)$/m
 	  or die 'could not connect';
 	return $session;
 }
