@@ -36,13 +36,11 @@
 /* A receiver tries again each wal_retrieve_retry_interval, 5 s by default. */
 #define RECENT			120000	/* milliseconds */
 
-/* A worker that is this late, beyond three intervals, hangs. */
-#define WORKER_GRACE	10000	/* milliseconds */
-
 /* Every code there is, and what doc/diagnoses.md is compared with. */
 static const char *const codes[] = {
 	"auth_failed",
 	"checkpoint_blocked",
+	"disk_filling",
 	"flush_slow",
 	"hba_error",
 	"hba_no_entry",
@@ -88,6 +86,7 @@ static void diagnose_unlimited(PrkFindings *findings);
 static void diagnose_sync(PrkFindings *findings);
 static void diagnose_leftovers(PrkFindings *findings);
 static void diagnose_worker(PrkFindings *findings);
+static void diagnose_disk(PrkFindings *findings);
 static int	compare_diagnoses(const ListCell *a, const ListCell *b);
 
 /*
@@ -104,6 +103,7 @@ prk_diagnose(const PrkEvidence *evidence)
 	diagnose_unlimited(&findings);
 	diagnose_sync(&findings);
 	diagnose_worker(&findings);
+	diagnose_disk(&findings);
 	prk_diagnose_replicas(&findings);
 	prk_diagnose_attempts(&findings);
 	diagnose_leftovers(&findings);
@@ -368,26 +368,63 @@ diagnose_leftovers(PrkFindings *findings)
 static void
 diagnose_worker(PrkFindings *findings)
 {
-	const PrkBoard *board = findings->evidence->report->board;
+	const PrkReport *report = findings->evidence->report;
 	PrkDiagnosis *diagnosis;
-	char		when[PRK_FORMAT_LEN];
 
-	if (!board->exists || !prk_worker_enabled || board->cycle_at == 0 ||
-		!TimestampDifferenceExceeds(board->cycle_at, findings->evidence->now,
-									3 * prk_check_interval + WORKER_GRACE))
+	if (report->worker_trouble == NULL)
 		return;
 	diagnosis = prk_diagnose_add(findings, PRK_GRAVITY_WARNING,
 								 "worker_stale", NULL);
-	diagnosis->finding = board->worker_pid != 0 ?
-		"the worker hangs: nothing is watched, and alerts are old" :
-		"the worker does not run: nothing is watched, and there are no alerts";
-	diagnosis->evidence =
-		psprintf("last cycle at %s, pid %d",
-				 prk_format_time(when, board->cycle_at), board->worker_pid);
-	diagnosis->remedy = board->worker_pid != 0 ?
+	diagnosis->finding = "the worker hangs or does not run: nothing is watched, and there are no new alerts";
+	diagnosis->evidence = report->worker_trouble;
+	diagnosis->remedy = report->board->worker_pid != 0 ?
 		psprintf("-- As the server's user run this; it is started again within 10 s:\n-- kill %d",
-				 board->worker_pid) :
+				 report->board->worker_pid) :
 		"-- Look for its last words in the log; it is started again every 10 s.";
+}
+
+/* The disk of pg_wal, as the worker forecasts it */
+static void
+diagnose_disk(PrkFindings *findings)
+{
+	const PrkReport *report = findings->evidence->report;
+	const PrkDisk *disk = &report->board->server.disk;
+	PrkThresholds thresholds;
+	PrkGravity	gravity;
+	PrkDiagnosis *diagnosis;
+	char		full_in[PRK_FORMAT_LEN];
+	char		size[PRK_FORMAT_LEN];
+	char		held[PRK_FORMAT_LEN];
+
+	prk_settings_thresholds(PRK_SERVER_NAME, &thresholds);
+	if (!report->watched || !disk->known || disk->full_in < 0 ||
+		thresholds.off)
+		return;
+	if (thresholds.critical_forecast >= 0 &&
+		disk->full_in <= thresholds.critical_forecast * 1000)
+		gravity = PRK_GRAVITY_CRITICAL;
+	else if (thresholds.warning_forecast >= 0 &&
+			 disk->full_in <= thresholds.warning_forecast * 1000)
+		gravity = PRK_GRAVITY_WARNING;
+	else
+		return;
+
+	diagnosis = prk_diagnose_add(findings, gravity, "disk_filling", NULL);
+	diagnosis->finding =
+		psprintf("disk of pg_wal will be full in %s, and then this server stops",
+				 prk_format_duration(full_in, disk->full_in));
+	diagnosis->evidence =
+		psprintf("%s free%s%s%s%s", prk_format_size(size, disk->free_bytes),
+				 disk->holder[0] != '\0' ? "; slot \"" : "", disk->holder,
+				 disk->holder[0] != '\0' ? "\" holds " : "",
+				 disk->holder[0] != '\0' ?
+				 prk_format_size(held, disk->held_bytes) : "");
+	if (disk->holder[0] == '\0')
+		diagnosis->remedy = "-- Make room on the disk of pg_wal.";
+	else
+		diagnosis->remedy =
+			psprintf("-- Mend or give up the replica that holds most; what is wrong with it:\nSELECT * FROM replica_kit.diagnose(%s);",
+					 quote_literal_cstr(disk->holder));
 }
 
 static int

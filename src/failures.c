@@ -250,17 +250,15 @@ classify_incoming(const ErrorData *edata, PrkFailureKind *kind)
 		case ERRCODE_INVALID_PASSWORD:
 			*kind = PRK_FAILURE_AUTH_FAILED;
 			return true;
-		case ERRCODE_UNDEFINED_OBJECT:
-			*kind = PRK_FAILURE_SLOT_MISSING;
-			return true;
-		case ERRCODE_OBJECT_IN_USE:
-			*kind = PRK_FAILURE_SLOT_TAKEN;
-			return true;
 		default:
 			break;
 	}
 
-	if (is_message(edata, "no pg_hba.conf entry for "))
+	if (is_message(edata, "replication slot \"%s\" does not exist"))
+		*kind = PRK_FAILURE_SLOT_MISSING;
+	else if (is_message(edata, "replication slot \"%s\" is active for PID "))
+		*kind = PRK_FAILURE_SLOT_TAKEN;
+	else if (is_message(edata, "no pg_hba.conf entry for "))
 		*kind = PRK_FAILURE_HBA_NO_ENTRY;
 	else if (is_message(edata, "pg_hba.conf rejects "))
 		*kind = PRK_FAILURE_HBA_REJECTS;

@@ -171,7 +171,9 @@ prk_worker_main(Datum arg)
 		ResetLatch(MyLatch);
 	}
 
-	prk_clock_save();
+	/* what was dropped when the watch was switched off stays dropped */
+	if (prk_worker_enabled)
+		prk_clock_save();
 	proc_exit(1);
 }
 

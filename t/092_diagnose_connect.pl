@@ -136,11 +136,10 @@ $remedy = found('role may not replicate', 'role_cannot_replicate', 'role_cannot_
 cure($primary, $remedy);
 silent('role may not replicate');
 
-$primary->safe_psql('postgres', 'ALTER ROLE replica1 CONNECTION LIMIT 0');
-reconnect();
+set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1', options => '-c work_mem=much');
 found('refused for another reason', 'upstream_refused', 'upstream_refused');
-is($standby->safe_psql('postgres', q{SELECT evidence ~ 'too many connections for role "replica1"' FROM replica_kit.diagnose()}), 't', 'refused for another reason: which is quoted');
-$primary->safe_psql('postgres', 'ALTER ROLE replica1 CONNECTION LIMIT -1');
+is($standby->safe_psql('postgres', q{SELECT evidence ~ 'invalid value for parameter "work_mem"' FROM replica_kit.diagnose()}), 't', 'refused for another reason: which is quoted');
+set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
 silent('refused for another reason');
 
 $primary->safe_psql('postgres', 'DROP ROLE replica1');

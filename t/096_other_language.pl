@@ -46,6 +46,7 @@ set_hba($primary, 'host replication all 127.0.0.1/32 reject', $rule);
 found('rejected', 'hba_rejects');
 set_hba($primary, $rule);
 $primary->safe_psql('postgres', 'ALTER ROLE replica1 NOREPLICATION');
+reconnect();
 found('role may not replicate', 'role_cannot_replicate');
 $primary->safe_psql('postgres', 'ALTER ROLE replica1 REPLICATION');
 set_conninfo($standby, $primary, user => 'replica1', password => 'unguessable', application_name => 'replica1');

@@ -119,7 +119,8 @@ sub diagnoses
 sub wait_for_diagnosis
 {
 	my ($node, $wanted) = @_;
-	$node->poll_query_until('postgres',
+	return $wanted
+	  if $node->poll_query_until('postgres',
 		q{SELECT coalesce(string_agg(code, ',' ORDER BY code), '') FROM replica_kit.diagnose()},
 		$wanted);
 	return $node->safe_psql('postgres',
