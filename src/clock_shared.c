@@ -58,7 +58,8 @@ typedef struct SharedClock
 	LWLock	   *lock;			/* set once, at startup */
 	bool		resumed;		/* the file was looked at */
 	bool		in_recovery;	/* when it last ticked */
-	int64		ticked_at;		/* 0: never */
+	int64		alive_at;		/* the worker's last sign of life, or the time
+								 * from which on one can be expected */
 	PrkClock	clock;
 } SharedClock;
 
@@ -89,6 +90,7 @@ prk_clock_shmem_startup(void)
 	{
 		memset(shared, 0, sizeof(SharedClock));
 		shared->lock = &(GetNamedLWLockTranche(CLOCK_NAME))->lock;
+		shared->alive_at = prk_clock_now();
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -121,16 +123,19 @@ prk_clock_jump(TimestampTz wall1, int64 clock1,
 	return jump >= MIN_JUMP || jump <= -MIN_JUMP ? jump : 0;
 }
 
-/* When, by prk_clock_now(), the clock last ticked; 0 if never. */
+/*
+ * When, by prk_clock_now(), did the worker last show that it is alive, if only
+ * by a tick?  0 without preloading.
+ */
 int64
-prk_clock_ticked_at(void)
+prk_clock_alive_at(void)
 {
 	int64		result;
 
 	if (shared == NULL)
 		return 0;
 	LWLockAcquire(shared->lock, LW_SHARED);
-	result = shared->ticked_at;
+	result = shared->alive_at;
 	LWLockRelease(shared->lock);
 	return result;
 }
@@ -182,6 +187,17 @@ prk_clock_drop_file(bool unwatched)
 		unlink(CLOCK_PATH);
 }
 
+/* Shows that the worker is alive, though there is nothing to note yet. */
+void
+prk_clock_show_life(void)
+{
+	int64		now = prk_clock_now();
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->alive_at = now;
+	LWLockRelease(shared->lock);
+}
+
 /*
  * Notes where the primary is now.  The first time after the server's start it
  * takes up what the file has.  Raises nothing but out of memory.
@@ -216,7 +232,7 @@ prk_clock_tick(void)
 		prk_clock_add(&shared->clock, now, position);
 		shared->in_recovery = in_recovery;
 	}
-	shared->ticked_at = now;
+	shared->alive_at = now;
 	LWLockRelease(shared->lock);
 }
 

@@ -27,7 +27,7 @@ extern void prk_clock_shmem_startup(void);
 extern int64 prk_clock_now(void);
 extern int64 prk_clock_jump(TimestampTz wall1, int64 clock1,
 							TimestampTz wall2, int64 clock2);
-extern int64 prk_clock_ticked_at(void);
+extern int64 prk_clock_alive_at(void);
 extern void prk_clock_ages(const XLogRecPtr *positions, PrkClockAge *ages,
 						   int npositions, int64 now, XLogRecPtr current);
 extern void prk_clock_rates(int64 now, XLogRecPtr current,
@@ -35,6 +35,7 @@ extern void prk_clock_rates(int64 now, XLogRecPtr current,
 
 /* for the worker */
 extern void prk_clock_drop_file(bool unwatched);
+extern void prk_clock_show_life(void);
 extern void prk_clock_tick(void);
 extern void prk_clock_save(void);
 

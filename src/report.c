@@ -11,8 +11,6 @@
  */
 #include "postgres.h"
 
-#include "utils/timestamp.h"
-
 #include "ages.h"
 #include "clock_shared.h"
 #include "format.h"
@@ -21,7 +19,7 @@
 /* A worker that is this late, in microseconds, is not at work. */
 #define STALE_AFTER		(15 * USECS_PER_SEC)
 
-static const char *judge_worker(const PrkBoard *board, TimestampTz now);
+static const char *judge_worker(const PrkBoard *board);
 static int	compare_rows(const void *a, const void *b);
 
 /*
@@ -43,8 +41,7 @@ prk_report_take(void)
 	report->sample = prk_sample_take(NULL);
 	prk_ages_add(report->sample);
 	report->nrows = report->sample->nreplicas;
-	report->worker_trouble = judge_worker(report->board,
-										  report->sample->taken_at);
+	report->worker_trouble = judge_worker(report->board);
 	report->watched = report->board->worker_pid != 0 &&
 		report->worker_trouble == NULL;
 	report->rows = palloc(Max(report->nrows, 1) * sizeof(PrkReportRow));
@@ -89,36 +86,31 @@ prk_report_take(void)
 }
 
 /*
- * Is there a worker that should be at work and is not?  It is known by its
- * clock, which ticks whatever the check interval is, and by its cycles.  A
- * server that has only just started may not have got round to it.
+ * Is there a worker that should be at work and is not?  It shows that it is
+ * alive each second, whatever the check interval is; that it also gets its
+ * checks done, by its cycles.
  */
 static const char *
-judge_worker(const PrkBoard *board, TimestampTz now)
+judge_worker(const PrkBoard *board)
 {
-	int64		clock = prk_clock_now();
-	int64		ticked = prk_clock_ticked_at();
+	int64		now = prk_clock_now();
+	int64		silence = now - prk_clock_alive_at();
+	int64		late = 3 * (int64) prk_check_interval * 1000 +
+	2 * STALE_AFTER;
 	char		buf[PRK_FORMAT_LEN];
 
-	if (!board->exists || !prk_worker_enabled ||
-		now - PgStartTime < STALE_AFTER)
+	if (!board->exists || !prk_worker_enabled)
 		return NULL;
-	if (ticked != 0 && clock - ticked < STALE_AFTER)
-	{
-		if (board->cycle_clock == 0 ||
-			clock - board->cycle_clock <
-			3 * (int64) prk_check_interval * 1000 + 2 * STALE_AFTER)
-			return NULL;
-		return psprintf("worker has not finished a check for %s",
-						prk_format_duration(buf, clock - board->cycle_clock));
-	}
-	if (board->worker_pid == 0)
+	if (silence >= STALE_AFTER && board->worker_pid == 0)
 		return "worker is not running";
-	if (ticked == 0)
-		return psprintf("worker (pid %d) has not begun", board->worker_pid);
-	return psprintf("worker (pid %d) has done nothing for %s",
-					board->worker_pid,
-					prk_format_duration(buf, clock - ticked));
+	if (silence >= STALE_AFTER)
+		return psprintf("worker (pid %d) has done nothing for %s",
+						board->worker_pid, prk_format_duration(buf, silence));
+	if (board->cycle_clock != 0 && now - board->cycle_clock >= late)
+		return psprintf("worker (pid %d) has not finished a check for %s",
+						board->worker_pid,
+						prk_format_duration(buf, now - board->cycle_clock));
+	return NULL;
 }
 
 /* Worst first, then by name; a slot before walsenders of the same name. */

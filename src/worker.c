@@ -111,6 +111,7 @@ prk_worker_main(Datum arg)
 
 	before_shmem_exit(stop_on_exit, (Datum) 0);
 	prk_board_worker_started();
+	prk_clock_show_life();
 	prk_clock_drop_file(false);
 
 	while (!ShutdownRequestPending)
@@ -136,7 +137,10 @@ prk_worker_main(Datum arg)
 			}
 		}
 		else if (!prk_sample_possible())
+		{
+			prk_clock_show_life();
 			wait = RECOVERY_POLL;
+		}
 		else
 		{
 			TimestampTz now = GetCurrentTimestamp();

@@ -104,6 +104,10 @@ $trickle->kill_kill;
 # A replica killed on an idle primary
 # ----------------------------------------------------------------------
 
+# So that it has nothing to replay again, which would be a lag of its own.
+$primary->safe_psql('postgres', 'CHECKPOINT');
+$primary->wait_for_catchup($standby);
+$standby->safe_psql('postgres', 'CHECKPOINT');
 configure($primary,
 	'replica_kit.check_interval' => '300ms',
 	'replica_kit.warning_disconnected' => '2s',
