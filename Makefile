@@ -137,6 +137,7 @@ JOIN_PARTS = \
 	src/join_local.sh \
 	src/join_upstream.sh \
 	src/join_clone.sh \
+	src/join_rebuild.sh \
 	src/join_run.sh
 
 EXTRA_CLEAN = tmp_installcheck tmp_check_iso tmp_check results log output_iso \

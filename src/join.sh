@@ -68,6 +68,11 @@ Options:
   --port N             port of the replica, when not $prk_server_port
   --no-start           stop before starting the server
   --start-command CMD  start the server with this shell command
+  --rebuild            bring back the replica that is there: by a restart if that
+                       is enough, else by a new clone; the old data is kept
+  --remove-old         with --rebuild: remove the old data when it streams
+  --demote             with --rebuild: the directory is a former primary's that is
+                       to become this replica
   --set-password       only take the role's new password, for the replica that
                        is there
   --dry-run            make every check, change nothing
@@ -166,6 +171,9 @@ parse_arguments() {
     start=yes
     start_command=
     set_password=
+    rebuild=
+    remove_old=
+    demote=
     dry_run=
     while [ $# -gt 0 ]; do
         case $1 in
@@ -180,7 +188,8 @@ parse_arguments() {
                 value=$2
                 shift
                 ;;
-            --no-start | --set-password | --dry-run | --help)
+            --no-start | --set-password | --rebuild | --remove-old | \
+                --demote | --dry-run | --help)
                 option=$1
                 value=-
                 ;;
@@ -198,6 +207,9 @@ parse_arguments() {
             --start-command) start_command=$value ;;
             --no-start) start= ;;
             --set-password) set_password=yes ;;
+            --rebuild) rebuild=yes ;;
+            --remove-old) remove_old=yes ;;
+            --demote) demote=yes ;;
             --dry-run) dry_run=yes ;;
             --help)
                 usage
@@ -216,8 +228,14 @@ parse_arguments() {
             "Try --help."
     fi
     if [ -n "$set_password" ] &&
-        { [ -n "$port$start_command" ] || [ -z "$start" ]; }; then
+        { [ -n "$port$start_command$rebuild" ] || [ -z "$start" ]; }; then
         fail 2 "--set-password only sets the password" "Try --help."
+    fi
+    if [ -n "$remove_old$demote" ] && [ -z "$rebuild" ]; then
+        fail 2 "--remove-old and --demote belong to --rebuild" "Try --help."
+    elif [ -n "$remove_old" ] && [ -z "$start" ]; then
+        fail 2 "--remove-old and --no-start exclude each other" \
+            "The old data is only removed when the replica streams."
     fi
     case $port in
         '') ;;

@@ -97,9 +97,15 @@ progress_end() {
     progress_shown=
 }
 
+# clone_places: beside the data directory, what a clone goes to
+clone_places() {
+    printf '%s' "$prk_tablespaces"
+    [ -z "$waldir" ] || printf '0 %s\n' "$waldir"
+}
+
 # Removes a clone that is not complete: all of it lies under our own name.
 remove_partial() {
-    printf '%s' "$prk_tablespaces" | while read -r size location; do
+    clone_places | while read -r size location; do
         [ -n "$size" ] || continue
         if [ "$(as_owner cat "$location/pg_replica_kit.clone/for" 2>/dev/null)" = "$pgdata" ]; then
             as_owner rm -rf "$location/pg_replica_kit.clone"
@@ -135,7 +141,7 @@ make_target() {
 make_clone_directories() {
     as_owner mkdir -m 700 "$clone" ||
         fail 8 "could not make directory \"$clone\""
-    printf '%s' "$prk_tablespaces" | while read -r size location; do
+    clone_places | while read -r size location; do
         [ -n "$size" ] || continue
         [ -d "$location" ] || make_private "$location"
         own_directory "$location"
@@ -149,17 +155,25 @@ make_clone_directories() {
 # A slot that has lost its WAL holds none until it is made anew.
 renew_slot() {
     [ -n "$slot_lost" ] || return 0
-    say "replication slot \"$prk_name\" holds no WAL: making it anew"
-    for command in "DROP_REPLICATION_SLOT \"$prk_name\"" \
-        "CREATE_REPLICATION_SLOT \"$prk_name\" PHYSICAL RESERVE_WAL"; do
-        answer=$(upstream "$command") ||
-            fail 7 "replication slot \"$prk_name\" cannot be made anew: $answer"
-    done
+    if [ "$slot_lost" = missing ]; then
+        say "replication slot \"$prk_name\" does not exist: making it"
+    else
+        say "replication slot \"$prk_name\" holds no WAL: making it anew"
+        answer=$(upstream "DROP_REPLICATION_SLOT \"$prk_name\"") ||
+            fail 7 "replication slot \"$prk_name\" cannot be dropped: $answer"
+    fi
+    answer=$(upstream "CREATE_REPLICATION_SLOT \"$prk_name\" PHYSICAL RESERVE_WAL") ||
+        fail 7 "replication slot \"$prk_name\" cannot be made: $answer" \
+            "On the upstream server run: SELECT * FROM replica_kit.provision('$prk_name', 'ADDRESS OF THIS MACHINE');"
+    slot_lost=
 }
 
 run_clone() {
     set -- "$bindir/pg_basebackup" -D "$clone/data" -F plain -X stream \
         -S "$prk_name" -c fast -P -w -d "$(conninfo "$state/passfile")"
+    if [ -n "$waldir" ]; then
+        set -- "$@" --waldir="$waldir/pg_replica_kit.clone/data"
+    fi
     while read -r size location; do
         [ -n "$size" ] || continue
         mapped=$(printf '%s' "$location" | sed 's/=/\\=/g')
@@ -217,14 +231,20 @@ explain_clone() {
 
 # --------------------------------------------------- the replica's settings
 
-# setting NAME: what the server would use, from the files as they are
+# setting NAME: what the clone's server would use
 setting() {
-    set -- "$1" -D "$clone/data"
+    setting_in "$clone/data" "$1"
+}
+
+# setting_in DIR NAME: what a server would use, from the files as they are
+setting_in() {
     if [ -n "$cluster" ]; then
-        set -- "$@" -c "config_file=$confdir/postgresql.conf" \
-            -c "data_directory=$clone/data"
+        as_owner "$bindir/postgres" -D "$1" -C "$2" \
+            -c "config_file=$confdir/postgresql.conf" \
+            -c "data_directory=$1" 2>/dev/null
+    else
+        as_owner "$bindir/postgres" -D "$1" -C "$2" 2>/dev/null
     fi
-    as_owner "$bindir/postgres" -C "$@" 2>/dev/null
 }
 
 # Where the upstream keeps its configuration elsewhere, the clone has none.
@@ -315,6 +335,7 @@ move_up() {
             rm -rf "$up"' sh "$location" "$clone" "$pgdata" ||
             fail 1 "could not move the clone of tablespace \"$location\""
     done || exit
+    move_up_wal || fail 1 "could not move the clone's WAL to its directory"
     as_owner sh -c '
         if [ -d "$1/data" ]; then
             cd "$1/data" || exit
@@ -327,4 +348,19 @@ move_up() {
         fi
         rm -f "$1/complete" && rmdir "$1"' sh "$clone" "$pgdata" ||
         fail 1 "could not move the clone from \"$clone\""
+}
+
+# A WAL directory of its own: the link to it comes last.
+move_up_wal() {
+    as_owner sh -c '
+        for link in "$1/data/pg_wal" "$2/pg_wal"; do
+            target=$(readlink "$link") || continue
+            up=${target%/data}
+            place=${up%/pg_replica_kit.clone}
+            [ "$place/pg_replica_kit.clone/data" = "$target" ] || continue
+            for file in "$target"/*; do
+                [ ! -e "$file" ] || mv "$file" "$place/" || exit
+            done
+            rm -rf "$up" && ln -sfn "$place" "$link" || exit
+        done' sh "$clone" "$pgdata"
 }

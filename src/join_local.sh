@@ -176,6 +176,13 @@ cluster_setting() {
     pg_conftool -s "$1/postgresql.conf" show "$2" 2>/dev/null || :
 }
 
+# contents: what the data directory holds, but for what a mount point has and
+# old data that was moved aside there
+contents() {
+    as_owner ls -A "$pgdata" 2>&1 |
+        grep -v -x -e lost+found -e pg_replica_kit.old
+}
+
 # What the directory holds: absent, empty, cloning (a killed run's beginning),
 # moving (a killed run's finished clone), standby (ours), or other.
 inspect_directory() {
@@ -184,14 +191,13 @@ inspect_directory() {
     elif as_owner test -d "$clone"; then
         if as_owner test -e "$clone/complete"; then
             dir_state=moving
-        elif [ "$(as_owner ls -A "$pgdata")" = pg_replica_kit.clone ]; then
+        elif [ "$(contents)" = pg_replica_kit.clone ]; then
             dir_state=cloning
         else
             dir_state=other
         fi
     else
-        # shellcheck disable=SC2012 # asked is whether there is any
-        if [ -z "$(ls -A "$pgdata" 2>&1 | head -n 1)" ]; then
+        if [ -z "$(contents)" ]; then
             dir_state=empty
         elif is_this_replica; then
             dir_state=standby
@@ -203,7 +209,11 @@ inspect_directory() {
 
 # Is it a standby that this script has made, for this slot of this upstream?
 is_this_replica() {
-    as_owner test -e "$pgdata/standby.signal" || return 1
+    as_owner test -e "$pgdata/standby.signal" && has_our_settings
+}
+
+# Do its settings say so, at least?
+has_our_settings() {
     [ "$(auto_conf_line primary_slot_name)" = \
         "primary_slot_name = '$prk_name'" ] || return 1
     line="primary_conninfo = $(conf_quote "$(base_conninfo "$state/passfile")")"
@@ -245,9 +255,22 @@ check_directory() {
             check_parents
             return
             ;;
-        cloning | moving | standby | running) return ;;
+        cloning | moving) return ;;
+        standby | running)
+            [ -z "$rebuild" ] || check_old_cluster
+            return
+            ;;
     esac
+    if [ -n "$rebuild" ]; then
+        check_old
+        return
+    fi
     system_id=$(control_system_id)
+    if [ "$system_id" = "$prk_system_id" ] && [ -z "$pid" ] &&
+        has_our_settings; then
+        fail 8 "\"$pgdata\" was this replica, but is no standby any more" \
+            "If it was promoted by mistake, run this script with --rebuild."
+    fi
     if [ "$system_id" = "$prk_system_id" ] &&
         { [ "$pgdata" = "$prk_data_directory" ] ||
             ! as_owner test -e "$pgdata/standby.signal"; }; then
@@ -303,8 +326,14 @@ check_tablespaces() {
             esac
             fail 8 "tablespace directory \"$location\" is in use by another clone, for \"$whose\""
         fi
-        # shellcheck disable=SC2012 # asked is whether there is any
-        if [ -n "$(ls -A "$location" 2>&1 | head -n 1)" ]; then
+        ours=
+        if [ -n "$rebuild" ] && is_old_tablespace "$location"; then
+            ours="PG_${prk_major}_.*"
+            [ ! -e "$location/pg_replica_kit.old" ] || check_kept
+        fi
+        # shellcheck disable=SC2010 # asked is whether there is any
+        if ls -A "$location" 2>&1 | grep -v -x -q -e "$ours" \
+            -e lost+found -e pg_replica_kit.old; then
             fail 8 "tablespace directory \"$location\" is not empty" \
                 "The replica's tablespaces lie where the upstream's do; empty this directory, or use another machine."
         fi
@@ -325,6 +354,14 @@ check_port() {
     if [ -z "$port" ] && [ -n "$cluster" ]; then
         port=$(cluster_setting "$confdir" port)
     fi
+    if [ -z "$port" ]; then
+        case $dir_state in
+            standby | old)
+                port=$(setting_in "$pgdata" port)
+                port=${port:-$(auto_conf_line port | sed 's/[^0-9]//g')}
+                ;;
+        esac
+    fi
     port=${port:-$prk_server_port}
     if [ -n "$start" ] && port_in_use "$port"; then
         fail 8 "port $port is in use" "Choose the replica's port with --port."
@@ -338,7 +375,7 @@ check_space() {
     margin=$((4 * prk_segment_size))
     {
         printf '%s %s\n' "$prk_data_size" "$pgdata"
-        printf '%s' "$prk_tablespaces"
+        clone_places
     } | while read -r size dir; do
         [ -n "$size" ] || continue
         while [ ! -d "$dir" ]; do
@@ -374,6 +411,9 @@ check_disk() {
         moving | standby) return 0 ;;
     esac
     short=$(check_space)
+    [ -z "$short" ] || [ "$dir_state" != old ] ||
+        fail 9 "not enough disk space for a new clone beside the old data: $short" \
+            "The old data has not been touched. Make room; or remove it yourself, and run this script without --rebuild."
     [ -z "$short" ] ||
         fail 9 "not enough disk space: $short" \
             "The size is of $prk_made_at; make room, or choose another directory."

@@ -74,6 +74,11 @@ log_tail() {
 }
 
 start_server() {
+    launch || server_failed
+}
+
+# launch: true if there is a server then
+launch() {
     say "starting the server: $(start_words)"
     if [ -n "$start_command" ]; then
         outside sh -c "$start_command"
@@ -87,7 +92,7 @@ start_server() {
     fi
     start_status=$?
     # A server that is still recovering is a server.
-    [ "$start_status" -eq 0 ] || [ -n "$(server_pid)" ] || server_failed
+    [ "$start_status" -eq 0 ] || [ -n "$(server_pid)" ]
 }
 
 # What a line of the server's log means: sets hint, or leaves it empty.
@@ -95,7 +100,7 @@ explain_log() {
     hint=
     case $1 in
         *"already been removed"* | *"can no longer"*)
-            hint="The upstream no longer has the WAL that the replica needs; it must be cloned anew." ;;
+            hint="The upstream no longer has the WAL that the replica needs; it must be cloned anew: run this script with --rebuild." ;;
         *"password authentication failed"*)
             hint="If the role has a new password, run this script with --set-password." ;;
         *"system identifier differs"*)
@@ -216,6 +221,13 @@ signs_of_life() {
 # the wait began.  Gives up after a time without any progress: a minute, or
 # five while the server still recovers and lets nobody in.
 wait_streaming() {
+    streaming_within 60 && return 0
+    [ -n "$(server_pid)" ] || server_failed
+    not_streaming
+}
+
+# streaming_within SECONDS, without any progress
+streaming_within() {
     target=$(upstream_position)
     case $target in
         */*) ;;
@@ -226,21 +238,21 @@ wait_streaming() {
     signs=
     idle=0
     until streams "$target"; do
-        [ -n "$(server_pid)" ] || server_failed
+        [ -n "$(server_pid)" ] || return 1
         now=$(signs_of_life)
         idle=$((idle + 1))
         if [ "$now" != "$signs" ]; then
             idle=0
         fi
         signs=$now
-        patience=60
+        patience=$1
         case $(as_owner sed -n 8p "$pgdata/postmaster.pid" 2>/dev/null) in
-            starting*) patience=300 ;;
+            starting*) patience=$(($1 * 5)) ;;
         esac
         case $(log_tail) in
-            *"already been removed"* | *"can no longer"*) patience=10 ;;
+            *"already been removed"* | *"can no longer"*) patience=$(($1 / 6)) ;;
         esac
-        [ "$idle" -lt "$patience" ] || not_streaming
+        [ "$idle" -lt "$patience" ] || return 1
         sleep 1
     done
 }
@@ -285,7 +297,13 @@ on_exit() {
         printf '\n' >/dev/tty
     fi
     [ -z "$clone_job" ] || stop_clone
-    if [ -n "$undo" ]; then
+    if [ "$undo" = rebuild ]; then
+        if undo_rebuild; then
+            say "the old data is back in place" >&2
+        else
+            say "the old data is in $(old_directory aside); run this script again to put it back" >&2
+        fi
+    elif [ -n "$undo" ]; then
         remove_partial
         [ -z "$made_pgdata" ] || rmdir "$pgdata" 2>/dev/null
         as_owner rm -f "$state/passfile" "$state/clone.pid" "$state/clone.out"
@@ -294,6 +312,16 @@ on_exit() {
             as_owner rm -f "$state/lock" "$state/clone.lock"
             rmdir "$state" 2>/dev/null
         fi
+    fi
+    if [ -n "$was_running" ] && [ -z "$(live_pid)" ] &&
+        ! as_owner test -e "$state/aside"; then
+        (
+            trap - HUP INT PIPE TERM
+            launch
+        ) >&2
+    fi
+    if [ -n "$old_named" ]; then
+        say "the old data is in $(old_directory kept)" >&2
     fi
     exit "$exit_status"
 }
@@ -354,10 +382,22 @@ show_plan() {
             say "- clone $((prk_data_size / 1048576)) MB from $prk_host, port $prk_port into $pgdata"
             say "- keep the password in $state/passfile"
             ;;
+        standby | running)
+            [ -z "$rebuild" ] || {
+                say "- restart the server, and stop there if it streams"
+                show_rebuild
+            }
+            ;;
+        old) show_rebuild ;;
     esac
     if [ -n "$start" ]; then
         say "- start it: $(start_words)"
     fi
+}
+
+show_rebuild() {
+    say "- move the old data aside${remove_old:+, and remove it in the end}"
+    say "- clone $((prk_data_size / 1048576)) MB from $prk_host, port $prk_port into $pgdata"
 }
 
 make_replica() {
@@ -378,6 +418,7 @@ make_replica() {
             say "completing the clone of an interrupted run"
             move_up
             ;;
+        old) rebuild_replica ;;
         standby)
             say "\"$pgdata\" already holds this replica; it is not cloned again"
             ;;
@@ -405,49 +446,86 @@ main() {
     resolve_directory
     find_owner
     cd /
+    repair_rebuild
     if [ -n "$set_password" ]; then
         change_password
         exit 0
     fi
     check_directory
     unit=$(systemd_unit)
+    case $rebuild:$dir_state in
+        yes:standby | yes:running | yes:old) find_old_places ;;
+    esac
     if [ "$dir_state" = running ]; then
         port=$(as_owner sed -n 4p "$pgdata/postmaster.pid")
     else
         check_port
+    fi
+    if [ "$dir_state" != running ] || [ -n "$rebuild" ]; then
         check_tablespaces
-        check_disk
+        # That may wait until a restart has been tried.
+        [ "$dir_state" = running ] || check_disk
         check_libraries
     fi
     get_password
     check_upstream
+    check_old_timeline
     find_log
-    if [ "$dir_state" = running ]; then
+    if [ "$dir_state" = running ] && [ -n "$rebuild" ]; then
+        if streaming_within 6; then
+            say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; there is nothing to rebuild"
+            if [ -z "$dry_run" ]; then
+                take_lock
+                end_rebuild
+            fi
+            exit 0
+        fi
+    elif [ "$dir_state" = running ]; then
         wait_streaming
         say "already a running replica of $prk_host, port $prk_port: $proof; nothing to do"
         exit 0
     fi
     # What an interrupted run has left may still hold the slot.
-    if [ -z "$dry_run" ] && [ -d "$state" ]; then
+    if [ -z "$dry_run" ] && [ -d "$state" ] && [ -z "$locked" ]; then
         take_lock
     fi
-    check_slot
+    # One that runs may hold its slot itself.
+    [ "$dir_state" = running ] || check_slot
     if [ -n "$dry_run" ]; then
+        case $rebuild:$dir_state in
+            yes:standby | yes:running) (dir_state=old && check_disk) || exit ;;
+        esac
         show_plan
         exit 0
     fi
 
     [ -n "$locked" ] || take_lock
+    before=$dir_state
     inspect_directory
+    if [ "$before" = old ]; then
+        dir_state=old
+    fi
     write_passfile
+    if [ -n "$rebuild" ]; then
+        try_restart
+        if [ "$dir_state" = old ]; then
+            check_kept
+            check_disk
+        fi
+    fi
     make_replica
     if [ -z "$start" ]; then
         say "the replica is ready; start it with: $(start_words)"
+        old_named=
+        [ -z "$rebuild" ] || end_rebuild
         exit 0
     fi
     start_server
     wait_streaming
     say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof"
+    if [ -n "$rebuild$old_named" ]; then
+        end_rebuild
+    fi
 }
 
 main "$@"

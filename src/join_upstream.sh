@@ -193,6 +193,10 @@ check_slot() {
     case $slot in
         physical*) ;;
         *)
+            if [ -n "$rebuild" ]; then
+                slot_lost=missing
+                return 0
+            fi
             fail 7 "replication slot \"$prk_name\" does not exist" \
                 "On the upstream server run: SELECT * FROM replica_kit.provision('$prk_name', 'ADDRESS OF THIS MACHINE');"
             ;;

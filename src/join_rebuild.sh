@@ -1,0 +1,369 @@
+
+# ======================================================================
+# --rebuild: whose data may be replaced, what a restart can do, and the old
+# data moved aside, put back, removed
+# ======================================================================
+#
+# What is moved aside is written to STATE/aside before anything moves: one
+# line for the data directory, one for each tablespace and WAL directory of
+# its own.  With that file and no complete clone, the old data goes back; with
+# a complete clone it becomes STATE/kept, and nothing goes back any more.
+
+was_running=
+waldir=
+old_links=
+old_primary=
+old_named=
+
+# ----------------------------------------------------------- whose data is it
+
+# Refuses what --rebuild must not replace; else dir_state becomes "old".
+check_old() {
+    check_old_cluster
+    as_owner test -e "$pgdata/standby.signal" || old_primary=yes
+    has_our_settings || check_foreign_old
+    if [ -n "$pid" ]; then
+        fail 8 "a server (pid $pid) is running in \"$pgdata\"${old_primary:+, as a primary}" \
+            "If it is to become a replica, stop it and run this script again."
+    fi
+    dir_state=old
+}
+
+check_old_cluster() {
+    pid=$(live_pid)
+    system_id=$(control_system_id)
+    case $system_id in
+        '' | "$prk_system_id") ;;
+        *) fail 8 "\"$pgdata\" is another cluster's: its system identifier is $system_id, not $prk_system_id" \
+            "Nothing in it has been touched. Choose another directory." ;;
+    esac
+}
+
+# A directory of the same cluster that this script has not made.
+check_foreign_old() {
+    if [ -z "$system_id" ]; then
+        fail 8 "whose \"$pgdata\" is cannot be told: its control file cannot be read" \
+            "If nobody needs it, move it away and run this script without --rebuild."
+    fi
+    if [ -n "$old_primary" ]; then
+        [ -z "$pid" ] ||
+            fail 8 "\"$pgdata\" is the upstream server's own data directory, or a copy of it" \
+                "Choose another directory with --pgdata."
+        [ -n "$demote" ] ||
+            fail 8 "\"$pgdata\" is a primary's" \
+                "If this primary is to become replica \"$prk_name\", add --demote."
+        return 0
+    fi
+    slot_name=$(auto_conf_line primary_slot_name | sed "s/^[^']*'//; s/'\$//")
+    slot_name=${slot_name:-$(setting_in "$pgdata" primary_slot_name)}
+    case $slot_name in
+        "$prk_name") ;;
+        '')
+            # The upstream may be a standby, too.
+            ! as_owner test -e "$pgdata/postmaster.pid" ||
+                fail 8 "the standby in \"$pgdata\" is running, or did not end cleanly" \
+                    "If it is to become replica \"$prk_name\", start it, stop it, and run this script again."
+            ;;
+        *)
+            fail 8 "\"$pgdata\" is another standby's: it uses slot \"$slot_name\"" \
+                "Use that replica's script: replica_kit.join_script($(sql_literal "$slot_name"))."
+            ;;
+    esac
+}
+
+# A primary's data on the upstream's own timeline is the upstream's, or a copy
+# of it.  One that was promoted, or a former primary, is on another.
+check_old_timeline() {
+    [ "$dir_state" = old ] && [ -n "$old_primary" ] || return 0
+    timeline=$(as_owner "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
+        sed -n "s/^Latest checkpoint's TimeLineID: *//p")
+    if [ "$timeline" = "$(upstream IDENTIFY_SYSTEM | cut -d '|' -f 2)" ]; then
+        fail 8 "\"$pgdata\" is the upstream server's own data directory, or a copy of it" \
+            "Choose another directory. If it was promoted by mistake, start it and stop it once, and run this script again."
+    fi
+}
+
+# live_pid: the pid of the server in the directory, however damaged that is
+live_pid() {
+    number=$(as_owner sed -n 1p "$pgdata/postmaster.pid" 2>/dev/null)
+    case $number in
+        '' | *[!0-9]*) return 0 ;;
+    esac
+    [ "$(as_owner readlink "/proc/$number/cwd" 2>/dev/null)" != "$pgdata" ] ||
+        printf '%s' "$number"
+}
+
+# What else belongs to the old data: a WAL directory of its own, and the
+# tablespaces.
+find_old_places() {
+    old_links=$(as_owner sh -c '
+        for link in "$1"/pg_tblspc/*; do
+            readlink "$link"
+        done' sh "$pgdata")
+    waldir=$(as_owner readlink "$pgdata/pg_wal") || return 0
+    dir=$waldir
+    waldir=$(cd -P "$pgdata" && cd -P "$dir" 2>/dev/null && pwd) ||
+        fail 8 "the WAL directory \"$dir\" of the old data does not exist" \
+            "Make it, or remove the symbolic link \"$pgdata/pg_wal\" to have the WAL in the data directory."
+}
+
+# is_old_tablespace LOCATION
+is_old_tablespace() {
+    [ -n "$old_links" ] && printf '%s\n' "$old_links" | grep -F -x -q -e "$1"
+}
+
+# Old data of an earlier rebuild is in the way of another.
+check_kept() {
+    as_owner test -e "$state/kept" || return 0
+    fail 8 "the old data of an earlier rebuild is still there: $(old_directory kept)" \
+        "If nobody needs it, run: $(remove_words)"
+}
+
+# ------------------------------------------------------------- a restart first
+
+stop_server() {
+    pid=$(live_pid)
+    [ -n "$pid" ] || return 0
+    say "stopping the server (pid $pid)"
+    was_running=yes
+    if [ -n "$cluster" ]; then
+        outside pg_ctlcluster "$prk_major" "$cluster" stop >/dev/null 2>&1
+    elif [ -n "$unit" ]; then
+        outside systemctl stop "$unit"
+    else
+        as_owner "$bindir/pg_ctl" -D "$pgdata" -s -m fast -w -t 30 stop \
+            >/dev/null 2>&1
+    fi
+    tries=0
+    while [ "$(live_pid)" = "$pid" ]; do
+        tries=$((tries + 1))
+        if [ "$tries" -eq 1 ]; then
+            as_owner kill -s INT "$pid"
+        fi
+        [ "$tries" -le 60 ] ||
+            fail 8 "the server (pid $pid) in \"$pgdata\" does not stop"
+        sleep 1
+    done
+}
+
+# missing_file: what is missing in the data directory, if anything.  A replica
+# can stream without: replay makes directories anew, and they stay empty.
+missing_file() {
+    as_owner sh -c '
+        cd "$1" || exit
+        for file in PG_VERSION global/pg_control global/pg_filenode.map \
+            pg_xact/[0-9A-F]* pg_multixact/offsets/[0-9A-F]* \
+            pg_multixact/members/[0-9A-F]* base/1; do
+            [ -e "$file" ] || { echo "$file" && exit; }
+        done
+        for directory in base/[0-9]*; do
+            for file in PG_VERSION pg_filenode.map; do
+                [ -e "$directory/$file" ] ||
+                    { echo "$directory/$file" && exit; }
+            done
+        done' sh "$pgdata"
+}
+
+# Ends the script if the replica streams after a restart, with a slot made
+# anew where it was lost; else dir_state becomes "old", and nothing runs.
+try_restart() {
+    case $dir_state in
+        standby | running) ;;
+        *) return 0 ;;
+    esac
+    stop_server
+    check_slot
+    missing=$(missing_file)
+    if [ -n "$missing" ]; then
+        say "a restart is not enough: \"$pgdata/$missing\" is missing"
+    elif [ -n "$start" ]; then
+        say "trying first whether a restart is enough"
+        renew_slot
+        find_log
+        if launch && streaming_within 20; then
+            say "a restart was enough: replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; nothing has been rebuilt"
+            end_rebuild
+            exit 0
+        fi
+        words=$(log_tail | grep -e FATAL: -e PANIC: -e ERROR: | tail -n 1 |
+            sed 's/^.*FATAL: *//; s/^.*PANIC: *//; s/^.*ERROR: *//')
+        say "a restart is not enough${words:+: $words}"
+        stop_server
+        check_slot
+    fi
+    dir_state=old
+}
+
+# ---------------------------------------------------------- aside, and back
+
+# old_directory LIST: where the old data directory is
+old_directory() {
+    as_owner sed -n 's/^data //p' "$state/$1" 2>/dev/null
+}
+
+# move_contents FROM TO PATTERNS: by renames, but nothing of our own.  Without
+# "global" no server starts: from the data directory it leaves first, and
+# comes back last.
+move_contents() {
+    as_owner sh -c '
+        to=$2
+        move() {
+            for file in "$@"; do
+                case $file in
+                    . | .. | lost+found | pg_replica_kit.*) continue ;;
+                esac
+                [ -e "$file" ] || [ -L "$file" ] || continue
+                if [ -e "$to/$file" ] || [ -L "$to/$file" ]; then
+                    echo "\"$to/$file\" is in the way" >&2
+                    exit 1
+                fi
+                mv -f "./$file" "$to/" || exit
+            done
+        }
+        [ -d "$1" ] || exit 0
+        cd "$1" || exit
+        [ "$1" != "$4" ] || move global
+        # shellcheck disable=SC2086 # these are patterns
+        set -- $3
+        for name in "$@"; do
+            [ "$name" = global ] || move "$name"
+        done
+        move global' sh "$1" "$2" "$3" "$pgdata"
+}
+
+# each_aside COMMAND: with each place that is moved, where to, and of which
+# files.  The data directory leaves first, and comes back last.
+each_aside() {
+    order=
+    if [ "$1" = back ]; then
+        order='1!G;h;$!d'
+    fi
+    as_owner sed "$order" "$state/aside" | while read -r kind place; do
+        case $kind in
+            data) "$1" "$pgdata" "$place" '* .[!.]* ..?*' ;;
+            wal) "$1" "$place" "$place/pg_replica_kit.old" '* .[!.]* ..?*' ;;
+            tablespace)
+                "$1" "$place" "$place/pg_replica_kit.old" "PG_${prk_major}_*"
+                ;;
+        esac || exit
+    done
+}
+
+aside() {
+    as_owner mkdir -p -m 700 "$2" && move_contents "$1" "$2" "$3"
+}
+
+back() {
+    move_contents "$2" "$1" "$3" || return
+    ! as_owner test -d "$2" || as_owner rmdir "$2"
+}
+
+move_aside() {
+    old=$state/old
+    if mountpoint -q "$pgdata" 2>/dev/null ||
+        [ "$(stat -c %d "$pgdata")" != "$(stat -c %d "$state")" ]; then
+        old=$pgdata/pg_replica_kit.old
+    fi
+    {
+        printf 'data %s\n' "$old"
+        [ -z "$waldir" ] || printf 'wal %s\n' "$waldir"
+        printf '%s' "$prk_tablespaces" | while read -r size location; do
+            ! is_old_tablespace "$location" ||
+                printf 'tablespace %s\n' "$location"
+        done
+    } | as_owner sh -c 'cat >"$1.new" && mv -f "$1.new" "$1"' sh \
+        "$state/aside" || fail 8 "could not write \"$state/aside\""
+    undo=rebuild
+    say "moving the old data aside, to $old"
+    each_aside aside || fail 1 "could not move the old data to \"$old\""
+}
+
+# What is left of a rebuild that did not come to its end: the old data goes
+# back, or stays aside if the clone is complete.
+repair_rebuild() {
+    as_owner test -e "$state/aside" || return 0
+    if [ -n "$dry_run" ]; then
+        say "a rebuild is under way or was interrupted: without --dry-run this script would first mend that"
+        exit 0
+    fi
+    take_lock
+    if as_owner test -e "$clone/complete"; then
+        keep_old
+        return 0
+    fi
+    say "putting back the data that an interrupted rebuild had moved aside"
+    undo_rebuild || fail 1 "the old data could not be put back" \
+        "It is in $(old_directory aside); make way, and run this script again."
+}
+
+undo_rebuild() {
+    waldir=$(as_owner sed -n 's/^wal //p' "$state/aside")
+    remove_partial
+    each_aside back && as_owner rm -f "$state/aside"
+}
+
+# The clone is complete: from now on the old data is only kept.
+keep_old() {
+    as_owner mv -f "$state/aside" "$state/kept" ||
+        fail 1 "could not write \"$state/kept\""
+    undo=
+    was_running=
+    old_named=yes
+}
+
+# ------------------------------------------------------------------- removed
+
+# old_places: all directories of the old data
+old_places() {
+    as_owner cat "$state/kept" | while read -r kind place; do
+        case $kind:$place in
+            data:"$state/old" | data:"$pgdata/pg_replica_kit.old")
+                printf '%s\n' "$place"
+                ;;
+            wal:/?* | tablespace:/?*)
+                printf '%s/pg_replica_kit.old\n' "$place"
+                ;;
+        esac
+    done
+}
+
+# remove_words: how a person removes them
+remove_words() {
+    printf 'rm -rf'
+    {
+        old_places
+        printf '%s\n' "$state/kept"
+    } | while read -r place; do
+        printf ' %s' "$(shell_quote "$place")"
+    done
+}
+
+# The replica streams: what becomes of the old data?
+end_rebuild() {
+    old_named=
+    as_owner test -e "$state/kept" || return 0
+    if [ -n "$remove_old" ] && [ -z "$old_primary" ]; then
+        say "removing the old data in $(old_directory kept)"
+        old_places | while read -r place; do
+            as_owner rm -rf "$place" || exit
+        done || fail 1 "the old data could not be removed" \
+            "Run: $(remove_words)"
+        as_owner rm -f "$state/kept"
+    elif [ -n "$remove_old" ]; then
+        say "note: the old data was a primary's and may hold what nobody else has: it is kept"
+    fi
+    if as_owner test -e "$state/kept"; then
+        say "the old data is in $(old_directory kept); if nobody needs it, run: $(remove_words)"
+    fi
+}
+
+rebuild_replica() {
+    move_aside
+    remove_partial
+    make_clone_directories
+    renew_slot
+    run_clone
+    configure
+    keep_old
+    move_up
+}
