@@ -383,31 +383,26 @@ diagnose_worker(PrkFindings *findings)
 		"-- Look for its last words in the log; it is started again every 10 s.";
 }
 
-/* The disk of pg_wal, as the worker forecasts it */
+/*
+ * The disk of pg_wal, as the worker forecasts it, and only once it has
+ * announced that: a burst of writing fills no disk.
+ */
 static void
 diagnose_disk(PrkFindings *findings)
 {
 	const PrkReport *report = findings->evidence->report;
 	const PrkDisk *disk = &report->board->server.disk;
-	PrkThresholds thresholds;
-	PrkGravity	gravity;
+	PrkGravity	gravity = PRK_GRAVITY_WARNING;
 	PrkDiagnosis *diagnosis;
 	char		full_in[PRK_FORMAT_LEN];
 	char		size[PRK_FORMAT_LEN];
 	char		held[PRK_FORMAT_LEN];
 
-	prk_settings_thresholds(PRK_SERVER_NAME, &thresholds);
 	if (!report->watched || !disk->known || disk->full_in < 0 ||
-		thresholds.off)
+		report->board->server.alert == PRK_OK)
 		return;
-	if (thresholds.critical_forecast >= 0 &&
-		disk->full_in <= thresholds.critical_forecast * 1000)
+	if (report->board->server.alert == PRK_CRITICAL)
 		gravity = PRK_GRAVITY_CRITICAL;
-	else if (thresholds.warning_forecast >= 0 &&
-			 disk->full_in <= thresholds.warning_forecast * 1000)
-		gravity = PRK_GRAVITY_WARNING;
-	else
-		return;
 
 	diagnosis = prk_diagnose_add(findings, gravity, "disk_filling", NULL);
 	diagnosis->finding =

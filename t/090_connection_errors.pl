@@ -117,6 +117,7 @@ is(errors_like($standby, q{message LIKE '%secret%' OR message LIKE '%andmore%'})
 set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
 $primary->poll_query_until('postgres', q{SELECT health = 'ok' FROM replica_kit.status() WHERE name = 'replica1'})
   or die 'the standby does not return';
+$primary->poll_query_until('postgres', 'SELECT count(*) = 1 FROM pg_stat_replication') or die 'a walsender stays';
 my @taken = map {
 	my $session = $primary->background_psql('postgres', on_error_stop => 0,
 		extra_params => [ '-d', conninfo($primary, user => 'rep', password => 'reply', replication => 'true', dbname => 'x') ]);

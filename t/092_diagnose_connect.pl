@@ -187,6 +187,7 @@ $primary->poll_query_until('postgres', q{SELECT count(*) FROM replica_kit.deprov
 
 # All walsenders taken.
 $standby->stop;
+$primary->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_stat_replication') or die 'a walsender stays';
 my @taken = map {
 	$primary->background_psql('postgres', on_error_stop => 0,
 		extra_params => [ '-d', $primary->connstr('postgres') . ' replication=true' ]);

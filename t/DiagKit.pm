@@ -29,6 +29,10 @@ sub new_primary
 			"shared_preload_libraries = 'pg_replica_kit'",
 			'replica_kit.check_interval = 100ms',
 			'wal_retrieve_retry_interval = 200ms',
+
+			# what else fills the disk meanwhile is no business of these tests
+			'replica_kit.warning_forecast = -1',
+			'replica_kit.critical_forecast = -1',
 			@conf,
 			''));
 	$node->start;
