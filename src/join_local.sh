@@ -329,7 +329,6 @@ check_tablespaces() {
         ours=
         if [ -n "$rebuild" ] && is_old_tablespace "$location"; then
             ours="PG_${prk_major}_.*"
-            [ ! -e "$location/pg_replica_kit.old" ] || check_kept
         fi
         # shellcheck disable=SC2010 # asked is whether there is any
         if ls -A "$location" 2>&1 | grep -v -x -q -e "$ours" \

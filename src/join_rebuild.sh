@@ -114,9 +114,20 @@ is_old_tablespace() {
 
 # Old data of an earlier rebuild is in the way of another.
 check_kept() {
-    as_owner test -e "$state/kept" || return 0
-    fail 8 "the old data of an earlier rebuild is still there: $(old_directory kept)" \
-        "If nobody needs it, run: $(remove_words)"
+    if as_owner test -e "$state/kept"; then
+        fail 8 "the old data of an earlier rebuild is still there: $(old_directory kept)" \
+            "If nobody needs it, run: $(remove_words)"
+    fi
+    {
+        printf '%s\n' "$state/old" "$pgdata/pg_replica_kit.old"
+        clone_places | while read -r size location; do
+            [ -z "$size" ] || printf '%s/pg_replica_kit.old\n' "$location"
+        done
+    } | while read -r place; do
+        ! as_owner test -e "$place" ||
+            fail 8 "\"$place\" is in the way" \
+                "It is what an earlier rebuild has kept; move it away."
+    done || exit
 }
 
 # ------------------------------------------------------------- a restart first

@@ -472,7 +472,7 @@ main() {
     check_old_timeline
     find_log
     if [ "$dir_state" = running ] && [ -n "$rebuild" ]; then
-        if streaming_within 6; then
+        if [ -z "$(missing_file)" ] && streaming_within 6; then
             say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; there is nothing to rebuild"
             if [ -z "$dry_run" ]; then
                 take_lock

@@ -130,6 +130,20 @@ system("pg_ctlcluster $major $name stop") == 0
 is($code, 0, 'the stopped replica is started again');
 like($out, qr/pg_ctlcluster $major $name start/, 'by pg_ctlcluster');
 
+# Damaged, it is rebuilt with the configuration that it has.
+unlink "$pgdata/base/1/PG_VERSION" or die "unlink: $!";
+my $conf = tree("/etc/postgresql/$major/$name");
+($code, $out, $err) =
+  run_script($script, {}, @args[ 0, 1 ], '--rebuild', '--remove-old');
+is($code, 0, 'a damaged cluster is rebuilt');
+like($out, qr/stopping the server/, 'for which it is stopped');
+is( lscluster($name),
+	"$port online,recovery $user $pgdata",
+	'pg_lsclusters shows it running again');
+is(tree("/etc/postgresql/$major/$name"),
+	$conf, 'nothing is changed in its configuration');
+ok(!-e "$pgdata.pg_replica_kit/old", 'the old data is removed');
+
 # A cluster with data in it is somebody's.
 my $other = "${name}_other";
 push @made, $other;

@@ -43,6 +43,15 @@ sub eventually
 	return 0;
 }
 
+# Begins a rebuild, when no clone of before is under way any more.
+sub start_rebuild
+{
+	$upstream->poll_query_until('postgres',
+		'SELECT count(*) = 0 FROM pg_stat_progress_basebackup')
+	  or die 'a clone of before does not end';
+	return start_script($script, {}, \$out, \$err, @where, '--rebuild');
+}
+
 # Stops the clone that begins in its midst; returns the walsender's pid.
 sub hold_clone
 {
@@ -102,7 +111,7 @@ my $before = files();
 # The connection is lost in the midst of the clone
 # ----------------------------------------------------------------------
 {
-	my $run = start_script($script, {}, \$out, \$err, @where, '--rebuild');
+	my $run = start_rebuild();
 	my $walsender = hold_clone();
 	ok(!-e "$pgdata/global", 'the old data is aside');
 	$upstream->safe_psql('postgres', "SELECT pg_terminate_backend($walsender)");
@@ -117,7 +126,7 @@ my $before = files();
 # A signal that can be caught
 # ----------------------------------------------------------------------
 {
-	my $run = start_script($script, {}, \$out, \$err, @where, '--rebuild');
+	my $run = start_rebuild();
 	my $walsender = hold_clone();
 	$run->signal('TERM');
 	$run->finish;
@@ -130,7 +139,7 @@ my $before = files();
 # SIGKILL in the midst of the clone
 # ----------------------------------------------------------------------
 {
-	my $run = start_script($script, {}, \$out, \$err, @where, '--rebuild');
+	my $run = start_rebuild();
 	my $walsender = hold_clone();
 	$run->signal('KILL');
 	$run->kill_kill;
