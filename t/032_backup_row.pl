@@ -40,7 +40,7 @@ sub start_backup
 	return IPC::Run::start(
 		[
 			'pg_basebackup', '-h', $primary->host, '-p', $primary->port,
-			'-D', $dir, '--no-sync', '--max-rate', '8M', @options
+			'-D', $dir, '--no-sync', '--max-rate', '4M', @options
 		],
 		'<', \undef, '>', \$out, '2>', \$err);
 }

