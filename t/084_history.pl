@@ -19,6 +19,7 @@ $primary->append_conf('postgresql.conf', <<~CONF);
 	replica_kit.history_samples = 40
 	CONF
 $primary->start;
+$primary->wait_for_log(qr/replica_kit worker started/);
 $primary->safe_psql('postgres', <<~SQL);
 	CREATE EXTENSION pg_replica_kit;
 	CREATE ROLE regress_prk_monitor LOGIN;
