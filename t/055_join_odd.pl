@@ -268,7 +268,7 @@ SKIP:
 				'sh', $size, $directory ]);
 	};
 
-	($code, $out, $err) = $run_apart->($location, '64m', $script);
+	($code, $out, $err) = $run_apart->($location, '128m', $script);
 	is($code, 0, 'tablespaces: the replica is made');
 	adopt_replica($replica);
 	is($replica->safe_psql('postgres', 'SELECT count(*) FROM there'),
