@@ -340,6 +340,20 @@ sub reload
 	  "$data/inc.d/01.conf";
 }
 
+# Does the server come to one line before the other?  A file that is included
+# twice has its lines in both places, of which the later and the earlier count.
+sub is_before
+{
+	my ($one, $other) = @_;
+	my $name = $v16 ? q{regexp_replace(file_name, '.*/', '')} : q{'pg_hba.conf'};
+	my @rules = split /\n/, $node->safe_psql('postgres',
+		"SELECT $name || ':' || line_number FROM pg_hba_file_rules");
+	my ($last) = grep { $rules[$_] eq $one } reverse 0 .. $#rules;
+	my ($first) = grep { $rules[$_] eq $other } 0 .. $#rules;
+
+	return $last < $first;
+}
+
 # Has there been enough of everything?
 my @kinds = (
 	qw(allow reject no_match undecidable ordinary),
@@ -440,10 +454,8 @@ EOSQL
 		elsif ($verdict eq 'undecidable')
 		{
 			# The rule that it stopped at, or any after it.
-			my ($n) = $match =~ /(\d+)$/;
 			$agree = $asked =~ /^(?:no pg_hba|pg_hba|[0-9])/
-			  || ($line // '') eq $match
-			  || ($line // '') =~ /(\d+)$/ && $1 > $n;
+			  || defined $line && !is_before($line, $match);
 		}
 		else
 		{
