@@ -235,6 +235,16 @@ server_pid() {
     as_owner sed -n 1p "$pgdata/postmaster.pid" 2>/dev/null
 }
 
+# live_pid: the pid of the server in the directory, however damaged that is
+live_pid() {
+    number=$(as_owner sed -n 1p "$pgdata/postmaster.pid" 2>/dev/null)
+    case $number in
+        '' | *[!0-9]*) return 0 ;;
+    esac
+    [ "$(as_owner readlink "/proc/$number/cwd" 2>/dev/null)" != "$pgdata" ] ||
+        printf '%s' "$number"
+}
+
 control_system_id() {
     as_owner "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
         sed -n 's/^Database system identifier: *//p'
@@ -246,6 +256,7 @@ check_directory() {
     pid=
     if [ "$dir_state" != absent ]; then
         pid=$(server_pid)
+        pid=${pid:-$(live_pid)}
     fi
     if [ "$dir_state" = standby ] && [ -n "$pid" ]; then
         dir_state=running

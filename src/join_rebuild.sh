@@ -83,16 +83,6 @@ check_old_timeline() {
     fi
 }
 
-# live_pid: the pid of the server in the directory, however damaged that is
-live_pid() {
-    number=$(as_owner sed -n 1p "$pgdata/postmaster.pid" 2>/dev/null)
-    case $number in
-        '' | *[!0-9]*) return 0 ;;
-    esac
-    [ "$(as_owner readlink "/proc/$number/cwd" 2>/dev/null)" != "$pgdata" ] ||
-        printf '%s' "$number"
-}
-
 # What else belongs to the old data: a WAL directory of its own, and the
 # tablespaces.
 find_old_places() {
@@ -136,7 +126,6 @@ stop_server() {
     pid=$(live_pid)
     [ -n "$pid" ] || return 0
     say "stopping the server (pid $pid)"
-    was_running=yes
     if [ -n "$cluster" ]; then
         outside pg_ctlcluster "$prk_major" "$cluster" stop >/dev/null 2>&1
     elif [ -n "$unit" ]; then
@@ -182,7 +171,10 @@ try_restart() {
         standby | running) ;;
         *) return 0 ;;
     esac
-    stop_server
+    if [ -n "$(live_pid)" ]; then
+        was_running=yes
+        stop_server
+    fi
     check_slot
     missing=$(missing_file)
     if [ -n "$missing" ]; then

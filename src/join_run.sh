@@ -349,7 +349,7 @@ change_password() {
         say "the password is right; without --dry-run this script would keep it in $state/passfile"
         return 0
     fi
-    take_lock
+    [ -n "$locked" ] || take_lock
     find_log
     write_passfile
     probe_passfile=$state/passfile
@@ -475,7 +475,7 @@ main() {
         if [ -z "$(missing_file)" ] && streaming_within 6; then
             say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; there is nothing to rebuild"
             if [ -z "$dry_run" ]; then
-                take_lock
+                [ -n "$locked" ] || take_lock
                 end_rebuild
             fi
             exit 0

@@ -169,9 +169,10 @@ ok(!-e "$state/old", 'with --remove-old the old data is removed');
 # Damage
 # ----------------------------------------------------------------------
 # Without "base" it would start, and stream.
-foreach my $damage ('base', 'postgresql.conf')
+foreach my $damage ('base', 'postgresql.conf', 'PG_VERSION')
 {
-	$replica->stop;
+	# pg_ctl knows no server in a directory without PG_VERSION.
+	$replica->stop if $damage ne 'PG_VERSION';
 	rmtree("$pgdata/$damage");
 	ok(!-e "$pgdata/$damage", "$damage is removed");
 	rebuild("without $damage", 0, '--remove-old');
