@@ -154,11 +154,21 @@ silent('role missing');
 # Slots and walsenders
 # ----------------------------------------------------------------------
 
-for (1 .. 100)
-{
-	reconnect();
-	last if $primary->psql('postgres', q{SELECT pg_drop_replication_slot('replica1')}) == 0;
-}
+$primary->safe_psql('postgres', <<'SQL');
+DO $$
+BEGIN
+	FOR i IN 1 .. 10000 LOOP
+		BEGIN
+			PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'replica1';
+			PERFORM pg_drop_replication_slot('replica1');
+			RETURN;
+		EXCEPTION WHEN object_in_use THEN
+			PERFORM pg_sleep(0.002);
+		END;
+	END LOOP;
+	RAISE 'the slot stays';
+END $$;
+SQL
 $remedy = found('slot missing', 'slot_missing', 'slot_missing');
 is($primary->safe_psql('postgres', q{SELECT level FROM replica_kit.diagnose()}), 'critical', 'slot missing: critical');
 cure($primary, $remedy);
