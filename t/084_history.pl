@@ -29,6 +29,8 @@ $primary->safe_psql('postgres', <<~SQL);
 is($primary->safe_psql('postgres', 'SELECT count(*) FROM replica_kit.history()'), '0', 'without replicas there are no rows');
 is($primary->safe_psql('postgres', q{SELECT replica_kit.lag_graph('r1')}), 'r1: no samples of the last 1 h', 'and no picture');
 
+# Of a slot that is there before it the worker cannot know who has used it.
+$primary->wait_for_log(qr/replica_kit worker started/);
 $primary->safe_psql('postgres', q{SELECT pg_create_physical_replication_slot('r1', true), pg_create_physical_replication_slot('r2', true)});
 $primary->safe_psql('postgres', q{SELECT pg_logical_emit_message(true, '', repeat('x', 100000))});
 ok( $primary->poll_query_until('postgres', q{SELECT count(DISTINCT sampled_at) > 5 FROM replica_kit.history('r1') WHERE lag_bytes >= 100000}),
