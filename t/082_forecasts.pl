@@ -9,27 +9,32 @@ use strict;
 use warnings FATAL => 'all';
 
 use File::Temp;
+
+# Before the test's output is redirected, or nobody would see it.
+BEGIN
+{
+	if (!defined $ENV{PRK_SMALL_DISK})
+	{
+		my $dir = File::Temp->newdir(CLEANUP => 0);
+		my @outer = ('unshare', '--user', '--map-root-user', '--mount');
+		my @inner = ('unshare', '--user', "--map-user=$>", '--map-group=' . ($) + 0));
+		my $mount = 'mount -t tmpfs -o size=192m tmpfs "$0"';
+
+		if (system("@outer sh -c '$mount && exec @inner true' $dir >/dev/null 2>&1") == 0)
+		{
+			$ENV{PRK_SMALL_DISK} = "$dir";
+			exec @outer, 'sh', '-c', "$mount && exec @inner \"\$@\"", $dir, $^X, (map { "-I$_" } @INC), $0;
+		}
+		rmdir $dir;
+	}
+}
+
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use POSIX ();
 use Time::HiRes qw(time usleep);
-
-if (!defined $ENV{PRK_SMALL_DISK})
-{
-	my $dir = File::Temp->newdir(CLEANUP => 0);
-	my @outer = ('unshare', '--user', '--map-root-user', '--mount');
-	my @inner = ('unshare', '--user', "--map-user=$>", '--map-group=' . ($) + 0));
-	my $mount = 'mount -t tmpfs -o size=192m tmpfs "$0"';
-
-	if (system("@outer sh -c '$mount && exec @inner true' $dir >/dev/null 2>&1") == 0)
-	{
-		$ENV{PRK_SMALL_DISK} = "$dir";
-		exec @outer, 'sh', '-c', "$mount && exec @inner \"\$@\"", $dir, $^X, (map { "-I$_" } @INC), $0;
-	}
-	rmdir $dir;
-}
 
 my @background;
 

@@ -9,6 +9,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DiagKit;
+use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -29,9 +30,11 @@ sub command
 	my $stderr = '';
 	local $ENV{PGPASSWORD} = $secret;
 	local $ENV{PGAPPNAME} = 'test';
-	$primary->psql('postgres', $sql,
-		connstr => conninfo($primary, user => $user, replication => 'true', dbname => 'replication'),
-		stderr => \$stderr);
+
+	# not from its standard input, which it may have no time to read
+	IPC::Run::run([ 'psql', '-XAtq', '-c', $sql, '-d',
+			conninfo($primary, user => $user, replication => 'true', dbname => 'replication') ],
+		'<', '/dev/null', '>', \my $stdout, '2>', \$stderr);
 	return $stderr;
 }
 
