@@ -71,7 +71,12 @@ command('rep', 'reply', 'START_REPLICATION SLOT replica1 0/3000000');
 is(errors_like($primary, q{sqlstate = '55006' AND slot_name = 'replica1' AND role_name = 'rep'}),
 	'1|1', 'slot active elsewhere, named');
 $primary->safe_psql('postgres', 'SELECT pg_switch_wal(); CREATE TABLE t (i int); CHECKPOINT');
-command('rep', 'reply', 'START_REPLICATION SLOT "spare" 0/1000000');
+# psql leaves at once, often before the walsender has looked for the WAL
+for (1 .. 200)
+{
+	command('rep', 'reply', 'START_REPLICATION SLOT "spare" 0/1000000');
+	last if errors_like($primary, q{slot_name = 'spare'}) ne '0|0';
+}
 is(errors_like($primary, q{slot_name = 'spare' AND message LIKE 'requested WAL segment%already been removed'}),
 	'1|1', 'WAL that is gone');
 command('rep', 'reply', 'START_REPLICATION 0/3000000 TIMELINE 7');
