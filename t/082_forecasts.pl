@@ -106,7 +106,9 @@ sub end
 	$forecast->{ended} //= time;
 }
 
-# Was the forecast made at half time right, by a quarter of what was left?
+# Was the forecast made at half time right, by a quarter of what was left?  That
+# supposes a steady load, which a machine that does other work does not give, so
+# without PRK_LONG_TESTS a forecast by a factor of three is good enough.
 sub check
 {
 	my ($forecast, $what) = @_;
@@ -115,7 +117,10 @@ sub check
 	my $left = $forecast->{ended} - ($asked // [$half])->[0];
 	my $said = ($asked // [])->[1] // '';
 
-	ok($said ne '' && abs($said - $left) <= 0.25 * $left, $what)
+	my $right = $ENV{PRK_LONG_TESTS} ? abs(($said || 0) - $left) <= 0.25 * $left :
+	  ($said || 0) >= $left / 3 && ($said || 0) <= $left * 3;
+
+	ok($said ne '' && $right, $what)
 	  or diag("said '$said', it was $left of " . ($forecast->{ended} - $forecast->{started}) . "\n"
 		  . join ' ', map { sprintf '%.0f:%s', $_->[0] - $forecast->{started}, $_->[1] } @{ $forecast->{said} });
 }
