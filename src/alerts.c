@@ -80,6 +80,7 @@ static void begin_watch(const PrkAlerts *alerts, const PrkSample *sample,
 						const PrkReplica *replica, Watched *watched);
 static void learn(const PrkAlerts *alerts, const PrkSample *sample,
 				  const PrkReplica *replica, Watched *watched);
+static bool was_used(const PrkReplica *replica, PrkKnown *known);
 static void note_address(const PrkReplica *replica, PrkKnown *known);
 static void judge(const PrkSample *sample, const PrkThresholds *thresholds,
 				  Watched *watched);
@@ -378,14 +379,23 @@ learn(const PrkAlerts *alerts, const PrkSample *sample,
 		/* A clone goes before the replica's own first connection. */
 		if (replica->state != PRK_STATE_BACKUP)
 			known->never_connected = false;
+		known->unused_seen = false;
 		known->gone_since = 0;
 		known->seen_at = now;
 		if (!watched->sampled || watched->last.pid != replica->pid)
 			note_address(replica, known);
 	}
-	else if (known->gone_since == 0)
-		known->gone_since = replica->inactive_since != 0 ?
-			Min(replica->inactive_since, now) : now;
+	else
+	{
+		if (known->never_connected && was_used(replica, known))
+		{
+			known->never_connected = false;
+			known->gone_since = 0;
+		}
+		if (known->gone_since == 0)
+			known->gone_since = replica->inactive_since != 0 ?
+				Min(replica->inactive_since, now) : now;
+	}
 
 	if (!replica->has_walsender || replica->lag_bytes <= 0)
 		known->stuck_since = 0;
@@ -409,6 +419,28 @@ learn(const PrkAlerts *alerts, const PrkSample *sample,
 
 	watched->last = *replica;
 	watched->sampled = true;
+}
+
+/*
+ * Was a slot that nobody holds used between two samples?  A replica that came
+ * and went in less than check_interval has moved its restart_lsn, or at least,
+ * from 17 on, the time since when it is inactive.  What is seen first is how
+ * it was made.
+ */
+static bool
+was_used(const PrkReplica *replica, PrkKnown *known)
+{
+	bool		result;
+
+	if (replica->pid != 0)
+		return false;
+	result = known->unused_seen &&
+		(known->unused_lsn != replica->restart_lsn ||
+		 known->unused_since != replica->inactive_since);
+	known->unused_seen = true;
+	known->unused_lsn = replica->restart_lsn;
+	known->unused_since = replica->inactive_since;
+	return result;
 }
 
 /*

@@ -34,6 +34,9 @@ typedef struct PrkKnown
 {
 	bool		watched;		/* the rest is meaningful */
 	bool		never_connected;	/* appeared while watched, not used since */
+	bool		unused_seen;	/* the next two are as never used */
+	XLogRecPtr	unused_lsn;
+	TimestampTz unused_since;
 	TimestampTz gone_since;		/* first seen inactive; 0: active */
 	TimestampTz appeared_at;	/* first seen at all */
 	TimestampTz seen_at;		/* last seen active; 0: never */

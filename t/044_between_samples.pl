@@ -1,0 +1,63 @@
+# What happens between two of the worker's samples is not lost on it: a
+# replica that came and went is away, not awaited.
+
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# The worker samples when it starts, when the settings are loaded, and not in
+# the hour after that.  What it says when it starts comes after its first.
+my $primary = PostgreSQL::Test::Cluster->new('primary');
+$primary->init(allows_streaming => 1);
+$primary->append_conf('postgresql.conf', <<~CONF);
+	shared_preload_libraries = 'pg_replica_kit'
+	replica_kit.check_interval = '1h'
+	CONF
+$primary->start;
+$primary->safe_psql('postgres', 'CREATE EXTENSION pg_replica_kit');
+$primary->wait_for_log(qr/replica_kit worker started/);
+$primary->backup('one');
+
+# state_becomes(NAME, STATE): it does once the worker has looked again.
+sub state_becomes
+{
+	my ($name, $state) = @_;
+
+	return $primary->poll_query_until('postgres',
+		"SELECT state = '$state' FROM replica_kit.status() WHERE name = '$name'"
+	);
+}
+
+$primary->safe_psql('postgres', <<~SQL);
+	SELECT pg_create_physical_replication_slot(name, true)
+	FROM unnest(ARRAY['visitor', 'awaited']) name
+	SQL
+$primary->reload;
+ok(state_becomes($_, 'never connected'), "$_ is awaited")
+  foreach ('visitor', 'awaited');
+
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'one', has_streaming => 1);
+$standby->append_conf('postgresql.conf', "primary_slot_name = 'visitor'");
+$standby->start;
+$primary->wait_for_catchup($standby, 'flush');
+ok( $primary->poll_query_until(
+		'postgres', q{SELECT restart_lsn = pg_current_wal_lsn()
+		FROM pg_replication_slots WHERE slot_name = 'visitor'}),
+	'the visitor comes');
+$standby->stop;
+
+$primary->reload;
+ok(state_becomes('visitor', 'disconnected'), 'who came and went is away');
+is( $primary->safe_psql(
+		'postgres', q{SELECT state, reason ~ '^never connected'
+		FROM replica_kit.status() WHERE name = 'awaited'}),
+	'never connected|t',
+	'who never came is still awaited');
+
+$standby->clean_node;
+$primary->stop;
+done_testing();
