@@ -271,7 +271,7 @@ prk_alerts_holder(const PrkAlerts *alerts, PrkHolder *holder)
 		const PrkReplica *replica = &watched->last;
 
 		if (!watched->sampled || !replica->has_slot ||
-			replica->invalidated ||
+			replica->invalidation != NULL ||
 			XLogRecPtrIsInvalid(replica->restart_lsn))
 			continue;
 		if (holder->replica == NULL ||
@@ -374,7 +374,8 @@ learn(const PrkAlerts *alerts, const PrkSample *sample,
 	XLogRecPtr	position = prk_health_position(replica);
 
 	known->watched = true;
-	if (replica->has_walsender || (replica->logical && replica->pid != 0))
+	if (replica->has_walsender ||
+		(replica->logical && prk_sample_in_use(replica)))
 	{
 		/* A clone goes before the replica's own first connection. */
 		if (replica->state != PRK_STATE_BACKUP)

@@ -219,8 +219,9 @@ static void
 describe(StringInfo buf, const PrkLine *line)
 {
 	const PrkReplica *replica = line->replica;
+	bool		in_use = prk_sample_in_use(replica);
 
-	if (replica->pid != 0 && line->kind != PRK_LINE_VANISHED)
+	if (in_use && line->kind != PRK_LINE_VANISHED)
 		describe_connection(buf, line);
 	else
 		describe_absence(buf, line);
@@ -228,7 +229,7 @@ describe(StringInfo buf, const PrkLine *line)
 		describe_slot(buf, replica);
 	else
 		appendStringInfoString(buf, "; no slot holds WAL for it");
-	if (replica->pid == 0)
+	if (!in_use)
 		describe_last_error(buf, line);
 	if (line->kind != PRK_LINE_VANISHED && line->outlook[0] != '\0')
 		appendStringInfo(buf, "; %s", line->outlook);
@@ -284,6 +285,8 @@ describe_slot(StringInfo buf, const PrkReplica *replica)
 	if (replica->wal_status != PRK_WAL_NONE)
 		appendStringInfo(buf, ", wal_status \"%s\"",
 						 prk_wal_status_name(replica->wal_status));
+	if (replica->invalidation != NULL)
+		appendStringInfo(buf, ", cause \"%s\"", replica->invalidation);
 }
 
 /* Why it could not come back, if it tried. */

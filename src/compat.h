@@ -61,16 +61,38 @@ prk_compat_slot_acquire(const char *name, bool nowait, bool error_if_invalid)
 }
 
 /*
- * Has this copy of a slot been invalidated?  16 replaced the LSN by a cause.
+ * Why has this copy of a slot been invalidated?  By the name that
+ * pg_replication_slots has for it; NULL: it has not.
+ *
+ * 15 knows only one cause; 16 more, 17 their names, and 18 keeps these to
+ * itself.
  */
-static inline bool
-prk_compat_slot_invalidated(const ReplicationSlot *slot)
+static inline const char *
+prk_compat_slot_invalidation(const ReplicationSlot *slot)
 {
-#if PG_VERSION_NUM >= 160000
-	return slot->data.invalidated != RS_INVAL_NONE;
+#if PG_VERSION_NUM >= 180000
+	return slot->data.invalidated == RS_INVAL_NONE ? NULL :
+		GetSlotInvalidationCauseName(slot->data.invalidated);
+#elif PG_VERSION_NUM >= 170000
+	return slot->data.invalidated == RS_INVAL_NONE ? NULL :
+		SlotInvalidationCauses[slot->data.invalidated];
+#elif PG_VERSION_NUM >= 160000
+	switch (slot->data.invalidated)
+	{
+		case RS_INVAL_NONE:
+			return NULL;
+		case RS_INVAL_WAL_REMOVED:
+			return "wal_removed";
+		case RS_INVAL_HORIZON:
+			return "rows_removed";
+		case RS_INVAL_WAL_LEVEL:
+			return "wal_level_insufficient";
+	}
+	pg_unreachable();
 #else
 	return XLogRecPtrIsInvalid(slot->data.restart_lsn) &&
-		!XLogRecPtrIsInvalid(slot->data.invalidated_at);
+		!XLogRecPtrIsInvalid(slot->data.invalidated_at) ?
+		"wal_removed" : NULL;
 #endif
 }
 

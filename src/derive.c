@@ -71,7 +71,7 @@ derive_wal_status(PrkSample *sample)
 		if (!replica->has_slot)
 			continue;
 
-		if (replica->invalidated)
+		if (replica->invalidation != NULL)
 			availability = WALAVAIL_REMOVED;
 		else if (sample->in_recovery)
 			availability = standby_availability(sample, replica->restart_lsn,
@@ -137,7 +137,7 @@ standby_oldest_kept(const PrkSample *sample)
 	{
 		const PrkReplica *replica = &sample->replicas[i];
 
-		if (!replica->has_slot || replica->invalidated ||
+		if (!replica->has_slot || replica->invalidation != NULL ||
 			XLogRecPtrIsInvalid(replica->restart_lsn))
 			continue;
 		if (XLogRecPtrIsInvalid(oldest) || replica->restart_lsn < oldest)
@@ -228,7 +228,8 @@ static void
 derive_state(PrkReplica *replica)
 {
 	if (replica->has_slot &&
-		(replica->invalidated || replica->wal_status == PRK_WAL_LOST))
+		(replica->invalidation != NULL ||
+		 replica->wal_status == PRK_WAL_LOST))
 		replica->state = PRK_STATE_LOST;
 	else if (replica->has_walsender)
 		return;
@@ -264,7 +265,7 @@ derive_bytes(const PrkSample *sample, PrkReplica *replica)
 	replica->unreplayed_bytes = -1;
 	replica->retained_bytes = -1;
 
-	if (replica->has_slot && !replica->invalidated &&
+	if (replica->has_slot && replica->invalidation == NULL &&
 		!XLogRecPtrIsInvalid(replica->restart_lsn))
 		replica->retained_bytes =
 			current > replica->restart_lsn ? current - replica->restart_lsn : 0;

@@ -92,6 +92,8 @@ diagnose_lost(PrkFindings *findings, const PrkReportRow *row,
 {
 	const PrkReplica *replica = row->replica;
 	const char *literal = quote_literal_cstr(replica->name);
+	const char *cause = prk_health_cause(replica);
+	bool		in_use = prk_sample_in_use(replica);
 	PrkDiagnosis *diagnosis;
 
 	if (findings->evidence->slot_drop_waits && replica->pid != 0 &&
@@ -113,19 +115,28 @@ diagnose_lost(PrkFindings *findings, const PrkReportRow *row,
 	diagnosis = prk_diagnose_add(findings, PRK_GRAVITY_CRITICAL, "slot_lost",
 								 replica->name);
 	diagnosis->evidence = psprintf("wal_status is \"lost\"%s",
-								   replica->pid != 0 ? ", although active" : "");
+								   in_use ? ", although active" : "");
+	if (cause != NULL)
+		diagnosis->evidence = psprintf("%s, cause \"%s\": %s",
+									   diagnosis->evidence,
+									   replica->invalidation, cause);
 	if (replica->logical)
 	{
 		diagnosis->finding = "slot is lost: the subscriber must be built anew";
 		diagnosis->remedy = psprintf("SELECT pg_drop_replication_slot(%s);",
 									 literal);
 	}
-	else if (replica->pid != 0)
+	else if (in_use)
 	{
 		diagnosis->finding = "slot is lost: the replica streams, but nothing holds its WAL, and its next pause may be its last";
 		diagnosis->remedy =
 			psprintf("-- Ends the connection; the replica takes the new slot and goes on.\nSELECT pg_terminate_backend(%d);\n%s",
 					 replica->pid, prk_diagnose_rebuild(replica->name));
+	}
+	else if (cause != NULL && strcmp(replica->invalidation, "wal_removed") != 0)
+	{
+		diagnosis->finding = "slot is lost, though not for its WAL: with a new slot a restart is enough while that WAL is still here, else the replica must be rebuilt; the script's --rebuild finds out";
+		diagnosis->remedy = prk_diagnose_rebuild(replica->name);
 	}
 	else
 	{

@@ -94,16 +94,17 @@ prk_health_judge(const PrkSample *sample, const PrkReplica *replica,
 
 	if (verdict->state == PRK_STATE_LOST)
 	{
+		const char *cause = prk_health_cause(replica);
+
 		/*
 		 * From 17 on a walsender streams through an invalidated slot as if
 		 * nothing were wrong, but no WAL is kept for it any more.
 		 */
-		if (replica->pid != 0)
-			say(verdict, "slot is lost, it streams without one");
-		else if (replica->logical)
-			say(verdict, "slot is lost, the subscriber must be built anew");
-		else
-			say(verdict, "slot is lost, the replica must be rebuilt");
+		say(verdict, "slot is lost, %s%s%s",
+			prk_sample_in_use(replica) ? "it streams without one" :
+			replica->logical ? "the subscriber must be built anew" :
+			"the replica must be rebuilt",
+			cause != NULL ? ": " : "", cause != NULL ? cause : "");
 		if (!replica->temporary && !replica->synced)
 			raise_level(verdict, PRK_CRITICAL, true, "slot_lost");
 	}
@@ -134,6 +135,34 @@ prk_health_position(const PrkReplica *replica)
 	if (!XLogRecPtrIsInvalid(replica->replay_lsn))
 		return replica->replay_lsn;
 	return replica->flush_lsn;
+}
+
+/*
+ * Why the server took a replica's slot away, as a clause; NULL when it didn't.
+ * A cause that is newer than this is told by the server's name for it.
+ */
+const char *
+prk_health_cause(const PrkReplica *replica)
+{
+	static const struct
+	{
+		const char *name;
+		const char *clause;
+	}			causes[] = {
+		{"wal_removed", "it held more WAL than max_slot_wal_keep_size allows"},
+		{"rows_removed", "the primary removed rows that it needs"},
+		{"wal_level_insufficient", "the primary's wal_level is no longer logical"},
+		{"idle_timeout", "it was unused for longer than idle_replication_slot_timeout"}
+	};
+
+	if (replica->invalidation == NULL)
+		return NULL;
+	for (int i = 0; i < (int) lengthof(causes); i++)
+	{
+		if (strcmp(replica->invalidation, causes[i].name) == 0)
+			return causes[i].clause;
+	}
+	return replica->invalidation;
 }
 
 /* A level in the words of SQL. */
@@ -183,7 +212,7 @@ say(PrkVerdict *verdict, const char *fmt,...)
 static PrkState
 refine_state(const PrkReplica *replica, const PrkKnown *known)
 {
-	if (replica->invalidated || replica->wal_status == PRK_WAL_LOST)
+	if (replica->invalidation != NULL || replica->wal_status == PRK_WAL_LOST)
 		return PRK_STATE_LOST;
 	if (replica->state == PRK_STATE_DISCONNECTED && known->never_connected)
 		return PRK_STATE_NEVER_CONNECTED;

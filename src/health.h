@@ -66,6 +66,7 @@ extern void prk_health_judge(const PrkSample *sample,
 							 const PrkKnown *known,
 							 PrkVerdict *verdict);
 extern XLogRecPtr prk_health_position(const PrkReplica *replica);
+extern const char *prk_health_cause(const PrkReplica *replica);
 extern const char *prk_level_name(PrkLevel level);
 
 #endif							/* PRK_HEALTH_H */

@@ -163,6 +163,17 @@ prk_sample_take(PrkSampleCache *cache)
 	return sample;
 }
 
+/*
+ * Is there anybody at the other end?  Who holds an invalidated slot and is no
+ * walsender just takes it away: the checkpointer does so for a moment.
+ */
+bool
+prk_sample_in_use(const PrkReplica *replica)
+{
+	return replica->has_walsender ||
+		(replica->pid != 0 && replica->invalidation == NULL);
+}
+
 /* The word that status() shows. */
 const char *
 prk_state_name(PrkState state)
@@ -347,7 +358,7 @@ copy_slot(const ReplicationSlot *slot, PrkReplica *replica)
 	replica->logical = SlotIsLogical(slot);
 	replica->temporary = slot->data.persistency == RS_TEMPORARY;
 	replica->synced = prk_compat_slot_synced(slot);
-	replica->invalidated = prk_compat_slot_invalidated(slot);
+	replica->invalidation = prk_compat_slot_invalidation(slot);
 	replica->restart_lsn = slot->data.restart_lsn;
 	replica->confirmed_flush_lsn = slot->data.confirmed_flush;
 	replica->xmin = slot->data.xmin;

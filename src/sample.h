@@ -50,7 +50,7 @@ typedef struct PrkReplica
 	bool		logical;
 	bool		temporary;
 	bool		synced;			/* a standby's copy of its primary's slot */
-	bool		invalidated;
+	const char *invalidation;	/* the cause, a static string; NULL: valid */
 	char		slot_name[NAMEDATALEN];
 	XLogRecPtr	restart_lsn;
 	XLogRecPtr	confirmed_flush_lsn;
@@ -135,6 +135,7 @@ typedef struct PrkSampleCache PrkSampleCache;
 extern bool prk_sample_possible(void);
 extern PrkSampleCache *prk_sample_cache_create(MemoryContext context);
 extern PrkSample *prk_sample_take(PrkSampleCache *cache);
+extern bool prk_sample_in_use(const PrkReplica *replica);
 extern const char *prk_state_name(PrkState state);
 extern const char *prk_wal_status_name(PrkWalStatus status);
 

@@ -93,7 +93,7 @@ prk_slot_look_up(const char *name, PrkSlotInfo *info)
 		info->exists = true;
 		info->logical = SlotIsLogical(&copy);
 		info->temporary = copy.data.persistency != RS_PERSISTENT;
-		info->invalidated = prk_compat_slot_invalidated(&copy);
+		info->invalidated = prk_compat_slot_invalidation(&copy) != NULL;
 		info->active_pid = copy.active_pid;
 	}
 	LWLockRelease(ReplicationSlotControlLock);

@@ -424,13 +424,13 @@ is( $primary->safe_psql('postgres',
 $primary->safe_psql('postgres', $segment x 2 . 'CHECKPOINT');
 configure($primary, 'replica_kit.repeat_interval' => '1s');
 $primary->wait_for_log(
-	qr/replica "r1" still critical after .*: slot is lost, the replica must be rebuilt\n.*\n.*HINT:  Rebuild the replica\.  If it will not return, run: SELECT \* FROM replica_kit\.deprovision\('r1'\);/,
+	qr/replica "r1" still critical after .*: slot is lost, the replica must be rebuilt: it held more WAL than max_slot_wal_keep_size allows\n.*DETAIL:  .*, wal_status "lost", cause "wal_removed"[.;].*\n.*HINT:  Rebuild the replica\.  If it will not return, run: SELECT \* FROM replica_kit\.deprovision\('r1'\);/,
 	$offset);
-pass('a lost slot says that the replica must be rebuilt');
+pass('a lost slot says that the replica must be rebuilt, and why');
 is( $primary->safe_psql('postgres',
 		"SELECT state, alert, reason FROM replica_kit.status() WHERE name = 'r1'"
 	),
-	'lost|critical|slot is lost, the replica must be rebuilt',
+	'lost|critical|slot is lost, the replica must be rebuilt: it held more WAL than max_slot_wal_keep_size allows',
 	'and status() says it too');
 $primary->safe_psql('postgres', "SELECT pg_drop_replication_slot('r1')");
 $primary->wait_for_log(qr/replica "r1" warning: its slot was dropped/,

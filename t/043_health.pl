@@ -223,8 +223,32 @@ my @verdicts = (
 		'lost critical slot_lost at-once 0: slot is lost, the subscriber must be built anew'
 	],
 	[
-		'invalidated=1',
-		'lost critical slot_lost at-once 0: slot is lost, it streams without one'
+		'cause=0',
+		'lost critical slot_lost at-once 0: slot is lost, it streams without one: it held more WAL than max_slot_wal_keep_size allows'
+	],
+	[
+		'cause=0 walsender=0',
+		'lost critical slot_lost at-once 0: slot is lost, the replica must be rebuilt: it held more WAL than max_slot_wal_keep_size allows'
+	],
+	[
+		'cause=0 gone=10',
+		'lost critical slot_lost at-once 0: slot is lost, the replica must be rebuilt: it held more WAL than max_slot_wal_keep_size allows'
+	],
+	[
+		'cause=1 gone=10 logical=1',
+		'lost critical slot_lost at-once 0: slot is lost, the subscriber must be built anew: the primary removed rows that it needs'
+	],
+	[
+		'cause=2 gone=10 logical=1',
+		q{lost critical slot_lost at-once 0: slot is lost, the subscriber must be built anew: the primary's wal_level is no longer logical}
+	],
+	[
+		'cause=3 gone=10',
+		'lost critical slot_lost at-once 0: slot is lost, the replica must be rebuilt: it was unused for longer than idle_replication_slot_timeout'
+	],
+	[
+		'cause=4 gone=10',
+		'lost critical slot_lost at-once 0: slot is lost, the replica must be rebuilt: of_tomorrow'
 	],
 	[
 		"wal=$unreserved",

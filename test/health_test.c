@@ -123,6 +123,10 @@ set_fact(Facts *facts, const char *key, int64 value)
 	PrkReplica *replica = &facts->replica;
 	PrkKnown   *known = &facts->known;
 	TimestampTz ago = NOW - value * USECS_PER_SEC;
+	static const char *const causes[] = {
+		"wal_removed", "rows_removed", "wal_level_insufficient",
+		"idle_timeout", "of_tomorrow"
+	};
 
 	if (strcmp(key, "state") == 0)
 		replica->state = value;
@@ -142,8 +146,10 @@ set_fact(Facts *facts, const char *key, int64 value)
 		replica->temporary = value;
 	else if (strcmp(key, "synced") == 0)
 		replica->synced = value;
-	else if (strcmp(key, "invalidated") == 0)
-		replica->invalidated = value;
+	else if (strcmp(key, "walsender") == 0)
+		replica->has_walsender = value;
+	else if (strcmp(key, "cause") == 0)
+		replica->invalidation = causes[value];
 	else if (strcmp(key, "wal") == 0)
 		replica->wal_status = value;
 	else if (strcmp(key, "limit") == 0)
