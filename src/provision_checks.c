@@ -141,11 +141,7 @@ prk_check_address(inet *ip, PrkAddress *address)
 		ereport(NOTICE,
 				(errmsg("address \"%s\" stands for its network \"%s\"",
 						given, address->text)));
-	if (ip_bits(ip) == 0)
-		ereport(WARNING,
-				(errmsg("\"%s\" lets connections in from every address",
-						address->text)));
-
+	address->everywhere = ip_bits(ip) == 0;
 	fill_sockaddr(&address->first, family, ip_addr(network), ip_bits(network),
 				  false);
 	fill_sockaddr(&address->last, family, ip_addr(network), ip_bits(network),
@@ -203,6 +199,10 @@ prk_check_server(const PrkAddress *address, bool require_ssl,
 				 errhint("Set up a server certificate and run: ALTER SYSTEM SET ssl = on; SELECT pg_reload_conf();")));
 
 	check_listening(address);
+	if (address->everywhere)
+		ereport(WARNING,
+				(errmsg("\"%s\" lets connections in from every address",
+						address->text)));
 }
 
 /*

@@ -21,6 +21,7 @@ typedef struct PrkAddress
 {
 	char	   *text;			/* "10.0.0.5/32": no host bits */
 	bool		loopback;
+	bool		everywhere;		/* of its family */
 	struct sockaddr_storage first;
 	struct sockaddr_storage last;
 } PrkAddress;

@@ -192,6 +192,9 @@ for my $case (
 
 	like($err, $expected, "address $address: what is said");
 	is($rule, "host replication r $written scram-sha-256", "address $address: what is written");
+	(undef, undef, $err) = $node->psql('postgres',
+		qq{SELECT replica_kit.revoke_address('r', '$address')});
+	unlike($err, qr/lets connections in/, "address $address: to revoke it lets nobody in");
 	$node->safe_psql('postgres', q{SELECT replica_kit.deprovision('r')});
 }
 for my $case (

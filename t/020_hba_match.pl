@@ -15,14 +15,15 @@ use PostgreSQL::Test::Utils;
 use Socket;
 use Test::More;
 
+use FindBin;
+use lib $FindBin::RealBin;
+use RandomHba;
+
 my $seed = $ENV{PRK_SEED} || time;
 my $files = $ENV{PRK_FILES} || 45;
 my $attempts = 50;
 srand($seed);
 note "PRK_SEED=$seed PRK_FILES=$files";
-
-sub pick { return $_[ int(rand(@_)) ]; }
-sub chance { return rand(100) < shift; }
 
 # ----------
 # The server
@@ -77,116 +78,13 @@ my @addresses = (
 	map({ "127.0.0.$_" } 1 .. 12), '127.1.2.3', '127.128.0.1');
 push @addresses, ('::1') x 4 if $has_ipv6;
 
-# ----------
-# Random files
-# ----------
-sub quoted { return '"' . $_[0] =~ s/"/""/gr . '"'; }
-
-sub name_token
-{
-	my $name = shift;
-
-	return quoted($name) if $name =~ /[^A-Za-z0-9]/ || chance(30);
-	return substr($name, 0, 2) . quoted(substr($name, 2))
-	  if chance(10) && length($name) > 2;
-	return $name;
-}
-
-sub role_token
-{
-	return 'all' if chance(40);
-	return pick('+grp', '+middle', '+subgrp', '+nosuch', '+app', '"+grp"')
-	  if chance(25);
-	return pick('@roles.txt', '@"roles.txt"', '"@x"') if chance(7);
-	return pick('/^rep', '"/^rep[12]$"', '/x', '"/a b"', '/.', '/^.{4}$',
-		"/f\xc3.\$", '/(?i)^REP$')
-	  if chance(12);
-	return name_token(pick(@roles));
-}
-
-sub database_token
-{
-	return pick('replication', 'all') if chance(60);
-	return pick('"replication"', '"all"', 'sameuser', 'samerole',
-		'samegroup', '"sameuser"', '"samerole"')
-	  if chance(50);
-	return pick('@dbs.txt', '/^db', '"/^D"', '/.') if chance(30);
-	return name_token(pick(@databases[ 12 .. $#databases ]));
-}
-
-sub list
-{
-	my $token = shift;
-	my $list = $token->();
-
-	$list .= pick(',', ', ') . $token->() while chance(25);
-	return $list;
-}
-
-sub address
-{
-	return 'all' if chance(25);
-	return pick('samehost', 'samenet') if chance(15);
-	return pick('"all"', 'localhost', '.example.com') if chance(2);
-	if ($has_ipv6 && chance(25))
-	{
-		return pick('::1/128', '::/0', '::1/127', '::2/127', '2001:db8::/32',
-			'::ffff:127.0.0.1/128', '::ffff:127.0.0.1/0',
-			'::1 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff', '::1 ffff::');
-	}
-	return pick(@addresses[ 0 .. 13 ]) . '/' . pick(8, 9, 16, 24, 28 .. 32)
-	  if chance(60);
-	return pick('0.0.0.0/0', '10.0.0.0/8', '127.0.0.0/8', '127.0.0.2/31')
-	  if chance(60);
-	return pick(@addresses[ 0 .. 13 ]) . ' '
-	  . pick('255.255.255.255', '255.255.255.252', '255.0.0.0', '0.0.0.0',
-		'255.0.255.0', '255.255.255.254');
-}
-
-sub rule
-{
-	my $type = pick(('host') x 9, ('hostssl') x 3, ('hostnossl') x 3,
-		'hostnogssenc', 'hostnogssenc', 'hostgssenc', 'local');
-	my $method = pick(('password') x 6, ('md5') x 2, ('scram-sha-256') x 3,
-		'trust', 'reject', 'reject', 'ident', 'ident map=m');
-	my $blank = chance(10) ? " \\\n\t" : pick(' ', "\t", '   ');
-
-	if ($type eq 'local')
-	{
-		# Not even tried over TCP; must not lock out this test.
-		return "local all all trust\n";
-	}
-	return join($blank, $type, list(\&database_token), list(\&role_token),
-		address(), $method)
-	  . (chance(15) ? pick(' # a note', "\t#\"", '#x') : '') . "\n";
-}
-
-sub rules
-{
-	my $text = '';
-
-	foreach (1 .. shift)
-	{
-		$text .= pick("\n", "# host all all all trust\n", "# more \\\nof it\n",
-			" \n", "#\n")
-		  if chance(20);
-		$text .= pick('include inc.conf', 'include_dir inc.d',
-			'include_if_exists nothing.conf') . "\n"
-		  if $v16 && $_[0] && chance(8);
-		$text .= rule();
-	}
-	return $text;
-}
-
-sub put
-{
-	my ($path, $contents) = @_;
-
-	open(my $fh, '>:raw', $path) or die "could not open $path: $!";
-	print $fh $contents;
-	close($fh) or die "could not write $path: $!";
-	return;
-}
+# Random files about these; the other databases are all "replication".
+my $random = RandomHba->new(
+	roles => \@roles,
+	databases => [ @databases[ 12 .. $#databases ] ],
+	addresses => [ @addresses[ 0 .. 13 ] ],
+	ipv6 => $has_ipv6,
+	v16 => $v16);
 
 # ----------
 # Attempts
@@ -368,19 +266,8 @@ my $file = 0;
 while ($file < $files || !enough() && $file < 5 * $files)
 {
 	$file++;
-	mkdir "$data/inc.d";
-	foreach my $folder ($data, "$data/inc.d")
-	{
-		put("$folder/roles.txt", "rep1, \"a b\"\n+subgrp # here\n");
-		put("$folder/dbs.txt", "db1\nsamerole\n");
-	}
-	if ($v16)
-	{
-		put("$data/inc.conf", rules(3));
-		put("$data/inc.d/01.conf", rules(2));
-		put("$data/inc.d/02.other", "no rule\n");
-	}
-	my $contents = "local all all trust\n" . rules(4 + int(rand(9)), 1);
+	$random->put_named_files($data);
+	my $contents = "local all all trust\n" . $random->rules(4 + int(rand(9)), 1);
 	put($hba, $contents);
 
 	my $log_start = reload();
