@@ -66,7 +66,7 @@ packages_to_build()
 packages_to_test()
 {
 	packages_to_build "$1"
-	echo "postgresql-$1-cron libipc-run-perl iproute2 openssl acl"
+	echo "postgresql-$1-cron libipc-run-perl iproute2 openssl acl locales"
 
 	# Each release's own have their own taste: one is the judge.
 	[ "$1" != 15 ] || echo pg-bsd-indent shellcheck
