@@ -44,6 +44,9 @@
 #include "failure_table.h"
 #include "failures.h"
 
+/* Under this name the replica's script asks whether its slot is in use. */
+#define SCRIPT_NAME "pg_replica_kit-script"
+
 static emit_log_hook_type prev_emit_log_hook = NULL;
 static ClientAuthentication_hook_type prev_ClientAuthentication_hook = NULL;
 
@@ -153,6 +156,9 @@ note_incoming(const ErrorData *edata)
 	id.sqlerrcode = edata->sqlerrcode;
 	identify_client(&id);
 	identify_slot(&id);
+	if (kind == PRK_FAILURE_SLOT_TAKEN &&
+		strcmp(id.application_name, SCRIPT_NAME) == 0)
+		return;
 
 	/* Who has got as far as to a command was let in. */
 	if (debug_query_string != NULL || prk_failure_table_knows(&id))

@@ -175,7 +175,7 @@ slot_proves() {
         *) return 1 ;;
     esac
     [ "$(lsn_number "$lsn")" -ge "$(lsn_number "$1")" ] || return 1
-    case $(upstream "START_REPLICATION SLOT \"$prk_name\" PHYSICAL $lsn") in
+    case $(try_slot "$lsn") in
         *55006*) return 0 ;;
     esac
     return 1

@@ -99,11 +99,11 @@ EOF
 
 # ------------------------------------------------------------- the upstream
 
-# upstream COMMAND: one replication command; its last row, or PostgreSQL's
-# words and failure
+# upstream COMMAND [NAME]: one replication command, as the replica or under
+# another name; its last row, or PostgreSQL's words and failure
 upstream() {
     if words=$(as_owner "$bindir/psql" -XAtqw -v VERBOSITY=sqlstate \
-        -d "$(conninfo "$probe_passfile") replication=1 connect_timeout=10" \
+        -d "$(conninfo "$probe_passfile") replication=1 connect_timeout=10${2:+ application_name=$2}" \
         -c "$1" 2>&1); then
         printf '%s\n' "$words" | tail -n 1
     else
@@ -185,6 +185,13 @@ upstream_position() {
     upstream IDENTIFY_SYSTEM | awk -F '|' 'END { print $3 }'
 }
 
+# try_slot LSN: the upstream's words when somebody asks for the slot.  Under a
+# name that no slot can have, and which the kit there knows: that it is in use
+# is no failure of the replica.
+try_slot() {
+    upstream "START_REPLICATION SLOT \"$prk_name\" PHYSICAL $1" pg_replica_kit-script
+}
+
 # The slot is there, and nobody uses it.  A connection that has just been cut
 # holds it for a moment still.
 check_slot() {
@@ -209,7 +216,7 @@ check_slot() {
     fi
     tries=0
     while :; do
-        answer=$(upstream "START_REPLICATION SLOT \"$prk_name\" PHYSICAL $lsn")
+        answer=$(try_slot "$lsn")
         case $answer in
             *55006*)
                 tries=$((tries + 1))

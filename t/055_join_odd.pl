@@ -17,6 +17,7 @@ my %env = (PGPASSWORD => 'secret-word-1');
 my $upstream = new_upstream(
 	'upstream',
 	'listen_addresses = \'127.0.0.1, ::1\'',
+	'shared_preload_libraries = pg_replica_kit',
 	'max_wal_senders = 20',
 	'max_replication_slots = 20',
 	'wal_retrieve_retry_interval = 100ms');
@@ -151,6 +152,14 @@ sub lose_slot
 		),
 		'streaming',
 		'no login: it streams');
+	is( $upstream->safe_psql(
+			'postgres', "SELECT code, evidence FROM replica_kit.diagnose('replica$number')"),
+		'',
+		'no login: that the script asked whether the slot is in use is nobody\'s failure');
+	is( $upstream->safe_psql(
+			'postgres', "SELECT last_error FROM replica_kit.status() WHERE name = 'replica$number'"),
+		'',
+		'no login: nor the replica\'s last error');
 	$replica->stop;
 	$upstream->safe_psql('postgres', 'ALTER SYSTEM RESET hot_standby');
 }
