@@ -68,6 +68,10 @@ packages_to_test()
 	packages_to_build "$1"
 	echo "postgresql-$1-cron libipc-run-perl iproute2 openssl acl locales"
 
+	# Peers that are asked beside the kit.  For 18 there is no repmgr.
+	echo check-postgres
+	[ "$1" = 18 ] || echo "postgresql-$1-repmgr"
+
 	# Each release's own have their own taste: one is the judge.
 	[ "$1" != 15 ] || echo pg-bsd-indent shellcheck
 }

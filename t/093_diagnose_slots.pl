@@ -100,19 +100,6 @@ is(wait_for_diagnosis($standby, $standby->safe_psql('postgres', 'SHOW server_ver
 	$standby->safe_psql('postgres', 'SHOW server_version_num') >= 180000 ? 'slot_lost' : 'wal_removed', 'lost: the standby says so, too');
 is($standby->safe_psql('postgres', q{SELECT level, finding ~ 'must be rebuilt' FROM replica_kit.diagnose()}), 'critical|t', 'lost: and what it needs');
 
-# check_postgres, where installed, on the same slot
-SKIP:
-{
-	my $check = (grep { -x } '/usr/bin/check_postgres', '/usr/bin/check_postgres.pl')[0];
-	skip 'check_postgres is not installed', 2 if !defined $check;
-	my $out = '';
-	IPC::Run::run([ $check, '--action=replication_slots', '--warning=1MB', '--critical=2MB',
-			'--host=' . $primary->host, '--port=' . $primary->port, '--dbname=postgres' ], '>', \$out, '2>&1');
-	note $out;
-	is($primary->safe_psql('postgres', q{SELECT health FROM replica_kit.status() WHERE name = 'replica1'}), 'critical', 'what check_postgres makes of the lost slot is not worse than critical');
-	isnt($primary->safe_psql('postgres', q{SELECT count(*) FROM replica_kit.unhealthy('critical')}), '0', 'and a scheduler hears of it');
-}
-
 $standby->stop;
 $primary->safe_psql('postgres', $remedy);
 rebuild();
