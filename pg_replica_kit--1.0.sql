@@ -109,6 +109,8 @@ BEGIN ATOMIC
                max(now) FILTER (WHERE name = 'log_min_messages') AS log_min_messages,
                max(now) FILTER (WHERE name = 'shared_preload_libraries') AS libraries,
                max(next) FILTER (WHERE name = 'shared_preload_libraries') AS next_libraries,
+               -- from 17 on
+               coalesce(max(now) FILTER (WHERE name = 'allow_alter_system') = 'off', false) AS no_alter_system,
                -- ALTER SYSTEM is of no avail against these
                coalesce(array_agg(name) FILTER (WHERE source = 'command line'), '{}') AS fixed
           FROM setting
@@ -304,16 +306,27 @@ BEGIN ATOMIC
          WHERE pg_tablespace_location(t.oid) <> ''
         HAVING count(*) > 0
     ), able AS (
+        -- where ALTER SYSTEM is refused, the line for whoever writes the configuration
         SELECT f.ord, f.check_name, f.level, f.current,
-               CASE WHEN f.fixed THEN f.wanted || ', on the command line of the server' ELSE f.wanted END AS wanted,
+               f.wanted || CASE WHEN f.fixed THEN ', on the command line of the server'
+                                WHEN f.withheld THEN ', in its configuration: ' || replace(f.assignment, ''', ''', ', ')
+                                ELSE '' END AS wanted,
                f.needs_restart OR f.fixed AS needs_restart,
-               CASE WHEN NOT f.fixed THEN f.fix END AS fix
-          FROM (SELECT found.*,
-                       coalesce(substring(found.fix FROM '^ALTER SYSTEM SET (\w+) '), found.check_name) = ANY (v.fixed) AS fixed
-                  FROM found, v) f
+               CASE WHEN NOT f.fixed AND NOT f.withheld THEN f.fix END AS fix,
+               f.withheld AND NOT f.fixed AS withheld
+          FROM (SELECT found.*, coalesce(a.assignment <> '' AND v.no_alter_system, false) AS withheld, a.assignment,
+                       coalesce(substring(a.assignment FROM '^\w+'), found.check_name) = ANY (v.fixed) AS fixed
+                  FROM found CROSS JOIN v
+                       CROSS JOIN LATERAL substring(found.fix FROM '^ALTER SYSTEM SET (.*)') a (assignment)) f
     )
     SELECT f.check_name, f.level, f.current, f.wanted, f.needs_restart, f.fix
-      FROM (SELECT * FROM able
+      FROM (SELECT able.ord, able.check_name, able.level, able.current, able.wanted, able.needs_restart, able.fix
+              FROM able
+            UNION ALL
+            SELECT 98, 'allow_alter_system', 'info',
+                   'off: ALTER SYSTEM is refused, so what is wanted above has no fix',
+                   'the lines above, in the configuration that whoever manages this server writes', false, NULL
+             WHERE EXISTS (SELECT FROM able WHERE able.withheld)
             UNION ALL
             SELECT 99, 'reload', 'info', 'the fixes above are not in force',
                    'reloaded', false, 'SELECT pg_reload_conf()'
