@@ -30,6 +30,9 @@
 #error "pg_replica_kit requires PostgreSQL 15 or later"
 #endif
 
+/* The major version, as it is in the names of packages and directories. */
+#define PRK_COMPAT_MAJOR	(PG_VERSION_NUM / 10000)
+
 /*
  * 17 added failover and synced (c393308b69d, ddd5f4f54a0).
  */

@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
+#include "compat.h"
 #include "hba_edit.h"
 #include "role.h"
 
@@ -233,7 +234,7 @@ append_facts(StringInfo out)
 				 timestamptz_to_str(GetCurrentTimestamp()));
 	append_value(out, "prk_version",
 				 GetConfigOption("server_version", false, false));
-	append_value(out, "prk_major", psprintf("%d", PG_VERSION_NUM / 10000));
+	append_value(out, "prk_major", psprintf("%d", PRK_COMPAT_MAJOR));
 	append_value(out, "prk_system_id",
 				 psprintf(UINT64_FORMAT, GetSystemIdentifier()));
 	append_value(out, "prk_server_port", psprintf("%d", PostPortNumber));

@@ -10,7 +10,6 @@ use JoinKit;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $upstream = new_upstream('upstream');
 # A clone that takes long enough to be caught.
@@ -36,34 +35,6 @@ sub scene
 	@args = ('--pgdata', $replica->data_dir, '--port', $replica->port);
 	%env = (PGPASSWORD => 'secret-word-1');
 	return;
-}
-
-# Waits until a condition holds; true if it came to hold.
-sub eventually
-{
-	my ($condition) = @_;
-	for (1 .. 100 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		return 1 if $condition->();
-		usleep(10_000);
-	}
-	return 0;
-}
-
-# Stops the clone that begins in its midst; returns the walsender's pid.
-sub hold_clone
-{
-	my $pid = '';
-	ok( eventually(
-			sub {
-				$pid = $upstream->safe_psql('postgres',
-					"SELECT pid FROM pg_stat_progress_basebackup WHERE phase LIKE 'streaming database%'"
-				);
-				return $pid ne '';
-			}),
-		'a clone is under way');
-	kill STOP => $pid;
-	return $pid;
 }
 
 # The same options again make the replica.
@@ -98,7 +69,7 @@ foreach my $signal (qw(INT TERM HUP))
 	my ($out, $err) = ('', '');
 	my $before = tree($replica->basedir) =~ s/ \S+$//mgr;
 	my $run = start_script($script, \%env, \$out, \$err, @args);
-	my $walsender = hold_clone();
+	my $walsender = hold_clone($upstream);
 	ok( eventually(
 			sub {
 				my $clone = $replica->data_dir . '/pg_replica_kit.clone/data';
@@ -126,7 +97,7 @@ foreach my $signal (qw(INT TERM HUP))
 	scene();
 	my ($out, $err) = ('', '');
 	my $run = start_script($script, \%env, \$out, \$err, @args);
-	my $walsender = hold_clone();
+	my $walsender = hold_clone($upstream);
 
 	my ($code, $second, $second_err) = run_script($script, \%env, @args);
 	is($code, 14, 'a second run at the same time is refused');

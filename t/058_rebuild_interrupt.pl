@@ -10,7 +10,6 @@ use JoinKit;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $upstream =
   new_upstream('upstream', 'wal_retrieve_retry_interval = 100ms');
@@ -31,18 +30,6 @@ my $waldir = $replica->basedir . '/a wal directory';
 my @where = ('--pgdata', $pgdata);
 my ($code, $out, $err);
 
-# Waits until a condition holds; true if it came to hold.
-sub eventually
-{
-	my ($condition) = @_;
-	for (1 .. 100 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		return 1 if $condition->();
-		usleep(10_000);
-	}
-	return 0;
-}
-
 # Begins a rebuild, when no clone of before is under way any more.
 sub start_rebuild
 {
@@ -50,22 +37,6 @@ sub start_rebuild
 		'SELECT count(*) = 0 FROM pg_stat_progress_basebackup')
 	  or die 'a clone of before does not end';
 	return start_script($script, {}, \$out, \$err, @where, '--rebuild');
-}
-
-# Stops the clone that begins in its midst; returns the walsender's pid.
-sub hold_clone
-{
-	my $pid = '';
-	ok( eventually(
-			sub {
-				$pid = $upstream->safe_psql('postgres',
-					"SELECT pid FROM pg_stat_progress_basebackup WHERE phase LIKE 'streaming database%'"
-				);
-				return $pid ne '';
-			}),
-		'a clone is under way');
-	kill STOP => $pid;
-	return $pid;
 }
 
 # The files of the old data, but for what a start of the server changes.
@@ -112,7 +83,7 @@ my $before = files();
 # ----------------------------------------------------------------------
 {
 	my $run = start_rebuild();
-	my $walsender = hold_clone();
+	my $walsender = hold_clone($upstream);
 	ok(!-e "$pgdata/global", 'the old data is aside');
 	$upstream->safe_psql('postgres', "SELECT pg_terminate_backend($walsender)");
 	kill CONT => $walsender;
@@ -127,7 +98,7 @@ my $before = files();
 # ----------------------------------------------------------------------
 {
 	my $run = start_rebuild();
-	my $walsender = hold_clone();
+	my $walsender = hold_clone($upstream);
 	$run->signal('TERM');
 	$run->finish;
 	kill CONT => $walsender;
@@ -140,7 +111,7 @@ my $before = files();
 # ----------------------------------------------------------------------
 {
 	my $run = start_rebuild();
-	my $walsender = hold_clone();
+	my $walsender = hold_clone($upstream);
 	$run->signal('KILL');
 	$run->kill_kill;
 	ok(!-e "$pgdata/global", 'KILL: the old data is aside');

@@ -10,9 +10,11 @@ use File::Temp qw(tempdir);
 use IPC::Run qw(run start timeout);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(new_upstream provision write_script edit_script run_script
-  start_script new_replica adopt_replica slurp tree);
+  start_script eventually hold_clone new_replica adopt_replica slurp tree);
 
 # An upstream server that lets replication in over TCP by password only.
 sub new_upstream
@@ -121,6 +123,35 @@ sub start_script
 	return start_with_signals [ 'setsid', 'dash', $file, @args ], '<', \'',
 	  '>', $out, '2>', $err,
 	  timeout($PostgreSQL::Test::Utils::timeout_default);
+}
+
+# Waits until a condition holds; true if it came to hold.
+sub eventually
+{
+	my ($condition) = @_;
+	for (1 .. 100 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return 1 if $condition->();
+		usleep(10_000);
+	}
+	return 0;
+}
+
+# Stops the clone that begins in its midst; returns the walsender's pid.
+sub hold_clone
+{
+	my ($node) = @_;
+	my $pid = '';
+	ok( eventually(
+			sub {
+				$pid = $node->safe_psql('postgres',
+					"SELECT pid FROM pg_stat_progress_basebackup WHERE phase LIKE 'streaming database%'"
+				);
+				return $pid ne '';
+			}),
+		'a clone is under way');
+	kill STOP => $pid;
+	return $pid;
 }
 
 # A port and a directory for a replica; nothing is made yet.
