@@ -168,6 +168,30 @@ private_postgres()
 	ln -s /usr/share/locale "$dir/share/locale"
 }
 
+# other_minor VERSION DIR: in DIR another minor version of PostgreSQL VERSION
+# than the installed one, where apt knows one and can get it.  Debian has two
+# where its security archive is ahead of the release.
+other_minor()
+{
+	local version=$1 dir=$2 installed other package
+	local bin=$dir/usr/lib/postgresql/$version/bin
+
+	installed=$(dpkg-query -W -f '${Version}' "postgresql-$version") || return 1
+	other=$(apt-cache madison "postgresql-$version" 2>/dev/null |
+		awk '{ print $3 }' | grep -vF -- "${installed%%-*}-" | head -n 1)
+	[ -n "$other" ] || return 1
+	say "Getting PostgreSQL $other beside $installed"
+	mkdir -p "$dir/packages"
+	for package in "postgresql-$version" "postgresql-client-$version"; do
+		(cd "$dir/packages" &&
+			timeout 120 apt-get -q -o APT::Sandbox::User=root \
+				-o Acquire::Retries=0 download "$package=$other" &&
+			dpkg -x "$package"_*.deb "$dir") </dev/null || return 1
+	done
+	rm -r "$dir/packages"
+	"$bin/postgres" --version && "$bin/psql" --version
+}
+
 # stop_servers DIR: at once, every server whose data directory is below DIR.
 stop_servers()
 {

@@ -374,13 +374,16 @@ read_mark(Oid roleid)
 
 /*
  * Text of a row of pg_shdescription, palloc'd.
+ *
+ * By heap_getattr(), which calls heap_datum_check() since 15.20, a library
+ * built there would keep a server of an earlier minor version from starting.
  */
 static char *
 comment_text(Relation rel, HeapTuple tuple)
 {
 	bool		isnull;
-	Datum		value = heap_getattr(tuple, Anum_pg_shdescription_description,
-									 RelationGetDescr(rel), &isnull);
+	Datum		value = fastgetattr(tuple, Anum_pg_shdescription_description,
+									RelationGetDescr(rel), &isnull);
 
 	return isnull ? pstrdup("") : TextDatumGetCString(value);
 }
