@@ -48,6 +48,7 @@ PRK_HEADERS = \
 	src/slot.h \
 	src/staged.h \
 	src/track.h \
+	src/unused.h \
 	src/upstream.h \
 	src/worker.h
 
@@ -103,6 +104,7 @@ OBJS = \
 	src/standby_funcs.o \
 	src/status_funcs.o \
 	src/track.o \
+	src/unused.o \
 	src/upstream.o \
 	src/worker.o
 

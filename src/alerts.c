@@ -356,7 +356,10 @@ begin_watch(const PrkAlerts *alerts, const PrkSample *sample,
 	entry->known.appeared_at = sample->taken_at;
 
 	/* What was there before the watch began may have been used before. */
-	entry->known.never_connected = alerts->started && replica->has_slot;
+	if (replica->unused_since != 0)
+		entry->known.appeared_at = replica->unused_since;
+	entry->known.never_connected = replica->has_slot &&
+		(alerts->started || replica->unused_since != 0);
 }
 
 /*

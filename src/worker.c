@@ -45,6 +45,7 @@
 #include "sample.h"
 #include "server_alert.h"
 #include "settings.h"
+#include "unused.h"
 #include "upstream.h"
 #include "worker.h"
 
@@ -275,6 +276,7 @@ run_cycle(Watch *watch)
 
 	if (!watch->announced)
 	{
+		prk_unused_add(sample);
 		prk_announce_start(sample);
 		watch->announced = true;
 	}
