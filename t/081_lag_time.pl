@@ -5,8 +5,10 @@
 use strict;
 use warnings FATAL => 'all';
 
+use File::Copy;
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::RecursiveCopy;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -58,15 +60,20 @@ sub wait_for_lag
 }
 
 my $primary = PostgreSQL::Test::Cluster->new('primary');
-$primary->init(allows_streaming => 1);
+$primary->init(allows_streaming => 'logical');
 $primary->append_conf('postgresql.conf', <<~CONF);
 	shared_preload_libraries = 'pg_replica_kit'
 	autovacuum = off
 	checkpoint_timeout = 1h
+	max_wal_size = 1GB
+	wal_keep_size = 1GB
 	replica_kit.check_interval = 1h
 	CONF
 $primary->start;
 $primary->safe_psql('postgres', 'CREATE EXTENSION pg_replica_kit; CREATE TABLE t (x text)');
+my $file = $primary->data_dir . '/pg_stat_tmp/pg_replica_kit.clock';
+ok(!-e $file, 'while the server runs the clock has no file');
+append_to_file($file, 'as if the server had just stopped');
 $primary->backup('one');
 
 my %standby;
@@ -78,7 +85,8 @@ foreach my $name (qw(paused stopped killed healthy))
 	$standby{$name}->append_conf('postgresql.conf', "primary_slot_name = '$name'");
 	$standby{$name}->start;
 }
-ok(!-e $standby{healthy}->data_dir . '/pg_stat_tmp/pg_replica_kit.clock', 'a base backup has no clock');
+ok(!-e $primary->backup_dir . '/one/pg_stat_tmp/pg_replica_kit.clock', 'a base backup leaves the clock out');
+unlink $file;
 
 # 1 kB five times a second, until it is told to stop.
 my $script = "$PostgreSQL::Test::Utils::tmp_check/trickle.sql";
@@ -112,6 +120,7 @@ pass('on an idle primary healthy replicas are 0 behind, whatever the check inter
 # A trickle
 # ----------------------------------------------------------------------
 
+$primary->safe_psql('postgres', q{SELECT pg_create_logical_replication_slot('confirmed', 'test_decoding')});
 start_trickle($primary);
 my %since;
 my $receiver = $standby{stopped}->safe_psql('postgres', 'SELECT pid FROM pg_stat_wal_receiver');
@@ -124,11 +133,14 @@ $since{paused} = period_of(
 	});
 $since{killed} = period_of($primary, sub { $standby{killed}->stop('immediate') });
 $since{stopped} = period_of($primary, sub { kill 'STOP', $receiver });
+$since{confirmed} = period_of($primary,
+	sub { $primary->safe_psql('postgres', q{SELECT count(*) FROM pg_logical_slot_get_changes('confirmed', NULL, NULL)}) });
 
-wait_for_lag($primary, 'stopped', 4);
+wait_for_lag($primary, 'confirmed', 4);
 lag_is_true($primary, 'paused', $since{paused}, 'replay paused under a trickle');
 lag_is_true($primary, 'killed', $since{killed}, 'replica killed under a trickle');
 lag_is_true($primary, 'stopped', $since{stopped}, 'wal receiver stopped under a trickle');
+lag_is_true($primary, 'confirmed', $since{confirmed}, 'what a logical slot has confirmed, under a trickle');
 ok( $primary->poll_query_until('postgres', q{SELECT lag_time < '1.5 s' FROM replica_kit.status() WHERE name = 'healthy'}),
 	'a healthy replica is not behind under a trickle');
 
@@ -138,13 +150,13 @@ ok( $primary->poll_query_until('postgres', q{SELECT lag_time < '1.5 s' FROM repl
 
 stop_trickle();
 $primary->safe_psql('postgres', "INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 50000)");
-lag_is_true($primary, $_, $since{$_}, "$_: still true after a bulk load") foreach qw(paused stopped killed);
+lag_is_true($primary, $_, $since{$_}, "$_: still true after a bulk load") foreach qw(paused stopped killed confirmed);
 $primary->poll_query_until('postgres',
 	q{SELECT lag_time = '0' FROM replica_kit.status() WHERE name = 'healthy'})
   or die 'the healthy replica did not catch up';
 my $wait = now($primary) - $since{paused}[0] + 4;
 wait_for_lag($primary, 'paused', $wait);
-lag_is_true($primary, $_, $since{$_}, "$_: still true on an idle primary") foreach qw(paused stopped killed);
+lag_is_true($primary, $_, $since{$_}, "$_: still true on an idle primary") foreach qw(paused stopped killed confirmed);
 ok( $primary->poll_query_until('postgres', q{SELECT lag_time = '0' FROM replica_kit.status() WHERE name = 'healthy'}),
 	'on an idle primary the healthy replica is 0 behind');
 
@@ -166,12 +178,12 @@ stop_trickle();
 kill 'CONT', $receiver;
 $standby{stopped}->stop;
 $primary->stop;
-my $file = $primary->data_dir . '/pg_stat_tmp/pg_replica_kit.clock';
 ok(-s $file, 'the clock is kept while the server is down');
+PostgreSQL::Test::RecursiveCopy::copypath($primary->data_dir, $primary->backup_dir . '/cold');
 $primary->start;
 ok( $primary->poll_query_until('postgres', q{SELECT pg_stat_file('pg_stat_tmp/pg_replica_kit.clock', true) IS NULL}),
 	'it is taken up at once, and not used twice');
-lag_is_true($primary, 'killed', $since{killed}, 'killed: true after a restart of the primary');
+lag_is_true($primary, $_, $since{$_}, "$_: true after a restart of the primary") foreach qw(killed confirmed);
 
 # ----------------------------------------------------------------------
 # A crash leaves nothing to go by but the age of files
@@ -241,6 +253,17 @@ $primary->poll_query_until('postgres', q{SELECT lag_time = '0' FROM replica_kit.
   or die 'the paused replica did not come back';
 $primary->stop;
 ok(-s $file, 'the clock is kept again');
+
+# Of this system, but of later: as if a snapshot of the disk had been restored
+# without the directory that the file is in.
+my $older = PostgreSQL::Test::Cluster->new('older');
+$older->init_from_backup($primary, 'cold');
+copy($file, $older->data_dir . '/pg_stat_tmp') or die "could not copy \"$file\": $!";
+$older->start;
+$older->wait_for_log(qr{ignoring file "pg_stat_tmp/pg_replica_kit\.clock": it is ahead of this server's WAL});
+pass('a file that is ahead of the WAL is ignored, and said so');
+$older->stop;
+
 append_to_file($file, 'x');
 truncate $file, 100 or die "could not truncate \"$file\": $!";
 my $offset = -s $primary->logfile;

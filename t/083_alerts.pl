@@ -90,13 +90,21 @@ my $script = "$PostgreSQL::Test::Utils::tmp_check/trickle.sql";
 append_to_file($script, "INSERT INTO t VALUES (repeat('x', 1000)) \\watch 1\n");
 my $trickle = IPC::Run::start([ 'psql', '-XAtq', '-d', $primary->connstr('postgres'), '-f', $script ],
 	'<', '/dev/null', '>', '/dev/null', '2>', '/dev/null');
+my $before_pause = time;
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
+$standby->poll_query_until('postgres', q{SELECT pg_get_wal_replay_pause_state() = 'paused'}) or die 'replay is not paused';
 my $offset = -s $primary->logfile;
 my $paused = time;
 $primary->wait_for_log(qr/WARNING:  replica "r1" warning: replay is [^\n]+ behind\n.*DETAIL: [^\n]*; is not catching up\./, $offset);
 my $took = time - $paused;
 cmp_ok($took, '<', $long ? 102 : 30, "replay paused under a trickle warns within the time that it should");
 diag(sprintf 'after %.0f s', $took) if $long;
+
+# The first row that it lacks may have come a second after the pause.
+my $before_question = time;
+my $lag = $primary->safe_psql('postgres', 'SELECT extract(epoch FROM lag_time) FROM replica_kit.status()');
+cmp_ok($lag, '<=', time - $before_pause + 2, 'lag_time is not more than the truth, at 1 kB/s');
+cmp_ok($lag, '>=', $before_question - $paused - 1 - 2, 'nor less');
 is($primary->safe_psql('postgres', q{SELECT alert, alert_since > now() - interval '1 min' FROM replica_kit.status()}),
 	'warning|t', 'status() has the alert and its time');
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
@@ -154,6 +162,27 @@ $standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
 $primary->wait_for_log(qr/LOG:  replica "r1" ok: streaming, /, $offset);
 
 # ----------------------------------------------------------------------
+# A standby that is behind on purpose
+# ----------------------------------------------------------------------
+
+configure($primary,
+	'replica_kit.warning_lag' => '-1',
+	'replica_kit.warning_lag_time' => '2s',
+	'replica_kit.overrides' => 'r1: warning_lag_time=4h critical_lag_time=8h');
+configure($standby, 'recovery_min_apply_delay' => '1h');
+$offset = -s $primary->logfile;
+$primary->safe_psql('postgres', q{INSERT INTO t VALUES ('')});
+$primary->poll_query_until('postgres', q{SELECT count(*) > 3 FROM replica_kit.history('r1') WHERE lag_time > '4 s' AND sampled_at > now() - interval '10 s'})
+  or die 'the replica is not delayed';
+is(scalar(lines_of($primary, $offset)), 0, 'of a delayed standby with limits of its own nothing is said');
+is($primary->safe_psql('postgres', 'SELECT health, alert FROM replica_kit.status()'), 'ok|ok', 'and it is well');
+configure($primary, 'replica_kit.overrides' => '');
+$primary->wait_for_log(qr/WARNING:  replica "r1" warning: replay is /, $offset);
+pass('with the limits of all it is late');
+configure($standby, 'recovery_min_apply_delay' => '0');
+$primary->wait_for_log(qr/LOG:  replica "r1" ok: streaming, /, $offset);
+
+# ----------------------------------------------------------------------
 # A worker that is frozen, and one that is gone
 # ----------------------------------------------------------------------
 
@@ -169,6 +198,14 @@ ok( $primary->poll_query_until('postgres', q{SELECT lag_time = '0' FROM replica_
 kill 'CONT', $worker;
 ok($primary->poll_query_until('postgres', 'SELECT count(*) = 0 FROM replica_kit.unhealthy()'), 'one that goes on is none');
 
+# Nor would a worker that cannot be started say so itself.
 $standby->stop;
+configure($primary, 'max_worker_processes' => 0);
+$primary->restart;
+ok( $primary->poll_query_until('postgres', q{SELECT name, level, reason FROM replica_kit.unhealthy() WHERE name = 'server'},
+		'server|warning|worker is not running'),
+	'a worker that is gone is noticed');
+is($primary->safe_psql('postgres', q{SELECT code FROM replica_kit.diagnose() WHERE name IS NULL}), 'worker_stale', 'and diagnosed');
+
 $primary->stop;
 done_testing();
