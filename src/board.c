@@ -50,7 +50,7 @@ typedef struct SharedBoard
 	int			worker_pid;
 	TimestampTz cycle_at;
 	int64		cycle_clock;
-	TimestampTz upstream_gone_since;
+	PrkBoardUpstream upstream;
 	PrkBoardServer server;
 	int			next_forgotten; /* where the next one goes, round and round */
 	Forgotten	forgotten[NFORGOTTEN];
@@ -122,7 +122,7 @@ prk_board_read(void)
 	board->worker_pid = shared->worker_pid;
 	board->cycle_at = shared->cycle_at;
 	board->cycle_clock = shared->cycle_clock;
-	board->upstream_gone_since = shared->upstream_gone_since;
+	board->upstream = shared->upstream;
 	board->server = shared->server;
 	board->nentries = shared->nentries;
 	memcpy(board->entries, shared->entries,
@@ -137,7 +137,7 @@ prk_board_read(void)
 		for (int i = 0; i < board->nentries; i++)
 			prk_board_shift_entry(&board->entries[i], jump);
 		prk_board_shift_server(&board->server, jump);
-		shift(&board->upstream_gone_since, jump);
+		prk_board_shift_upstream(&board->upstream, jump);
 		shift(&board->cycle_at, jump);
 	}
 	return board;
@@ -172,6 +172,14 @@ prk_board_shift_server(PrkBoardServer *server, int64 jump)
 {
 	shift(&server->alert_since, jump);
 	shift(&server->trouble_since, jump);
+}
+
+/* And for its upstream. */
+void
+prk_board_shift_upstream(PrkBoardUpstream *upstream, int64 jump)
+{
+	shift(&upstream->gone_since, jump);
+	shift(&upstream->late_since, jump);
 }
 
 /* The entry's order: by name, a slot before walsenders that have none. */
@@ -283,7 +291,7 @@ prk_board_worker_stopped(void)
  */
 void
 prk_board_publish(const PrkBoardEntry *entries, int nentries,
-				  TimestampTz upstream_gone_since,
+				  const PrkBoardUpstream *upstream,
 				  const PrkBoardServer *server)
 {
 	TimestampTz now = GetCurrentTimestamp();
@@ -293,7 +301,7 @@ prk_board_publish(const PrkBoardEntry *entries, int nentries,
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	memcpy(shared->entries, entries, nentries * sizeof(PrkBoardEntry));
 	shared->nentries = nentries;
-	shared->upstream_gone_since = upstream_gone_since;
+	shared->upstream = *upstream;
 	shared->server = *server;
 	shared->cycle_at = now;
 	shared->cycle_clock = clock;
@@ -306,7 +314,7 @@ prk_board_clear(void)
 {
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	shared->nentries = 0;
-	shared->upstream_gone_since = 0;
+	memset(&shared->upstream, 0, sizeof(PrkBoardUpstream));
 	memset(&shared->server, 0, sizeof(PrkBoardServer));
 	shared->cycle_at = 0;
 	shared->cycle_clock = 0;

@@ -42,6 +42,13 @@ typedef struct PrkBoardServer
 	char		reason[PRK_REASON_LEN];
 } PrkBoardServer;
 
+/* On a standby, its own upstream; 0 while all is well, and on a primary. */
+typedef struct PrkBoardUpstream
+{
+	TimestampTz gone_since;		/* its wal receiver doesn't stream */
+	TimestampTz late_since;		/* this standby is behind what it streams */
+} PrkBoardUpstream;
+
 /* A copy of the board, palloc'd in the caller's memory context. */
 typedef struct PrkBoard
 {
@@ -49,8 +56,7 @@ typedef struct PrkBoard
 	int			worker_pid;		/* 0: no worker runs */
 	TimestampTz cycle_at;		/* end of its last cycle; 0: none yet */
 	int64		cycle_clock;	/* the same by prk_clock_now() */
-	TimestampTz upstream_gone_since;	/* on a standby: since when its wal
-										 * receiver doesn't stream; 0: it does */
+	PrkBoardUpstream upstream;
 	PrkBoardServer server;
 	int			nentries;
 	PrkBoardEntry *entries;		/* in the order of prk_board_compare() */
@@ -68,6 +74,7 @@ extern int	prk_board_pid(const PrkReplica *replica);
 /* when the machine's clock was set */
 extern void prk_board_shift_entry(PrkBoardEntry *entry, int64 jump);
 extern void prk_board_shift_server(PrkBoardServer *server, int64 jump);
+extern void prk_board_shift_upstream(PrkBoardUpstream *upstream, int64 jump);
 
 /* for whoever drops a slot on purpose */
 extern void prk_board_forget(const char *name);
@@ -76,7 +83,7 @@ extern void prk_board_forget(const char *name);
 extern void prk_board_worker_started(void);
 extern void prk_board_worker_stopped(void);
 extern void prk_board_publish(const PrkBoardEntry *entries, int nentries,
-							  TimestampTz upstream_gone_since,
+							  const PrkBoardUpstream *upstream,
 							  const PrkBoardServer *server);
 extern void prk_board_clear(void);
 extern bool prk_board_forgotten(const char *name, TimestampTz since);

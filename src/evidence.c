@@ -324,7 +324,7 @@ gather_upstream(PrkEvidence *evidence)
 							&evidence->upstream_thresholds);
 	prk_upstream_judge(&evidence->upstream, &evidence->upstream_thresholds,
 					   board->cycle_at != 0 && board->worker_pid != 0,
-					   board->upstream_gone_since, evidence->now,
+					   board->upstream.gone_since, evidence->now,
 					   &evidence->upstream_verdict);
 	evidence->upstream_failure =
 		prk_failures_of_upstream(evidence->report->failures);

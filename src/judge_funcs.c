@@ -233,22 +233,31 @@ compare_troubles(const ListCell *a, const ListCell *b)
 	return strcmp(trouble1->name, trouble2->name);
 }
 
-/* The server that this one receives from; ok where there is none. */
+/*
+ * The server that this one receives from; ok where there is none.  Where the
+ * worker runs, lag has to last as that of a replica has.
+ */
 static PrkTrouble *
 judge_upstream(const PrkReport *report)
 {
 	PrkTrouble *trouble = palloc(sizeof(PrkTrouble));
 	PrkVerdict *verdict = palloc(sizeof(PrkVerdict));
+	const PrkBoardUpstream *seen = &report->board->upstream;
+	bool		watched = report->board->cycle_at != 0 && report->watched;
+	TimestampTz now = report->sample->taken_at;
 	PrkThresholds thresholds;
 	PrkUpstream upstream;
 
 	prk_upstream_read(&upstream);
 	prk_settings_thresholds(PRK_UPSTREAM_NAME, &thresholds);
-	prk_upstream_judge(&upstream, &thresholds,
-					   report->board->cycle_at != 0 &&
-					   report->watched,
-					   report->board->upstream_gone_since,
-					   report->sample->taken_at, verdict);
+	prk_upstream_judge(&upstream, &thresholds, watched, seen->gone_since, now,
+					   verdict);
+
+	/* A replica would not have been announced yet, either. */
+	if (watched && !verdict->at_once &&
+		(seen->late_since == 0 ||
+		 now - seen->late_since < Max(thresholds.alert_after, 0) * 1000))
+		verdict->level = PRK_OK;
 	trouble->name = PRK_UPSTREAM_NAME;
 	trouble->label = PRK_UPSTREAM_NAME;
 	trouble->level = verdict->level;

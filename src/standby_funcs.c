@@ -138,7 +138,7 @@ put_verdict(StandbyRow *row, const PrkUpstream *upstream)
 	prk_settings_thresholds(PRK_UPSTREAM_NAME, &thresholds);
 	prk_upstream_judge(upstream, &thresholds,
 					   board->cycle_at != 0 && board->worker_pid != 0,
-					   board->upstream_gone_since, now, &verdict);
+					   board->upstream.gone_since, now, &verdict);
 
 	put(row, STANDBY_STATE,
 		CStringGetTextDatum(state_name(upstream, failure, now)));

@@ -212,6 +212,7 @@ prk_upstream_judge(const PrkUpstream *upstream,
 			verdict->level = PRK_CRITICAL;
 		else
 			verdict->level = Max(verdict->level, PRK_WARNING);
+		verdict->at_once = true;
 		strlcpy(verdict->code, "receiver_stalled", PRK_CODE_LEN);
 		snprintf(verdict->reason, PRK_REASON_LEN,
 				 "nothing received for %s although connected",

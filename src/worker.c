@@ -66,7 +66,7 @@ typedef struct Watch
 	PrkSampleCache *cache;
 	PrkAlerts  *alerts;
 	PrkServerAlert server;
-	TimestampTz upstream_gone_since;	/* 0: it streams, or there is none */
+	PrkBoardUpstream upstream;	/* as last sampled */
 	TimestampTz sampled_at;		/* the last sample by the wall clock */
 	int64		sampled_clock;	/* and by prk_clock_now(); 0: none yet */
 	bool		announced;		/* the start was logged */
@@ -209,7 +209,7 @@ begin_watching(void)
 	MemoryContextSwitchTo(watch->cycle);
 	board = prk_board_read();
 	watch->alerts = prk_alerts_create(context, board);
-	watch->upstream_gone_since = board->upstream_gone_since;
+	watch->upstream = board->upstream;
 	watch->server.server = board->server;
 	watch->server.said_at = board->cycle_at;
 
@@ -288,7 +288,7 @@ run_cycle(Watch *watch)
 	prk_disk_forecast(sample, &holder, &disk);
 	has_server_line = prk_server_alert_step(&watch->server, &disk,
 											sample->taken_at, &server_line);
-	prk_board_publish(entries, nentries, watch->upstream_gone_since,
+	prk_board_publish(entries, nentries, &watch->upstream,
 					  &watch->server.server);
 
 	rows = prk_alerts_history(watch->alerts, sample->taken_at, &nrows);
@@ -313,22 +313,32 @@ follow_wall_clock(Watch *watch, const PrkSample *sample)
 	{
 		prk_alerts_shift(watch->alerts, jump);
 		prk_server_alert_shift(&watch->server, jump);
-		if (watch->upstream_gone_since != 0)
-			watch->upstream_gone_since += jump;
+		prk_board_shift_upstream(&watch->upstream, jump);
 	}
 	watch->sampled_at = sample->taken_at;
 	watch->sampled_clock = sample->clock_at;
 }
 
-/* Keeps the time since when this server's own upstream is away. */
+/* Keeps the times since when this server's own upstream is away, or behind. */
 static void
 watch_upstream(Watch *watch, TimestampTz now)
 {
+	PrkBoardUpstream *seen = &watch->upstream;
 	PrkUpstream upstream;
+	PrkThresholds thresholds;
+	PrkVerdict	verdict;
 
 	prk_upstream_read(&upstream);
 	if (!upstream.wanted || upstream.settled)
-		watch->upstream_gone_since = 0;
-	else if (!upstream.streaming && watch->upstream_gone_since == 0)
-		watch->upstream_gone_since = now;
+		seen->gone_since = 0;
+	else if (!upstream.streaming && seen->gone_since == 0)
+		seen->gone_since = now;
+
+	prk_settings_thresholds(PRK_UPSTREAM_NAME, &thresholds);
+	prk_upstream_judge(&upstream, &thresholds, true, seen->gone_since, now,
+					   &verdict);
+	if (verdict.level == PRK_OK || verdict.at_once)
+		seen->late_since = 0;
+	else if (seen->late_since == 0)
+		seen->late_since = now;
 }

@@ -14,7 +14,7 @@ use Test::More;
 
 my $primary = new_primary('primary', 'wal_sender_timeout = 0', 'autovacuum = off');
 my ($standby, $password) = new_standby($primary, 'replica1', 'wal_receiver_timeout = 4s',
-	'replica_kit.warning_lag = 1MB', 'replica_kit.lag_grace = 0');
+	'replica_kit.warning_lag = 1MB', 'replica_kit.lag_grace = 0', 'replica_kit.alert_after = 1h');
 
 sub write_wal
 {
@@ -51,6 +51,13 @@ $standby->poll_query_until('postgres', q{SELECT replay_pause_state = 'paused' AN
   or die 'the pause is not seen';
 like(standby_is('reason'), qr/^replay is paused, replay is .* behind$/, 'a paused replay is told, with how far it is behind');
 is(standby_is('state'), 'streaming', 'while it streams');
+
+# A query that replay waits for is over soon, and no scheduler's business.
+is($standby->safe_psql('postgres', 'SELECT count(*) FROM replica_kit.unhealthy()'), '0', 'unhealthy() does not list what has not lasted');
+is($standby->safe_psql('postgres', 'SELECT code FROM replica_kit.diagnose()'), 'replay_paused', 'for who asks it has a cause at once');
+$standby->append_conf('postgresql.conf', "replica_kit.alert_after = '500ms'");
+$standby->reload;
+ok($standby->poll_query_until('postgres', q{SELECT name, level, reason ~ '^replay is paused' FROM replica_kit.unhealthy()}, 'upstream|warning|t'), 'and unhealthy() what has');
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
 $primary->wait_for_catchup('replica1');
 is(standby_is('replay_lag_bytes, lag_time, health'), '0|00:00:00|ok', 'and is over when resumed');
