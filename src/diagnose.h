@@ -58,7 +58,9 @@ extern void prk_diagnose_attempts(PrkFindings *findings);
 
 /* in diagnose_replicas.c: who is there, or was */
 extern void prk_diagnose_replicas(PrkFindings *findings);
-extern const char *prk_diagnose_rebuild(const char *name);
+extern const char *prk_diagnose_rebuild(const PrkFindings *findings,
+										const char *name,
+										const PrkOwner *owner, bool has_slot);
 
 /* in diagnose_standby.c: this server as a standby */
 extern void prk_diagnose_standby(PrkFindings *findings);

@@ -47,6 +47,7 @@ prk_diagnose_attempt(PrkFindings *findings, const PrkAttempt *attempt,
 {
 	const PrkFailure *failure = attempt->failure;
 	PrkGravity	gravity = PRK_GRAVITY_WARNING;
+	bool		has_slot = row != NULL && row->replica->has_slot;
 	PrkDiagnosis *diagnosis;
 	const char *name;
 
@@ -72,7 +73,7 @@ prk_diagnose_attempt(PrkFindings *findings, const PrkAttempt *attempt,
 				return false;
 			break;
 		case PRK_FAILURE_SLOT_MISSING:
-			if (row != NULL && row->replica->has_slot)
+			if (has_slot)
 				return false;
 			diagnosis = prk_diagnose_add(findings, PRK_GRAVITY_CRITICAL,
 										 "slot_missing", name);
@@ -84,7 +85,8 @@ prk_diagnose_attempt(PrkFindings *findings, const PrkAttempt *attempt,
 			diagnosis = prk_diagnose_add(findings, PRK_GRAVITY_CRITICAL,
 										 "slot_lost", name);
 			diagnosis->finding = "slot is lost: a restart is not enough, the replica must be rebuilt";
-			diagnosis->remedy = prk_diagnose_rebuild(name);
+			diagnosis->remedy = prk_diagnose_rebuild(findings, name, owner,
+													 has_slot);
 			break;
 		case PRK_FAILURE_WAL_REMOVED:
 			diagnosis = prk_diagnose_add(findings, PRK_GRAVITY_CRITICAL,
@@ -92,18 +94,15 @@ prk_diagnose_attempt(PrkFindings *findings, const PrkAttempt *attempt,
 			diagnosis->finding = failure->slot_name[0] == '\0' ?
 				"the WAL that the replica needs is gone, since no slot held it: a restart is not enough, it must be rebuilt, with a slot" :
 				"the WAL that the replica needs is gone, its slot was too late to hold it: a restart is not enough, it must be rebuilt";
-			diagnosis->remedy = failure->slot_name[0] == '\0' ?
-				"-- Run provision() for it, and on its machine the script of join_script()." :
-				psprintf("-- On its machine run the script of this, over an empty directory or with --rebuild:\n-- SELECT replica_kit.join_script(%s);",
-						 quote_literal_cstr(name));
+			diagnosis->remedy = prk_diagnose_rebuild(findings, name, owner,
+													 has_slot);
 			break;
 		case PRK_FAILURE_OTHER_TIMELINE:
 			diagnosis = prk_diagnose_add(findings, PRK_GRAVITY_CRITICAL,
 										 "other_timeline", name);
 			diagnosis->finding = "the replica has WAL that this server's history does not contain: a restart is not enough, it must be rewound (pg_rewind) or rebuilt";
-			diagnosis->remedy =
-				psprintf("-- On its machine run the script of this, over an empty directory or with --rebuild:\n-- SELECT replica_kit.join_script(%s);",
-						 quote_literal_cstr(name));
+			diagnosis->remedy = prk_diagnose_rebuild(findings, name, owner,
+													 has_slot);
 			break;
 		case PRK_FAILURE_OTHER:
 			diagnosis = prk_diagnose_add(findings, gravity,
@@ -361,7 +360,10 @@ role_of(const PrkAttempt *attempt)
 	return psprintf("\"%s\"", prk_format_foreign(attempt->failure->role_name));
 }
 
-/* Is there a walsender under the same names that came later? */
+/*
+ * Is there a walsender under the same names that came later?  One whose
+ * replica has not reported anything yet may fail in a moment like the last.
+ */
 static bool
 has_come_since(const PrkEvidence *evidence, const PrkAttempt *attempt)
 {
@@ -370,6 +372,7 @@ has_come_since(const PrkEvidence *evidence, const PrkAttempt *attempt)
 		const PrkReplica *replica = evidence->report->rows[i].replica;
 
 		if (replica->pid != 0 && replica->has_walsender &&
+			replica->reply_time != 0 &&
 			replica->backend_start > attempt->failure->last_at &&
 			strcmp(replica->application_name,
 				   attempt->failure->application_name) == 0)

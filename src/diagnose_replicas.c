@@ -19,6 +19,7 @@
 /* A foreign slot that was not used for this long is forgotten. */
 #define UNUSED_TIME		USECS_PER_DAY
 
+static const char *renewal(const char *name);
 static void diagnose_replica(PrkFindings *findings, const PrkReportRow *row,
 							 const PrkOwner *owner);
 static bool diagnose_lost(PrkFindings *findings, const PrkReportRow *row,
@@ -62,14 +63,44 @@ prk_diagnose_replicas(PrkFindings *findings)
 	}
 }
 
-/* How to give a replica a slot again, and its data. */
+/*
+ * How to give a replica its data anew: the words of a remedy.  Its script does
+ * it all, with a slot that is lost or gone, too; on this server there is
+ * nothing to do.  The script has a name here that provision() has proposed,
+ * and is of no use for a replica that the kit does not know.
+ */
 const char *
-prk_diagnose_rebuild(const char *name)
+prk_diagnose_rebuild(const PrkFindings *findings, const char *name,
+					 const PrkOwner *owner, bool has_slot)
+{
+	const char *literal = quote_literal_cstr(name);
+	bool		known = owner != NULL && owner->role_name != NULL;
+	ListCell   *cell;
+
+	foreach(cell, findings->evidence->leftovers)
+	{
+		const PrkLeftover *leftover = lfirst(cell);
+
+		if (leftover->role_name != NULL && strcmp(leftover->name, name) == 0)
+			known = true;
+	}
+	if (known)
+		return psprintf("-- Nothing is to be done here.  On the replica's machine run its script:\n-- sh join_%s.sh --pgdata DIR --rebuild\n-- Where that is no more, it comes from here, after provision() if the slot is gone:\n-- SELECT replica_kit.join_script(%s, 'ADDRESS OF THIS SERVER');",
+						name, literal);
+	if (has_slot)
+		return psprintf("%s\n-- Then clone the replica anew, through this slot.",
+						renewal(name));
+	return "-- Run provision() for it, and on its machine the script of join_script() with --rebuild.";
+}
+
+/* A slot that holds WAL, in the place of one that does not. */
+static const char *
+renewal(const char *name)
 {
 	const char *literal = quote_literal_cstr(name);
 
-	return psprintf("SELECT pg_drop_replication_slot(%s);\nSELECT pg_create_physical_replication_slot(%s, true);\n-- Then rebuild it: on its machine run the script of this, over an empty directory or with --rebuild:\n-- SELECT replica_kit.join_script(%s);",
-					literal, literal, literal);
+	return psprintf("SELECT pg_drop_replication_slot(%s);\nSELECT pg_create_physical_replication_slot(%s, true);",
+					literal, literal);
 }
 
 static void
@@ -130,8 +161,8 @@ diagnose_lost(PrkFindings *findings, const PrkReportRow *row,
 	{
 		diagnosis->finding = "slot is lost: the replica streams, but nothing holds its WAL, and its next pause may be its last";
 		diagnosis->remedy =
-			psprintf("-- Ends the connection; the replica takes the new slot and goes on.\nSELECT pg_terminate_backend(%d);\n%s",
-					 replica->pid, prk_diagnose_rebuild(replica->name));
+			psprintf("-- Ends the connection; the replica takes the new slot and goes on.\nSELECT pg_terminate_backend(%d, 10000);\n%s",
+					 replica->pid, renewal(replica->name));
 	}
 	else if (cause != NULL && strcmp(replica->invalidation, "wal_removed") != 0)
 	{
@@ -141,7 +172,8 @@ diagnose_lost(PrkFindings *findings, const PrkReportRow *row,
 	else
 	{
 		diagnosis->finding = "slot is lost, and the WAL that the replica needs is gone: a restart is not enough, it must be rebuilt";
-		diagnosis->remedy = prk_diagnose_rebuild(replica->name);
+		diagnosis->remedy = prk_diagnose_rebuild(findings, replica->name,
+												 owner, true);
 	}
 	return true;
 }

@@ -10,6 +10,8 @@
  */
 #include "postgres.h"
 
+#include "access/xlogrecovery.h"
+#include "miscadmin.h"
 #include "replication/walreceiver.h"
 #include "utils/builtins.h"
 
@@ -17,6 +19,7 @@
 #include "format.h"
 
 static void diagnose_cut(PrkFindings *findings);
+static const char *rebuild_words(void);
 static const char *cut_code(PrkFailureKind kind);
 static const char *cut_finding(PrkFailureKind kind);
 static void diagnose_stream(PrkFindings *findings);
@@ -77,8 +80,9 @@ diagnose_cut(PrkFindings *findings)
 	diagnosis->evidence = psprintf("%s; %s", prk_diagnose_counted(failure),
 								   evidence->upstream_verdict.reason);
 	if (strcmp(code, "wal_removed") == 0 || strcmp(code, "slot_lost") == 0 ||
-		strcmp(code, "other_cluster") == 0 ||
 		strcmp(code, "other_timeline") == 0)
+		diagnosis->remedy = rebuild_words();
+	else if (strcmp(code, "other_cluster") == 0)
 		diagnosis->remedy = "-- On the upstream run this, and do as it says; then rebuild this server by the script of join_script():\n-- SELECT * FROM replica_kit.diagnose();";
 	else if (evidence->upstream_kind == PRK_FAILURE_NO_PASSWORD)
 		diagnosis->remedy = "-- Give the password in the passfile that primary_conninfo names: the script of join_script() with --set-password.";
@@ -86,6 +90,19 @@ diagnose_cut(PrkFindings *findings)
 		diagnosis->remedy = "-- Start the upstream, or correct host and port in primary_conninfo and run:\nSELECT pg_reload_conf();";
 	else
 		diagnosis->remedy = "-- On the upstream run:\n-- SELECT * FROM replica_kit.diagnose();";
+}
+
+/* How to give this standby its data anew. */
+static const char *
+rebuild_words(void)
+{
+	bool		is_word = DataDir[strspn(DataDir, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+										 "abcdefghijklmnopqrstuvwxyz"
+										 "0123456789_./-")] == '\0';
+	const char *slot = PrimarySlotName != NULL ? PrimarySlotName : "";
+
+	return psprintf("-- On this machine run the script that has made this replica; on the upstream nothing is to be done:\n-- sh join_%s.sh --pgdata %s --rebuild\n-- Where that is no more, it comes from the upstream: replica_kit.join_script().",
+					slot[0] != '\0' ? slot : "NAME", is_word ? DataDir : "DIR");
 }
 
 static const char *

@@ -267,8 +267,8 @@ write_missing_conf() {
     fi
 }
 
-# auto_conf < LINES: puts them into postgresql.auto.conf for those of the
-# same names
+# auto_conf DIR < LINES: puts them into its postgresql.auto.conf for those of
+# the same names
 auto_conf() {
     as_owner sh -c '
         umask 077
@@ -281,8 +281,8 @@ auto_conf() {
             cat postgresql.auto.conf.tmp
         } >postgresql.auto.conf.new &&
         mv postgresql.auto.conf.new postgresql.auto.conf &&
-        rm postgresql.auto.conf.tmp' sh "$clone/data" ||
-        fail 1 "could not write postgresql.auto.conf in \"$clone/data\""
+        rm postgresql.auto.conf.tmp' sh "$1" ||
+        fail 1 "could not write postgresql.auto.conf in \"$1\""
 }
 
 # Makes the clone a standby: connection, slot, and no setting lower than the
@@ -308,7 +308,7 @@ $name = $wanted"
         lines="$lines
 port = $port"
     fi
-    auto_conf <<EOF
+    auto_conf "$clone/data" <<EOF
 $lines
 EOF
     as_owner sh -c ': >"$1/data/standby.signal" && : >"$1/complete"' sh \

@@ -212,15 +212,29 @@ is_this_replica() {
     as_owner test -e "$pgdata/standby.signal" && has_our_settings
 }
 
-# Do its settings say so, at least?
+# Do its settings say so, at least?  For a rebuild they need not name a slot,
+# as long as it is no other.
 has_our_settings() {
-    [ "$(auto_conf_line primary_slot_name)" = \
-        "primary_slot_name = '$prk_name'" ] || return 1
+    if ! uses_slot; then
+        [ -n "$rebuild" ] && [ -z "$(slot_setting)" ] || return 1
+    fi
     line="primary_conninfo = $(conf_quote "$(base_conninfo "$state/passfile")")"
     case $(auto_conf_line primary_conninfo) in
         "${line%\'}"*) return 0 ;;
     esac
     return 1
+}
+
+# Does the script's own setting name the slot?
+uses_slot() {
+    [ "$(auto_conf_line primary_slot_name)" = \
+        "primary_slot_name = '$prk_name'" ]
+}
+
+# slot_setting: the slot that the server in the directory uses
+slot_setting() {
+    name=$(auto_conf_line primary_slot_name | sed "s/^[^']*'//; s/'\$//")
+    printf '%s' "${name:-$(setting_in "$pgdata" primary_slot_name)}"
 }
 
 # auto_conf_line NAME: the last line of postgresql.auto.conf that sets it
@@ -245,9 +259,14 @@ live_pid() {
         printf '%s' "$number"
 }
 
+# control_system_id: of the control file, or nothing if that is damaged
 control_system_id() {
-    as_owner "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
-        sed -n 's/^Database system identifier: *//p'
+    answer=$(as_owner "$bindir/pg_controldata" -D "$pgdata" 2>&1) || return 0
+    case $answer in
+        *"CRC checksum does not match"* | *"nvalid WAL segment size"*) ;;
+        *) printf '%s\n' "$answer" |
+            sed -n 's/^Database system identifier: *//p' ;;
+    esac
 }
 
 # Refuses every directory that is not free for the replica.

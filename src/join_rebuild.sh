@@ -14,6 +14,7 @@ waldir=
 old_links=
 old_primary=
 old_named=
+missing=
 
 # ----------------------------------------------------------- whose data is it
 
@@ -54,8 +55,7 @@ check_foreign_old() {
                 "If this primary is to become replica \"$prk_name\", add --demote."
         return 0
     fi
-    slot_name=$(auto_conf_line primary_slot_name | sed "s/^[^']*'//; s/'\$//")
-    slot_name=${slot_name:-$(setting_in "$pgdata" primary_slot_name)}
+    slot_name=$(slot_setting)
     case $slot_name in
         "$prk_name") ;;
         '')
@@ -128,7 +128,7 @@ stop_server() {
     say "stopping the server (pid $pid)"
     if [ -n "$cluster" ]; then
         outside pg_ctlcluster "$prk_major" "$cluster" stop >/dev/null 2>&1
-    elif [ -n "$unit" ]; then
+    elif is_by_unit; then
         outside systemctl stop "$unit"
     else
         as_owner "$bindir/pg_ctl" -D "$pgdata" -s -m fast -w -t 30 stop \
@@ -171,17 +171,23 @@ try_restart() {
         standby | running) ;;
         *) return 0 ;;
     esac
+    missing=$(missing_file)
+    if [ -n "$missing" ] || [ -z "$start" ]; then
+        # It will be cloned, so a running server is not stopped in vain.
+        check_kept
+        (dir_state=old && check_disk) || exit
+    fi
     if [ -n "$(live_pid)" ]; then
         was_running=yes
         stop_server
     fi
     check_slot
-    missing=$(missing_file)
     if [ -n "$missing" ]; then
         say "a restart is not enough: \"$pgdata/$missing\" is missing"
     elif [ -n "$start" ]; then
         say "trying first whether a restart is enough"
         renew_slot
+        use_slot
         find_log
         if launch && streaming_within 20; then
             say "a restart was enough: replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; nothing has been rebuilt"
@@ -193,8 +199,22 @@ try_restart() {
         say "a restart is not enough${words:+: $words}"
         stop_server
         check_slot
+        # Whatever the slot holds, it is not what the old data needs.
+        case $words in
+            *"already been removed"* | *"can no longer"*)
+                slot_lost=${slot_lost:-yes} ;;
+        esac
     fi
     dir_state=old
+}
+
+# A replica whose setting was taken away would stream without its slot.
+use_slot() {
+    ! uses_slot || return 0
+    say "the replica does not use its slot: setting primary_slot_name"
+    auto_conf "$pgdata" <<EOF
+primary_slot_name = '$prk_name'
+EOF
 }
 
 # ---------------------------------------------------------- aside, and back
@@ -360,7 +380,21 @@ end_rebuild() {
     fi
 }
 
+# With data that cannot become this replica again, nobody needs what the slot
+# holds.  16 and 17 do not tell a role like ours whether it is lost: once used
+# after that, it looks like any other, and never holds WAL again.
+doubt_slot() {
+    case $prk_major in
+        16 | 17) ;;
+        *) return 0 ;;
+    esac
+    if [ -n "$missing$old_primary" ]; then
+        slot_lost=${slot_lost:-yes}
+    fi
+}
+
 rebuild_replica() {
+    doubt_slot
     move_aside
     remove_partial
     make_clone_directories

@@ -5,9 +5,12 @@
 
 # ------------------------------------------------------------------- to run
 
-# systemd_unit: the unit whose PGDATA this directory is
+unit=
+
+# systemd_unit: the unit whose PGDATA this directory is.  (Debian's clusters
+# have one, too, to which root's pg_ctlcluster turns by itself.)
 systemd_unit() {
-    [ -d /run/systemd/system ] && [ "$become" != self ] || return 0
+    [ -d /run/systemd/system ] || return 0
     for unit in "postgresql-$prk_major" postgresql; do
         if systemctl show -p Environment --value "$unit.service" 2>/dev/null |
             tr ' ' '\n' | grep -F -x -q -e "PGDATA=$pgdata"; then
@@ -15,6 +18,23 @@ systemd_unit() {
             return 0
         fi
     done
+}
+
+# Only root has the unit started and stopped.
+is_by_unit() {
+    [ -n "$unit" ] && [ "$become" != self ]
+}
+
+# What systemd has not started, it does not watch nor stop.
+warn_of_unit() {
+    name=$unit
+    if [ -n "$cluster" ] && [ -d /run/systemd/system ] &&
+        [ -z "${PG_CLUSTER_CONF_ROOT-}" ]; then
+        name=postgresql@$prk_major-$cluster
+    fi
+    if [ -n "$name" ] && [ "$become" = self ]; then
+        say "note: systemd does not know of this server; to have it started by unit $name, stop it, and as root run: systemctl start $name"
+    fi
 }
 
 # outside COMMAND...: without our locks, with the operator's own locale
@@ -41,7 +61,7 @@ start_words() {
         printf '%s' "$start_command"
     elif [ -n "$cluster" ]; then
         printf 'pg_ctlcluster %s %s start' "$prk_major" "$cluster"
-    elif [ -n "$unit" ]; then
+    elif is_by_unit || { [ -n "$unit" ] && [ -z "$start" ]; }; then
         printf 'systemctl start %s' "$unit"
     else
         printf '%s -D %s -l %s start' "$(shell_quote "$bindir/pg_ctl")" \
@@ -51,7 +71,10 @@ start_words() {
 
 find_log() {
     log=$state/server.log
-    if [ -n "$cluster" ]; then
+    if is_by_unit; then
+        log="the journal of unit $unit"
+        log_since=$(date '+%Y-%m-%d %H:%M:%S')
+    elif [ -n "$cluster" ]; then
         log=/var/log/postgresql/postgresql-$prk_major-$cluster.log
         if [ -L "$confdir/log" ]; then
             log=$(readlink "$confdir/log")
@@ -63,7 +86,11 @@ find_log() {
 # log_tail: what the server has logged since it was started
 log_tail() {
     {
-        as_owner tail -c "+$((log_size + 1))" "$log"
+        if is_by_unit; then
+            journalctl -q -o cat -n 20 -u "$unit" --since "$log_since"
+        else
+            as_owner tail -c "+$((log_size + 1))" "$log"
+        fi
         file=$(as_owner sed -n 's/^stderr //p' "$pgdata/current_logfiles")
         case $file in
             '') ;;
@@ -84,15 +111,17 @@ launch() {
         outside sh -c "$start_command"
     elif [ -n "$cluster" ]; then
         outside pg_ctlcluster "$prk_major" "$cluster" start >/dev/null 2>&1
-    elif [ -n "$unit" ]; then
-        outside systemctl start "$unit"
+    elif is_by_unit; then
+        # It may wait for a server that recovers, without end.
+        outside timeout 15 systemctl start "$unit"
     else
         outside as_owner "$bindir/pg_ctl" -D "$pgdata" -l "$log" -s -w -t 15 \
             start >/dev/null 2>&1 </dev/null
     fi
     start_status=$?
     # A server that is still recovering is a server.
-    [ "$start_status" -eq 0 ] || [ -n "$(server_pid)" ]
+    [ "$start_status" -eq 0 ] || [ -n "$(server_pid)" ] || return 1
+    [ -n "$start_command" ] || warn_of_unit
 }
 
 # What a line of the server's log means: sets hint, or leaves it empty.
@@ -350,6 +379,7 @@ change_password() {
         return 0
     fi
     [ -n "$locked" ] || take_lock
+    unit=$(systemd_unit)
     find_log
     write_passfile
     probe_passfile=$state/passfile
@@ -357,7 +387,7 @@ change_password() {
         fail 5 "$(connection_words "$answer")"
     say "the password is right, and kept in $state/passfile"
     if [ -z "$pid" ]; then
-        unit=$(systemd_unit)
+        start=
         say "the replica is not running; start it with: $(start_words)"
         return 0
     fi
@@ -472,7 +502,7 @@ main() {
     check_old_timeline
     find_log
     if [ "$dir_state" = running ] && [ -n "$rebuild" ]; then
-        if [ -z "$(missing_file)" ] && streaming_within 6; then
+        if uses_slot && [ -z "$(missing_file)" ] && streaming_within 6; then
             say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; there is nothing to rebuild"
             if [ -z "$dry_run" ]; then
                 [ -n "$locked" ] || take_lock

@@ -14,7 +14,8 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(new_upstream provision write_script edit_script run_script
-  start_script eventually hold_clone new_replica adopt_replica slurp tree);
+  run_alone start_script eventually hold_clone new_replica adopt_replica slurp
+  tree);
 
 # An upstream server that lets replication in over TCP by password only.
 sub new_upstream
@@ -105,13 +106,21 @@ sub run_script
 	(undef, my $more) = splice @args, -2
 	  if @args > 1 && $args[-2] eq 'run_by';
 	push @run_by, @$more if $more;
+	print "# join.sh @args\n";
+	return run_alone($env, @run_by, 'dash', $file, @args);
+}
+
+# Runs a command as one that has no server of its own: exit code, stdout,
+# stderr.
+sub run_alone
+{
+	my ($env, @command) = @_;
 	my ($out, $err) = ('', '');
 	local %ENV = environment(%$env);
-	my $harness = start_with_signals [ @run_by, 'dash', $file, @args ], '<',
-	  \'', '>', \$out, '2>', \$err,
-	  timeout($PostgreSQL::Test::Utils::timeout_default);
+	my $harness = start_with_signals \@command, '<', \'', '>', \$out,
+	  '2>', \$err, timeout($PostgreSQL::Test::Utils::timeout_default);
 	$harness->finish;
-	print "# join.sh @args\n", map { "#   $_\n" } split /\n/, $out . $err;
+	print map { "#   $_\n" } split /\n/, $out . $err;
 	return ($harness->full_result(0) >> 8, $out, $err);
 }
 
