@@ -164,14 +164,12 @@ diagnose_lost(PrkFindings *findings, const PrkReportRow *row,
 			psprintf("-- Ends the connection; the replica takes the new slot and goes on.\nSELECT pg_terminate_backend(%d, 10000);\n%s",
 					 replica->pid, renewal(replica->name));
 	}
-	else if (cause != NULL && strcmp(replica->invalidation, "wal_removed") != 0)
-	{
-		diagnosis->finding = "slot is lost, though not for its WAL: with a new slot a restart is enough while that WAL is still here, else the replica must be rebuilt; the script's --rebuild finds out";
-		diagnosis->remedy = prk_diagnose_rebuild(replica->name);
-	}
 	else
 	{
-		diagnosis->finding = "slot is lost, and the WAL that the replica needs is gone: a restart is not enough, it must be rebuilt";
+		diagnosis->finding =
+			cause != NULL && strcmp(replica->invalidation, "wal_removed") != 0 ?
+			"slot is lost, though not for its WAL: with a new slot a restart is enough while that WAL is still here, else the replica must be rebuilt; the script's --rebuild finds out" :
+			"slot is lost, and the WAL that the replica needs is gone: a restart is not enough, it must be rebuilt";
 		diagnosis->remedy = prk_diagnose_rebuild(findings, replica->name,
 												 owner, true);
 	}

@@ -52,7 +52,7 @@ prk_unused_add(PrkSample *sample)
 		TimestampTz made;
 
 		if (!replica->has_slot || replica->logical || replica->temporary ||
-			replica->pid != 0 || replica->invalidated ||
+			replica->pid != 0 || replica->invalidation != NULL ||
 			replica->wal_status == PRK_WAL_LOST)
 			continue;
 		made = sample->in_recovery ? 0 : made_at(replica->slot_name);
