@@ -29,8 +29,10 @@
 #include "catalog/pg_shdescription.h"
 #include "commands/comment.h"
 #include "commands/user.h"
+#include "common/string.h"
 #include "libpq/crypt.h"
 #include "libpq/scram.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
@@ -316,6 +318,13 @@ build_secret(const char *password)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("password of a replica must not contain a line break"),
 				 errdetail("A passfile cannot hold it.")));
+
+	/*
+	 * The replica sends the password as it is typed there, by SCRAM's rules
+	 * in UTF-8; this database may have made something else of it.
+	 */
+	if (!pg_is_ascii(password) && GetDatabaseEncoding() != PG_SQL_ASCII)
+		password = pg_server_to_any(password, strlen(password), PG_UTF8);
 
 	return pg_be_scram_build_secret(password);
 }

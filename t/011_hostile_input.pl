@@ -198,6 +198,7 @@ for my $case (
 	$node->safe_psql('postgres', q{SELECT replica_kit.deprovision('r')});
 }
 for my $case (
+	[ q{'::ffff:10.0.0.0/104'}, qr/IPv4 address in IPv6 form/ ],
 	[ q{'::ffff:10.0.0.5'}, qr/IPv4 address in IPv6 form.*HINT:  Give the IPv4 address/s ],
 	[ 'NULL', qr/argument "ip" must not be null/ ],
 	[ q{'10.0.0.300'}, qr/invalid input syntax for type inet/ ],
@@ -252,6 +253,53 @@ $node->psql('postgres', q{SELECT replica_kit.rotate_password('r')}, stderr => \$
 like($err, qr/role "r" is a superuser.*HINT:  In psql run: \\password r/s, 'nor does it hand out a superuser');
 is(connect_as('r', $rotated), 'connected', 'whose password stays');
 $node->safe_psql('postgres', 'ALTER ROLE r NOSUPERUSER');
+
+# What SASLprep refuses or changes: the server and libpq then do the same.
+for my $password ("bell\x07", "del\x7f", "\x{ee}\x{80}\x{80}", "soft\x{c2}\x{ad}hyphen", "\x{c2}\x{ad}",
+	"no\x{c2}\x{a0}break", "\x{ef}\x{ac}\x{81}", "a\x{cc}\x{88}", "\x{d7}\x{90}a\x{d7}\x{90}")
+{
+	my $returned = $node->safe_psql('postgres', 'SELECT replica_kit.rotate_password(\'r\', ' . literal($password) . ')');
+	my $shown = join ' ', map { sprintf '%02x', ord } split //, $password;
+
+	is($returned, $password, "the password of bytes $shown is returned as given");
+	is(connect_as('r', $password), 'connected', 'and lets the replica in');
+}
+
+# The replica's libpq sends UTF-8, whatever the database is encoded in.
+$node->safe_psql('postgres', q{CREATE DATABASE regress_prk_latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0});
+$node->safe_psql('regress_prk_latin', 'CREATE EXTENSION pg_replica_kit');
+{
+	local $ENV{PGCLIENTENCODING} = 'UTF8';
+	my $password = "p\x{c3}\x{a4}ssw\x{c3}\x{b6}rd";
+
+	is($node->safe_psql('regress_prk_latin', qq{SELECT replica_kit.rotate_password('r', '$password')}),
+		$password, 'a password given in a database of another encoding is returned as given');
+	is(connect_as('r', $password), 'connected', 'and lets the replica in');
+}
+$node->safe_psql('postgres', 'DROP DATABASE regress_prk_latin');
+
+# ----------------------------------------------------------------------
+# Names where a replica is only looked for
+# ----------------------------------------------------------------------
+
+for my $name ('', 'x' x 64, 'x' x 10000, q{it's}, 'a b', "a\nb", '/x', 'Replica', 'nobody')
+{
+	my $shown = substr($name, 0, 30) =~ s/\n/\\n/r;
+	my $quoted = literal($name);
+
+	for my $call ("deprovision($quoted)", "rotate_password($quoted)", "revoke_address($quoted, '127.0.0.1')",
+		"join_script($quoted, '127.0.0.1')", "diagnose($quoted)", "history($quoted)")
+	{
+		my ($rc, $out, $err) = $node->psql('postgres', "SELECT * FROM replica_kit.$call");
+		my ($function) = $call =~ /(\w+)/;
+
+		# Each answers that there is no such replica: an error, or nothing.
+		unlike($err, qr/syntax error|internal error|XX000|terminat|value too long/, "$function of replica $shown is no accident");
+		ok($err =~ /ERROR/ || $out =~ /^(?:|0|[^|]*\|f\|0\|f)$/, "$function of replica $shown does nothing")
+		  or diag "$out$err";
+	}
+}
+is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'r'}), '1', 'and all is there');
 
 # ----------------------------------------------------------------------
 # Servers that can't feed a replica
