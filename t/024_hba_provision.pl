@@ -79,6 +79,14 @@ sub others
 my $rule = 'host replication r1 127.0.0.1/32 scram-sha-256';
 my $marked = "$rule  # pg_replica_kit: r1";
 my $local = 'local all all trust';
+put($node->data_dir . '/who.txt', "somebody\nr1\n");
+put($node->data_dir . '/others.txt', "somebody, \"r 1\"\n");
+put($node->data_dir . '/databases.txt', "one two\nreplication\n");
+my $many = join '', map {
+	$_ % 5 ? "host all user$_ 10.0.@{[ $_ >> 8 & 255 ]}.@{[ $_ & 255 ]}/32 scram-sha-256\n" : "# line $_\n"
+} 1 .. 10_000;
+# as a new file would not have
+my ($group) = grep { $_ != $) + 0 } split / /, $);
 my %files = (
 	'plain' => [ "$local\n", "$local\n$marked\n" ],
 	'CRLF' => [ "$local\r\n# x\r\n", "$local\r\n# x\r\n$marked\r\n" ],
@@ -98,6 +106,25 @@ my %files = (
 		"$local\nlocal all all \\\n trust \\\n\n$marked\n" ],
 	'blanks, tabs and empty lines at the end' =>
 	  [ "$local\n\t\n  \n\n", "$local\n\t\n  \n\n$marked\n" ],
+	'tabs between everything' =>
+	  [ "local\tall\t\tall\ttrust\t# x\t\n\t\n", "local\tall\t\tall\ttrust\t# x\t\n\t\n$marked\n" ],
+	'quotes that hold #' => [
+		"$local\nhost \"a#b\" \"c # d\" 10.0.0.1/32 md5 # \"\nhost \"all\",\"# \" \"#\" all trust",
+		"$local\nhost \"a#b\" \"c # d\" 10.0.0.1/32 md5 # \"\nhost \"all\",\"# \" \"#\" all trust\n$marked"
+	],
+	'UTF-8' => [
+		"# K\xc3\xb6ln \xe5\xaf\x86\xe7\xa0\x81\n$local\nhost all \"\xd0\xb6\" 10.0.0.1/32 md5\n",
+		"# K\xc3\xb6ln \xe5\xaf\x86\xe7\xa0\x81\n$local\nhost all \"\xd0\xb6\" 10.0.0.1/32 md5\n$marked\n" ],
+	'names in a file that would win' => [
+		"$local\nhost replication \@who.txt all trust\n",
+		"$local\n$marked\nhost replication \@who.txt all trust\n" ],
+	'names in a file that are others' => [
+		"$local\nhost \@databases.txt \@others.txt all trust\n",
+		"$local\nhost \@databases.txt \@others.txt all trust\n$marked\n" ],
+	'10,000 lines' => [ "$local\n$many", "$local\n$many$marked\n" ],
+	'10,000 lines, and one that would win' => [
+		"$local\n${many}host replication all all trust\n$many",
+		"$local\n$many$marked\nhost replication all all trust\n$many" ],
 	'a byte that is no UTF-8' =>
 	  [ "# caf\xe9\n$local\n", "# caf\xe9\n$local\n$marked\n" ],
 	'another method that would win' => [
@@ -134,6 +161,7 @@ foreach my $kind (sort keys %files)
 	my ($before, $wanted) = @{ $files{$kind} };
 
 	put($path, $before);
+	chown -1, $group, $path if defined $group;
 	chmod 0440, $path;
 	my @stat = stat $path;
 	is(provision('r1', '127.0.0.1'), 0, "$kind: r1 is provisioned")
@@ -156,7 +184,7 @@ foreach my $kind (sort keys %files)
 	is(deprovision($first), 0, "and $first deprovisioned first");
 	is(deprovision($first eq 'r1' ? 'zz' : 'r1'), 0, 'then the other');
 	is(slurp_file($path), $before, 'the file is back, byte for byte');
-	is((stat $path)[2], $stat[2], 'with its mode');
+	is("@{[ (stat $path)[ 2, 4, 5 ] ]}", "@stat[ 2, 4, 5 ]", 'with its mode, owner and group');
 	ok(-l $link, 'the link is one still');
 	is(others(), '', 'and nothing is left beside');
 }
