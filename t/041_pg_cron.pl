@@ -1,5 +1,6 @@
 # The real pg_cron runs assert_healthy(): a healthy replica's run is
-# "succeeded"; when the replica is stopped it is "failed", with the reason.
+# "succeeded"; when the replica is stopped it is "failed", with the reason.  And
+# jobs that set up a replica, fail after that, and take it away.
 
 use strict;
 use warnings FATAL => 'all';
@@ -17,6 +18,7 @@ my $primary = PostgreSQL::Test::Cluster->new('primary');
 $primary->init(allows_streaming => 1);
 $primary->append_conf('postgresql.conf', <<~CONF);
 	shared_preload_libraries = 'pg_replica_kit, pg_cron'
+	listen_addresses = '127.0.0.1'
 	cron.database_name = 'postgres'
 	cron.use_background_workers = on
 	replica_kit.check_interval = '200ms'
@@ -73,6 +75,10 @@ $standby->stop;
 $primary->poll_query_until('postgres',
 	"SELECT alert = 'critical' FROM replica_kit.status()")
   or die 'the replica is not critical';
+$primary->safe_psql('postgres', <<~SQL);
+	SELECT cron.schedule('make', '$schedule', \$\$SELECT FROM replica_kit.provision('made', '127.0.0.1')\$\$);
+	SELECT cron.schedule('fail', '$schedule', \$\$SELECT FROM replica_kit.provision('failed', '127.0.0.1'); SELECT 1/0\$\$);
+	SQL
 my $offset = -s $primary->logfile;
 $run = $primary->safe_psql('postgres',
 	'SELECT coalesce(max(runid), 0) FROM cron.job_run_details');
@@ -83,6 +89,39 @@ like(
 	$message,
 	qr/replica "r1" critical: disconnected for \d/,
 	'and its message has the reason');
+
+# ----------------------------------------------------------------------
+# Setting up
+# ----------------------------------------------------------------------
+
+sub job_has_ended
+{
+	my ($name, $end) = @_;
+	my $id = $primary->safe_psql('postgres', "SELECT jobid FROM cron.job WHERE jobname = '$name'");
+
+	$primary->wait_for_log(qr/cron job $id starting/, $offset);
+	return $primary->poll_query_until('postgres',
+		"SELECT count(*) > 0 FROM cron.job_run_details JOIN cron.job USING (jobid) WHERE jobname = '$name' AND status = '$end'");
+}
+
+sub replicas
+{
+	return $primary->safe_psql('postgres', <<~'SQL');
+		SELECT 'role ' || rolname FROM pg_roles WHERE rolname IN ('made', 'failed')
+		UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE slot_name IN ('made', 'failed')
+		UNION ALL SELECT 'rule of ' || user_name[1] FROM pg_hba_file_rules WHERE user_name[1] IN ('made', 'failed')
+		ORDER BY 1
+		SQL
+}
+ok(job_has_ended('make', 'succeeded'), 'a job that provisions succeeds');
+ok(job_has_ended('fail', 'failed'), 'one with an error after that fails');
+is(replicas(), "role made\nrule of made\nslot made", 'and only the first has made something');
+$primary->safe_psql('postgres', <<~SQL);
+	SELECT cron.unschedule(jobname) FROM cron.job;
+	SELECT cron.schedule('take', '$schedule', \$\$SELECT FROM replica_kit.deprovision('made')\$\$);
+	SQL
+ok(job_has_ended('take', 'succeeded'), 'a job that deprovisions succeeds');
+is(replicas(), '', 'and nothing is left');
 
 $primary->stop;
 done_testing();
