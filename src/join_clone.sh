@@ -311,8 +311,10 @@ port = $port"
     auto_conf "$clone/data" <<EOF
 $lines
 EOF
-    as_owner sh -c ': >"$1/data/standby.signal" && : >"$1/complete"' sh \
-        "$clone" || fail 1 "could not write to \"$clone\""
+    # The port, since who completes it may find the configuration half moved.
+    as_owner sh -c ': >"$1/data/standby.signal" &&
+        echo "$2" >"$1/port" && mv -f "$1/port" "$1/complete"' sh \
+        "$clone" "$port" || fail 1 "could not write to \"$clone\""
 }
 
 # Moves the finished clone up to where it belongs; can be run again.

@@ -389,6 +389,7 @@ check_port() {
                 port=$(setting_in "$pgdata" port)
                 port=${port:-$(auto_conf_line port | sed 's/[^0-9]//g')}
                 ;;
+            moving) port=$(as_owner cat "$clone/complete") ;;
         esac
     fi
     port=${port:-$prk_server_port}

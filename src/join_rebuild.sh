@@ -304,7 +304,12 @@ move_aside() {
 # What is left of a rebuild that did not come to its end: the old data goes
 # back, or stays aside if the clone is complete.
 repair_rebuild() {
-    as_owner test -e "$state/aside" || return 0
+    if ! as_owner test -e "$state/aside"; then
+        if as_owner test -e "$state/kept" && as_owner test -e "$clone/complete"; then
+            old_named=yes
+        fi
+        return 0
+    fi
     if [ -n "$dry_run" ]; then
         say "a rebuild is under way or was interrupted: without --dry-run this script would first mend that"
         exit 0

@@ -95,8 +95,7 @@ is( $upstream->safe_psql(
 # ----------------------------------------------------------------------
 system('rm', '-rf', map { $second->data_dir . ".pg_replica_kit/$_" } qw(old kept));
 $second->stop;
-# Damaged, and without a stream: the upstream has no TLS.
-unlink $second->data_dir . '/base/1/PG_VERSION';
+# Without a stream: the upstream has no TLS.
 $second->append_conf('postgresql.auto.conf',
 	"primary_conninfo = '@{[conninfo_of($second)]} sslmode=verify-full'");
 $second->start;
@@ -110,6 +109,16 @@ ok(-e $second->data_dir . '/postmaster.pid', 'but runs again');
 adopt_replica($second);
 is($second->safe_psql('postgres', 'SELECT pg_is_in_recovery()'),
 	't', 'as it did before');
+
+# Damaged, it could not be started again: it is not stopped in vain.
+unlink $second->data_dir . '/base/1/PG_VERSION' or die "unlink: $!";
+my $running = slurp($second->data_dir . '/postmaster.pid');
+($code, $out, $err) = run_script(
+	edit_script($script, prk_data_size => '999999999999999'),
+	{}, '--pgdata', $second->data_dir, '--rebuild');
+is($code, 9, 'damaged and running, too little space for both: exit code 9');
+is(slurp($second->data_dir . '/postmaster.pid'),
+	$running, 'and it runs on');
 ($code, $out, $err) = run_script($script, {}, '--pgdata', $second->data_dir,
 	'--rebuild', '--remove-old');
 is($code, 0, 'with enough space it is rebuilt');
