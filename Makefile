@@ -110,6 +110,22 @@ OBJS = \
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
 
+# make SANITIZE=yes: for scripts/sanitize, never to be installed elsewhere.
+# What wraps is in test/sanitize_memory.c.
+ifdef SANITIZE
+SANITIZERS = -fsanitize=address,undefined -fsanitize-recover=all \
+	-fno-omit-frame-pointer
+SANITIZE_OBJS = test/sanitize_memory.o
+SANITIZE_LIBS = $(SANITIZERS) $(addprefix -Wl$(comma)--wrap=, \
+	MemoryContextAlloc MemoryContextAllocZero MemoryContextAllocZeroAligned \
+	MemoryContextStrdup initStringInfo palloc palloc0 palloc_extended \
+	pnstrdup psprintf pstrdup text_to_cstring)
+OBJS += $(SANITIZE_OBJS)
+PG_CFLAGS += $(SANITIZERS) -O1
+SHLIB_LINK += $(SANITIZE_LIBS)
+comma = ,
+endif
+
 # setup makes the extension for the others.
 REGRESS = \
 	setup \
@@ -127,9 +143,11 @@ PRK_SCRIPTS = \
 	.ci/run \
 	bench/sample_cost \
 	bench/watching_cost \
+	scripts/analyze \
 	scripts/common.sh \
 	scripts/demo \
 	scripts/matrix \
+	scripts/sanitize \
 	scripts/test \
 	pg_replica_kit_join.sh
 
@@ -151,6 +169,11 @@ $(shell mkdir -p src)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+# hides calls from the sanitizers
+ifdef SANITIZE
+override CPPFLAGS += -U_FORTIFY_SOURCE
+endif
 
 # PGXS tracks no header dependencies.
 $(OBJS): $(PRK_HEADERS)
@@ -186,11 +209,13 @@ TEST_MODULES = \
 	test/hba_test.so \
 	test/hba_test_link.so \
 	test/health_test.so \
+	test/sanitize_test.so \
 	test/wall_clock.so
 installcheck: $(TEST_MODULES)
 
 test/clock_test.o test/hba_test.o test/health_test.o: $(PRK_HEADERS)
 test/clock_test.so: test/clock_test.o src/clock.o src/clock_file.o
+test/sanitize_test.so: test/sanitize_test.o
 test/wall_clock.so: test/wall_clock.o
 test/hba_file_link.o: src/hba_file.c src/hba_file.h
 test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o src/hba_rules.o
@@ -200,5 +225,5 @@ test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o
 test/hba_test_link.so: test/hba_test.o src/hba.o test/hba_file_link.o
 test/health_test.so: test/health_test.o src/health.o src/forecast.o src/format.o src/sample.o \
 	src/backends.o src/backups.o src/derive.o
-$(TEST_MODULES):
-	$(CC) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^
+$(TEST_MODULES): $(SANITIZE_OBJS)
+	$(CC) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^ $(SANITIZE_LIBS)

@@ -85,7 +85,7 @@ prk_backends_read(PrkBackend *backends, int nbackends)
 
 	for (int i = 0; i < MaxBackends; i++)
 	{
-		Missing		key;
+		Missing		key = {0};
 		Missing    *found;
 
 		/* A torn or stale pid does no harm: read_entry() looks again. */

@@ -215,7 +215,7 @@ PrkFailures *
 prk_failures_read(void)
 {
 	PrkFailures *result = palloc0(sizeof(PrkFailures));
-	uint64		keys[NENTRIES];
+	uint64		keys[NENTRIES] = {0};
 	Entry	   *copy;
 
 	if (shared == NULL)

@@ -282,12 +282,15 @@ append_libraries(StringInfo out)
 	append_value(out, "prk_libraries", lines.data);
 }
 
-/* One assignment, quoted so that a shell takes the value as it is. */
+/*
+ * One assignment, quoted so that a shell takes the value as it is.  NULL is
+ * empty.
+ */
 static void
 append_value(StringInfo out, const char *variable, const char *value)
 {
 	appendStringInfo(out, "%s='", variable);
-	for (const char *c = value; *c != '\0'; c++)
+	for (const char *c = value ? value : ""; *c != '\0'; c++)
 	{
 		if (*c == '\'')
 			appendStringInfoString(out, "'\\''");

@@ -291,7 +291,7 @@ assign_overrides(const char *newval, void *extra)
 static bool
 parse_override(const char *text, const char **at, Override *item)
 {
-	const char *start = *at;
+	const char *start;
 
 	memset(item, 0, sizeof(Override));
 	if (!parse_pattern(text, at, item->pattern))

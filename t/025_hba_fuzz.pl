@@ -45,10 +45,12 @@ my $has_tls = grep({ -x "$_/openssl" } File::Spec->path)
 chmod 0600, "$data/server.key" if $has_tls;
 
 # A loopback address that the kit does not know as one: other addresses may be
-# provisioned then, while nobody else can connect.
+# provisioned then, while nobody else can connect.  Tries that the server has
+# not noticed yet to be over are senders, too.
 $node->append_conf('postgresql.conf', <<"EOCONF");
 listen_addresses = '127.0.0.1@{[ $has_ipv6 ? ',0:0:0:0:0:0:0:1' : '' ]}'
 hba_file = '$hba'
+max_wal_senders = 100
 EOCONF
 put($hba, "local all all trust\n");
 $node->start;
