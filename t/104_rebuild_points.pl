@@ -106,7 +106,7 @@ cmp_ok($points, '>', 50, 'in many steps');
 completes('uninterrupted');
 
 # Some of the points, another one for each way, and the last ones.
-my $step = $ENV{PRK_LONG_TESTS} ? 1 : int($points / 6);
+my $step = $ENV{PRK_LONG_TESTS} ? 1 : int($points / 4);
 my $offset = 1 + $$ % $step;
 foreach my $how ('kill', 'fail')
 {
