@@ -141,6 +141,7 @@ ISOLATION_OPTS = --temp-instance=$(CURDIR)/tmp_check_iso \
 TAP_TESTS = 1
 PRK_SCRIPTS = \
 	.ci/run \
+	bench/clone_speed \
 	bench/sample_cost \
 	bench/watching_cost \
 	scripts/analyze \
@@ -156,6 +157,7 @@ JOIN_PARTS = \
 	src/join.sh \
 	src/join_local.sh \
 	src/join_upstream.sh \
+	src/join_compress.sh \
 	src/join_clone.sh \
 	src/join_rebuild.sh \
 	src/join_run.sh

@@ -73,6 +73,9 @@ Options:
   --remove-old         with --rebuild: remove the old data when it streams
   --demote             with --rebuild: the directory is a former primary's that is
                        to become this replica
+  --compress METHOD    let the upstream compress what it sends: lz4, zstd or gzip,
+                       as METHOD or METHOD:DETAIL; none; or auto (default):
+                       lz4 if that is faster
   --set-password       only take the role's new password, for the replica that
                        is there
   --dry-run            make every check, change nothing
@@ -170,6 +173,7 @@ parse_arguments() {
     port=
     start=yes
     start_command=
+    compress=
     set_password=
     rebuild=
     remove_old=
@@ -177,11 +181,12 @@ parse_arguments() {
     dry_run=
     while [ $# -gt 0 ]; do
         case $1 in
-            --pgdata=* | --cluster=* | --port=* | --start-command=*)
+            --pgdata=* | --cluster=* | --port=* | --start-command=* | \
+                --compress=*)
                 option=${1%%=*}
                 value=${1#*=}
                 ;;
-            --pgdata | --cluster | --port | --start-command)
+            --pgdata | --cluster | --port | --start-command | --compress)
                 option=$1
                 [ $# -gt 1 ] ||
                     fail 2 "option $1 needs a value" "Try --help."
@@ -205,6 +210,7 @@ parse_arguments() {
             --cluster) cluster=$value ;;
             --port) port=$value ;;
             --start-command) start_command=$value ;;
+            --compress) compress=$value ;;
             --no-start) start= ;;
             --set-password) set_password=yes ;;
             --rebuild) rebuild=yes ;;
@@ -228,7 +234,7 @@ parse_arguments() {
             "Try --help."
     fi
     if [ -n "$set_password" ] &&
-        { [ -n "$port$start_command$rebuild" ] || [ -z "$start" ]; }; then
+        { [ -n "$port$start_command$compress$rebuild" ] || [ -z "$start" ]; }; then
         fail 2 "--set-password only sets the password" "Try --help."
     fi
     if [ -n "$remove_old$demote" ] && [ -z "$rebuild" ]; then
@@ -237,6 +243,8 @@ parse_arguments() {
         fail 2 "--remove-old and --no-start exclude each other" \
             "The old data is only removed when the replica streams."
     fi
+    compress=${compress:-auto}
+    check_compress_option
     case $port in
         '') ;;
         *[!0-9]* | ??????*) fail 2 "\"$port\" is not a port" "Try --help." ;;

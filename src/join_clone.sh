@@ -181,9 +181,17 @@ run_clone() {
     done <<EOF
 $prk_tablespaces
 EOF
-    as_owner rm -f "$state/clone.pid" "$state/clone.out"
+    [ "$compress" = none ] || set -- "$@" --compress="server-$compress"
     say "cloning $prk_host, port $prk_port into $pgdata"
-    # In a session of its own: a signal reaches it and its helper together.
+    start_job "$@"
+    await_job
+    [ "$status" -eq 0 ] || explain_clone
+}
+
+# start_job COMMAND...: in a session of its own, so that a signal reaches it
+# and its helper together
+start_job() {
+    as_owner rm -f "$state/clone.pid" "$state/clone.out"
     (
         # no word of this shell when the clone is ended
         exec 8>&- 9>&- 2>/dev/null
@@ -194,6 +202,10 @@ EOF
             exec "$@"' sh "$state" "$@"
     ) &
     clone_job=$!
+}
+
+# await_job: sets status
+await_job() {
     elapsed=0
     progress_next=5
     ticks=0
@@ -209,10 +221,9 @@ EOF
     status=$?
     clone_job=
     progress_end
-    [ "$status" -eq 0 ] || explain_clone
 }
 
-# clone_words: what pg_basebackup said last
+# clone_words: what the job said last
 clone_words() {
     as_owner tail -n 1 "$state/clone.out" 2>/dev/null | sed 's/^ *//'
 }

@@ -400,6 +400,7 @@ doubt_slot() {
 
 rebuild_replica() {
     doubt_slot
+    choose_compression
     move_aside
     remove_partial
     make_clone_directories

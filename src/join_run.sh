@@ -409,7 +409,7 @@ show_plan() {
             if [ -n "$cluster" ] && [ ! -e "$confdir/postgresql.conf" ]; then
                 say "- make Debian cluster $prk_major/$cluster, port $port"
             fi
-            say "- clone $((prk_data_size / 1048576)) MB from $prk_host, port $prk_port into $pgdata"
+            show_clone
             say "- keep the password in $state/passfile"
             ;;
         standby | running)
@@ -427,7 +427,16 @@ show_plan() {
 
 show_rebuild() {
     say "- move the old data aside${remove_old:+, and remove it in the end}"
-    say "- clone $((prk_data_size / 1048576)) MB from $prk_host, port $prk_port into $pgdata"
+    show_clone
+}
+
+show_clone() {
+    case $compress in
+        auto) words=", compressed with lz4 if the link is slow" ;;
+        none) words= ;;
+        *) words=", compressed with $compress" ;;
+    esac
+    say "- clone $((prk_data_size / 1048576)) MB from $prk_host, port $prk_port into $pgdata$words"
 }
 
 make_replica() {
@@ -437,6 +446,7 @@ make_replica() {
             [ -z "$cluster" ] || make_cluster
             make_target
             remove_partial
+            choose_compression
             make_clone_directories
             renew_slot
             run_clone
@@ -499,6 +509,7 @@ main() {
     fi
     get_password
     check_upstream
+    check_compression
     check_old_timeline
     find_log
     if [ "$dir_state" = running ] && [ -n "$rebuild" ]; then

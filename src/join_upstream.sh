@@ -99,11 +99,16 @@ EOF
 
 # ------------------------------------------------------------- the upstream
 
+# replication_conninfo PASSFILE
+replication_conninfo() {
+    printf '%s replication=1 connect_timeout=10' "$(conninfo "$1")"
+}
+
 # upstream COMMAND [NAME]: one replication command, as the replica or under
 # another name; its last row, or PostgreSQL's words and failure
 upstream() {
     if words=$(as_owner "$bindir/psql" -XAtqw -v VERBOSITY=sqlstate \
-        -d "$(conninfo "$probe_passfile") replication=1 connect_timeout=10${2:+ application_name=$2}" \
+        -d "$(replication_conninfo "$probe_passfile")${2:+ application_name=$2}" \
         -c "$1" 2>&1); then
         printf '%s\n' "$words" | tail -n 1
     else
