@@ -400,24 +400,27 @@ check_port() {
 
 # ------------------------------------------------------ space and libraries
 
-# Space is added up by file system; a tenth more, and four segments of WAL.
+# Space is added up by file system; a tenth more, and four segments of WAL
+# where that goes.
 check_space() {
-    margin=$((4 * prk_segment_size))
     {
         printf '%s %s\n' "$prk_data_size" "$pgdata"
         clone_places
     } | while read -r size dir; do
         [ -n "$size" ] || continue
+        need=$((size + size / 10))
+        [ "$dir" != "${waldir:-$pgdata}" ] ||
+            need=$((need + 4 * prk_segment_size))
         while [ ! -d "$dir" ]; do
             dir=$(dirname "$dir")
         done
-        printf '%s ' "$((size + size / 10))"
+        printf '%s ' "$need"
         df -Pk "$dir" | awk 'NR == 2 {
             available = $4
             sub(/^.*% +/, "")
             print available, $0
         }'
-    done | awk -v margin="$margin" '
+    done | awk '
         {
             need = $1; available = $2
             sub(/^[^ ]+ [^ ]+ /, "")
@@ -426,10 +429,9 @@ check_space() {
         }
         END {
             for (mount in needs)
-                if (has[mount] < needs[mount] + margin) {
+                if (has[mount] < needs[mount]) {
                     printf "%s needs %.0f MB, has %.0f MB\n", mount,
-                        (needs[mount] + margin) / 1048576 + 1,
-                        has[mount] / 1048576
+                        needs[mount] / 1048576 + 1, has[mount] / 1048576
                     exit
                 }
         }'
