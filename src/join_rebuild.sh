@@ -102,6 +102,16 @@ is_old_tablespace() {
     [ -n "$old_links" ] && printf '%s\n' "$old_links" | grep -F -x -q -e "$1"
 }
 
+# old_tablespaces: all that the old data has, also those that the upstream has
+# dropped since
+old_tablespaces() {
+    printf '%s\n' "$old_links" | while read -r location; do
+        case $location in
+            /*) ! as_owner test -d "$location" || printf '%s\n' "$location" ;;
+        esac
+    done
+}
+
 # Old data of an earlier rebuild is in the way of another.
 check_kept() {
     if as_owner test -e "$state/kept"; then
@@ -110,6 +120,7 @@ check_kept() {
     fi
     {
         printf '%s\n' "$state/old" "$pgdata/pg_replica_kit.old"
+        old_tablespaces | sed 's|$|/pg_replica_kit.old|'
         clone_places | while read -r size location; do
             [ -z "$size" ] || printf '%s/pg_replica_kit.old\n' "$location"
         done
@@ -290,10 +301,7 @@ move_aside() {
     {
         printf 'data %s\n' "$old"
         [ -z "$waldir" ] || printf 'wal %s\n' "$waldir"
-        printf '%s' "$prk_tablespaces" | while read -r size location; do
-            ! is_old_tablespace "$location" ||
-                printf 'tablespace %s\n' "$location"
-        done
+        old_tablespaces | sed 's/^/tablespace /'
     } | as_owner sh -c 'cat >"$1.new" && mv -f "$1.new" "$1"' sh \
         "$state/aside" || fail 8 "could not write \"$state/aside\""
     undo=rebuild

@@ -192,7 +192,7 @@ $upstream->stop;
 SKIP:
 {
 	my @apart = ('unshare', '-U', '-c', '--keep-caps', '-m');
-	skip 'this system lets users make no mount of their own', 6
+	skip 'this system lets users make no mount of their own', 9
 	  if system("@apart true 2>/dev/null") != 0;
 	my $location = "$scratch/a table space";
 	mkdir $location or die "mkdir: $!";
@@ -204,7 +204,8 @@ SKIP:
 	my $mounted = new_replica('mounted');
 	mkdir $mounted->data_dir;
 	my $log = "$scratch/seen";
-	# Made, damaged, and rebuilt, where both have file systems of their own.
+	# Made, damaged, and rebuilt, where both have file systems of their own;
+	# and once more when the upstream has no such tablespace any more.
 	($code, $out, $err) = run_script(
 		$script, \%env,
 		'--pgdata', $mounted->data_dir,
@@ -212,15 +213,25 @@ SKIP:
 		run_by => [
 			@apart, 'sh', '-c',
 			'mount -t tmpfs none "$1" && mount -t tmpfs none "$2" &&
-			location=$1 && pgdata=$2 && log=$3 && host=$4 && port=$5 && shift 5 &&
+			location=$1 && pgdata=$2 && log=$3 && host=$4 && port=$5 && upstream=$6 && script=$7 && shift 7 &&
 			"$@" && pg_ctl -s -w -D "$pgdata" stop &&
 			rm "$pgdata/base/1/PG_VERSION" && touch "$pgdata/precious" &&
 			"$@" --rebuild &&
 			{ ls "$pgdata/pg_replica_kit.old" "$location"; } >"$log" &&
 			"$@" --rebuild --remove-old &&
 			psql -XAt -h "$host" -p "$port" -d postgres -c "SELECT count(*) AS there FROM there" >>"$log" &&
+			pg_ctl -s -w -D "$pgdata" stop &&
+			rm "$pgdata/base/1/PG_VERSION" &&
+			psql -Xq -h "$host" -p "$upstream" -d postgres -c "DROP TABLE there" -c "DROP TABLESPACE ts" &&
+			psql -XAt -h "$host" -p "$upstream" -d postgres -o "$script" \
+				-c "SELECT replica_kit.join_script(\'mounted\', \'127.0.0.1\')" &&
+			"$@" --rebuild &&
+			(cd "$location" && ls -d * pg_replica_kit.old/PG_* | sed "s/^/dropped: /") >>"$log" &&
+			"$@" --rebuild --remove-old &&
+			echo "left: $(ls -A "$location")" >>"$log" &&
 			pg_ctl -s -w -D "$pgdata" stop',
-			'sh', $location, $mounted->data_dir, $log, $second->host, $mounted->port ]);
+			'sh', $location, $mounted->data_dir, $log, $second->host,
+			$mounted->port, $second->port, $script ]);
 	is($code, 0, 'a mount point and tablespaces: rebuilt');
 	# its files, and with them its postmaster.pid, went with that file system
 	like(slurp($log), qr/^99$/m, 'the tablespace is there');
@@ -230,6 +241,11 @@ SKIP:
 	like(slurp($log), qr/^pg_replica_kit\.old$/m,
 		'a tablespace: its old data is beside');
 	like($out, qr/removing the old data/, 'all that is removed at last');
+	like(slurp($log), qr/^dropped: pg_replica_kit\.old\ndropped: pg_replica_kit\.old\/PG_\d\S*\nleft/m,
+		'a tablespace that the upstream has dropped: its old data is beside, too');
+	is( scalar(() = $out =~ /if nobody needs it, run: rm -rf .*a table space\/pg_replica_kit\.old/g),
+		2, 'it is named each time');
+	like(slurp($log), qr/^left: $/m, 'it is removed, too');
 }
 
 $second->stop;
