@@ -87,7 +87,7 @@ The password of role "$prk_role" is taken from PGPASSWORD, PGPASSFILE,
 Exit codes:
    0  the replica streams (or what was asked for is done)
    1  something unforeseen failed
-   2  wrong usage
+   2  wrong usage, or a compression that one side cannot do
    3  programs are missing, or of another major version
    4  the upstream server cannot be reached
    5  the upstream server refuses: password, role or pg_hba.conf

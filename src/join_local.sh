@@ -8,7 +8,7 @@
 # The PostgreSQL programs, all of one place and of the upstream's major
 # version.  Debian's wrappers in PATH are no such place: they have no postgres.
 find_programs() {
-    for word in awk df find flock mktemp sed setsid stty tail; do
+    for word in awk df find flock head mktemp sed setsid stty tail; do
         command -v "$word" >/dev/null 2>&1 ||
             fail 3 "program \"$word\" is not installed"
     done
