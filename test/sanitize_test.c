@@ -42,7 +42,7 @@ sanitize_test(PG_FUNCTION_ARGS)
 		pfree((char *) bytes);
 		number = bytes[0];
 	}
-	else if (strcmp(mistake, "overflow") == 0)
-		number = number + 1;
+	else if (strcmp(mistake, "shift") == 0)
+		number = 1 << number;
 	PG_RETURN_BOOL(number != 0);
 }
