@@ -214,9 +214,14 @@ prk_compat_open_auth_file(const char *filename, int elevel, int depth,
 	FILE	   *file = AllocateFile(filename, "r");
 
 	if (file == NULL)
+	{
+		int			save_errno = errno;
+
 		ereport(elevel,
 				(errcode_for_file_access(),
 				 errmsg("could not open file \"%s\": %m", filename)));
+		errno = save_errno;
+	}
 	return file;
 #endif
 }

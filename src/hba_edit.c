@@ -389,10 +389,16 @@ edit_text(PrkHbaFile *file, List *additions, List *removals, List **audit)
 static List *
 load_candidate(PrkHbaFile *file, const char *text)
 {
+	List	   *rules;
+
 	(void) prk_hba_file_undo(file);
 	prk_hba_file_prepare(file, text);
 
-	return prk_hba_rules_load(prk_hba_file_candidate(file));
+	rules = prk_hba_rules_load_if_open(prk_hba_file_candidate(file));
+	if (rules == NIL)
+		prk_hba_file_refuse(file, "could not open file \"%s\": %m",
+							prk_hba_file_candidate(file));
+	return rules;
 }
 
 /*

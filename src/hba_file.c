@@ -86,8 +86,6 @@ static int	create_new(PrkHbaFile *file);
 static void keep_attributes(PrkHbaFile *file, int fd);
 static void copy_xattrs(const char *path, int fd);
 static void give_up_new(PrkHbaFile *file, int fd);
-static void refuse(const PrkHbaFile *file, const char *message,
-				   const char *path);
 static int	exchange_names(const char *one, const char *other);
 static bool displace_by_link(PrkHbaFile *file);
 static bool is_what_was_read(const PrkHbaFile *file, const char *path);
@@ -184,8 +182,8 @@ prk_hba_file_prepare(PrkHbaFile *file, const char *contents)
 			if (errno == 0)
 				errno = ENOSPC;
 			give_up_new(file, fd);
-			refuse(file, "could not write to file \"%s\": %m",
-				   file->new_path);
+			prk_hba_file_refuse(file, "could not write to file \"%s\": %m",
+								file->new_path);
 		}
 		done += written;
 	}
@@ -193,12 +191,14 @@ prk_hba_file_prepare(PrkHbaFile *file, const char *contents)
 	if (pg_fsync(fd) != 0 || fstat(fd, &file->new_stat) != 0)
 	{
 		give_up_new(file, fd);
-		refuse(file, "could not fsync file \"%s\": %m", file->new_path);
+		prk_hba_file_refuse(file, "could not fsync file \"%s\": %m",
+							file->new_path);
 	}
 	if (CloseTransientFile(fd) != 0)
 	{
 		give_up_new(file, -1);
-		refuse(file, "could not close file \"%s\": %m", file->new_path);
+		prk_hba_file_refuse(file, "could not close file \"%s\": %m",
+							file->new_path);
 	}
 	file->stage = PRK_HBA_FILE_PREPARED;
 }
@@ -255,7 +255,8 @@ prk_hba_file_exchange(PrkHbaFile *file)
 		}
 	}
 	else
-		refuse(file, "could not replace file \"%s\": %m", file->path);
+		prk_hba_file_refuse(file, "could not replace file \"%s\": %m",
+							file->path);
 
 	if (!sync_directory(file))
 		ereport(ERROR,
@@ -390,7 +391,8 @@ create_new(PrkHbaFile *file)
 								   O_CREAT | O_EXCL | O_WRONLY | PG_BINARY,
 								   S_IRUSR | S_IWUSR);
 	if (fd < 0)
-		refuse(file, "could not create file \"%s\": %m", file->new_path);
+		prk_hba_file_refuse(file, "could not create file \"%s\": %m",
+							file->new_path);
 	return fd;
 }
 
@@ -470,8 +472,8 @@ give_up_new(PrkHbaFile *file, int fd)
 }
 
 /* Raise an error about a file, errno's, that says what to do instead. */
-static void
-refuse(const PrkHbaFile *file, const char *message, const char *path)
+void
+prk_hba_file_refuse(const PrkHbaFile *file, const char *message, const char *path)
 {
 	int			save_errno = errno;
 
@@ -525,7 +527,8 @@ displace_by_link(PrkHbaFile *file)
 	save_errno = errno;
 	unlink(file->old_path);
 	errno = save_errno;
-	refuse(file, "could not replace file \"%s\": %m", file->path);
+	prk_hba_file_refuse(file, "could not replace file \"%s\": %m",
+						file->path);
 	return false;				/* silence compiler */
 }
 

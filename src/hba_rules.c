@@ -95,6 +95,7 @@ static bool same_address(const struct sockaddr_storage *addr,
 						 const struct sockaddr *mask);
 static void compare_interface(struct sockaddr *addr, struct sockaddr *netmask,
 							  void *arg);
+static List *load(const char *path, FILE *file);
 static bool database_matches(const HbaLine *line, const PrkHbaQuery *query,
 							 Oid roleid);
 static bool role_matches(const HbaLine *line, const PrkHbaQuery *query,
@@ -116,11 +117,27 @@ static bool regex_matches(const AuthToken *token, const char *string);
 List *
 prk_hba_rules_load(const char *path)
 {
+	return load(path, prk_compat_open_auth_file(path, ERROR, 0, NULL));
+}
+
+/*
+ * The same, but where the file can't be opened the result is NIL, which it is
+ * in no other case, with errno.
+ */
+List *
+prk_hba_rules_load_if_open(const char *path)
+{
+	FILE	   *file = prk_compat_open_auth_file(path, SILENT, 0, NULL);
+
+	return file == NULL ? NIL : load(path, file);
+}
+
+static List *
+load(const char *path, FILE *file)
+{
 	PrkHbaParse parse = {0};
-	FILE	   *file;
 	bool		unreadable;
 
-	file = prk_compat_open_auth_file(path, ERROR, 0, NULL);
 	prk_compat_tokenize_auth_file(HbaFileName, file, &parse.tok_lines,
 								  SILENT, 0);
 	unreadable = ferror(file) != 0;

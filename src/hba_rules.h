@@ -51,6 +51,7 @@ typedef struct PrkHbaMatch
 } PrkHbaMatch;
 
 extern List *prk_hba_rules_load(const char *path);
+extern List *prk_hba_rules_load_if_open(const char *path);
 extern void prk_hba_rules_match(List *rules, const PrkHbaQuery *query,
 								PrkHbaMatch *match);
 extern List *prk_hba_rules_match_network(List *rules, const PrkHbaQuery *query,

@@ -1,5 +1,5 @@
-# Every system call of provision(), deprovision() and revoke_address() that
-# concerns pg_hba.conf or a slot fails once, in every way: the transaction
+# Every system call of provision(), deprovision(), revoke_address() and
+# rotate_password() that concerns pg_hba.conf or a slot fails once, in every way: the transaction
 # fails and nothing has happened, or it has committed and a WARNING names the
 # statement that completes it.  The server never ends, the session goes on.
 
@@ -25,9 +25,19 @@ my $observer = $server->connect;
 my $session = $server->connect;
 my $started = $observer->run('SELECT pg_postmaster_start_time();');
 
+# Secrets by their salts, for passwords that are made are all different.
+sub scram
+{
+	my ($salt) = @_;
+
+	return "SCRAM-SHA-256\$4096:${salt}c2FsdHNhbHRzYWx0cw==\$" . ('A' x 43) . '=:' . ('B' x 43) . '=';
+}
+
 sub state_now
 {
-	return $server->server_state($observer) . $server->file_state;
+	return $server->server_state($observer) .
+	  $observer->run(q{SELECT 'secret ' || substr(rolpassword, 20, 4) FROM pg_authid WHERE rolpassword LIKE '%:____c2FsdHNhbHRzYWx0cw==$%' ORDER BY 1;}) .
+	  $server->file_state;
 }
 
 my $nothing = state_now();
@@ -37,17 +47,27 @@ my $nothing = state_now();
 my @operations = (
 	{
 		name => 'provision',
+		adds => 1,
 		covered => 1,
 		sql => q{SELECT FROM replica_kit.provision('x', '127.0.0.1');},
 	},
 	{
 		name => 'a second address',
+		adds => 1,
 		for_each_error => 1,
 		before => q{SELECT FROM replica_kit.provision('x', '127.0.0.1');},
 		sql => q{SELECT FROM replica_kit.provision('x', '127.0.0.2');},
 	},
 	{
+		name => 'rotate_password',
+		for_each_error => 1,
+		reads_only => 1,
+		before => q{SELECT FROM replica_kit.provision('x', '127.0.0.1', password => '} . scram('b25l') . q{');},
+		sql => q{SELECT replica_kit.rotate_password('x', '} . scram('dHdv') . q{');},
+	},
+	{
 		name => 'revoke_address',
+		for_each_error => 1,
 		before => q{SELECT FROM replica_kit.provision('x', '127.0.0.1');
 			SELECT FROM replica_kit.provision('x', '127.0.0.2');},
 		sql => q{SELECT replica_kit.revoke_address('x', '127.0.0.2');},
@@ -66,6 +86,7 @@ my @operations = (
 	},
 	{
 		name => 'one replica comes and one goes',
+		adds => 1,
 		for_each_error => 1,
 		before => q{SELECT FROM replica_kit.provision('y', '127.0.0.2');},
 		prepare => q{BEGIN; SELECT FROM replica_kit.provision('x', '127.0.0.1'); SELECT FROM replica_kit.deprovision('y');},
@@ -164,6 +185,10 @@ sub try
 		$session->run($_) for $answer =~ /^HINT:  Run: (.*)$/mg;
 		push @wrong, 'not completed by what the warning says' if state_now() ne $wanted;
 	}
+	# what to do without the file, where it can be read
+	push @wrong, 'the error does not say which line to add by hand'
+	  if $failed && $operation->{adds} && !is_reading($operation->{calls}[ $call - 1 ]) && $operation->{calls}[ $call - 1 ] =~ m!/pg_hba\.conf(?:\.pg_replica_kit\S*)?$! &&
+	  $answer !~ /manage_hba => false: host replication x 127\.0\.0\.\d/;
 	push @wrong, 'the session is gone' if $session->{ended};
 
 	# "due to user request" when the timer has run out before the statement was
@@ -206,7 +231,7 @@ for my $error (qw(ENOSPC EIO EACCES EMFILE EROFS ENOENT))
 
 			# t/061_crashes.pl has these
 			next if Fault::is_panic_by_policy($name);
-			next if is_reading($name) && $error ne 'EMFILE';
+			next if is_reading($name) && $error ne 'EMFILE' && !$operation->{reads_only};
 			# a file that is there and isn't
 			next if $error eq 'ENOENT' && $name =~ /^(?:unlink|fsync|fstat|fchmod|write|close) /;
 			push @wrong, try($operation, $call, $error);

@@ -70,6 +70,9 @@ sub new
 		host  all  "some one"  10.9.0.0/16	scram-sha-256
 		HBA
 	chmod 0640, $self->{hba} or die "could not chmod \"$self->{hba}\": $!";
+	# of another group than a new file would be, where there is one
+	my ($group) = grep { $_ != $) + 0 } split / /, $);
+	chown -1, $group, $self->{hba} if defined $group;
 	$node->append_conf('postgresql.conf', <<~CONF);
 		hba_file = '$self->{hba}'
 		listen_addresses = '127.0.0.1'
@@ -225,7 +228,7 @@ sub is_writing
 {
 	my ($call) = @_;
 
-	return $call =~ m!^(?:write|rename|exchange|link|unlink|mkdir|rmdir|fchmod) ! ||
+	return $call =~ m!^(?:write|rename|exchange|link|unlink|mkdir|rmdir|fchmod|fchown) ! ||
 	  $call =~ m!^open .*(?:state\.tmp|\.pg_replica_kit)$!;
 }
 
