@@ -39,6 +39,7 @@ PRK_HEADERS = \
 	src/history.h \
 	src/lock.h \
 	src/provision_checks.h \
+	src/receiver.h \
 	src/reload.h \
 	src/report.h \
 	src/role.h \
@@ -93,6 +94,7 @@ OBJS = \
 	src/preflight_funcs.o \
 	src/provision_checks.o \
 	src/provision_funcs.o \
+	src/receiver.o \
 	src/reload.o \
 	src/report.o \
 	src/role.o \

@@ -168,6 +168,30 @@ prk_clock_cut(PrkClock *clock, XLogRecPtr position)
 }
 
 /*
+ * Forgets what was noted after this time, since it was not known then.
+ */
+void
+prk_clock_forget(PrkClock *clock, int64 since)
+{
+	while (clock->nfine > 0 &&
+		   get_fine(clock, clock->nfine - 1)->at > since)
+	{
+		clock->nfine--;
+		clock->fine_end = (clock->fine_end + PRK_CLOCK_NFINE - 1) %
+			PRK_CLOCK_NFINE;
+	}
+	while (clock->ncoarse > 0 &&
+		   get_coarse(clock, clock->ncoarse - 1)->at > since)
+	{
+		clock->ncoarse--;
+		clock->coarse_end = (clock->coarse_end + PRK_CLOCK_NCOARSE - 1) %
+			PRK_CLOCK_NCOARSE;
+	}
+	if (clock->nfine == 0)
+		prk_clock_clear(clock);
+}
+
+/*
  * How many pairs of a ring are not beyond a position?  Those are the ring's
  * first ones.
  */

@@ -50,6 +50,7 @@ extern void prk_clock_clear(PrkClock *clock);
 extern void prk_clock_add(PrkClock *clock, int64 at, XLogRecPtr position);
 extern void prk_clock_resume(PrkClock *clock, XLogRecPtr position);
 extern void prk_clock_cut(PrkClock *clock, XLogRecPtr position);
+extern void prk_clock_forget(PrkClock *clock, int64 since);
 extern bool prk_clock_newest(const PrkClock *clock, PrkClockPair *pair);
 extern PrkClockAge prk_clock_age(const PrkClock *clock, XLogRecPtr position,
 								 int64 now, XLogRecPtr current);

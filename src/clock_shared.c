@@ -15,7 +15,8 @@
  * On a primary the clock is fed with the write position, on a standby with
  * what its upstream says of its own: when that was promoted, the clock already
  * knows since when the others lack what.  While nothing is received, nothing
- * is known of the upstream, and nothing is noted.
+ * is known of the upstream, and nothing is noted: so there the last pair also
+ * tells how long ago the upstream was heard of.
  *
  * IDENTIFICATION
  *	  src/clock_shared.c
@@ -31,16 +32,15 @@
 #include "access/xlog_internal.h"
 #include "access/xlogrecovery.h"
 #include "pgstat.h"
-#include "replication/walreceiver.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
-#include "storage/spin.h"
 #include "utils/timestamp.h"
 
 #include "clock_file.h"
 #include "clock_shared.h"
+#include "receiver.h"
 
 #define CLOCK_NAME		"pg_replica_kit clock"
 
@@ -50,6 +50,9 @@
 /* What is less than this is not a clock that was set. */
 #define MIN_JUMP		(2 * USECS_PER_SEC)
 
+/* A worker that ticks at all does so within this. */
+#define ALIVE_TIME		(15 * USECS_PER_SEC)
+
 #define BOOT_ID_PATH	"/proc/sys/kernel/random/boot_id"
 
 /* In shared memory; all of it is protected by lock. */
@@ -58,6 +61,7 @@ typedef struct SharedClock
 	LWLock	   *lock;			/* set once, at startup */
 	bool		resumed;		/* the file was looked at */
 	bool		in_recovery;	/* when it last ticked */
+	TimeLineID	timeline;		/* that was received then */
 	int64		alive_at;		/* the worker's last sign of life, or the time
 								 * from which on one can be expected */
 	PrkClock	clock;
@@ -66,7 +70,8 @@ typedef struct SharedClock
 /* NULL where the library was not preloaded. */
 static SharedClock *shared = NULL;
 
-static bool read_upstream_position(XLogRecPtr *position);
+static void tick_here(void);
+static void tick_upstream(void);
 static void load(XLogRecPtr position, bool in_recovery);
 static void note_moment(PrkClockMoment *moment);
 
@@ -158,6 +163,27 @@ prk_clock_ages(const XLogRecPtr *positions, PrkClockAge *ages,
 }
 
 /*
+ * On a standby: how long ago did the worker last see that its upstream speaks,
+ * in microseconds?  -1 when that is not known, as without a worker.
+ */
+int64
+prk_clock_contact_age(void)
+{
+	int64		now = prk_clock_now();
+	int64		result = -1;
+	PrkClockPair newest;
+
+	if (shared == NULL)
+		return -1;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	if (now - shared->alive_at < ALIVE_TIME &&
+		prk_clock_newest(&shared->clock, &newest))
+		result = Max(now - newest.at, 0);
+	LWLockRelease(shared->lock);
+	return result;
+}
+
+/*
  * Bytes of WAL written per second, over both windows; -1 when not known.
  */
 void
@@ -205,33 +231,66 @@ prk_clock_show_life(void)
 void
 prk_clock_tick(void)
 {
-	bool		in_recovery = RecoveryInProgress();
+	if (RecoveryInProgress())
+		tick_upstream();
+	else
+		tick_here();
+}
+
+static void
+tick_here(void)
+{
 	int64		now = prk_clock_now();
-	bool		known = true;
+	XLogRecPtr	position = GetXLogWriteRecPtr();
+
+	/* Nobody else writes these, so they may be read without the lock. */
+	if (!shared->resumed)
+		load(position, false);
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (shared->in_recovery)
+		prk_clock_cut(&shared->clock, position);
+	prk_clock_add(&shared->clock, now, position);
+	shared->in_recovery = false;
+	shared->alive_at = now;
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * The same on a standby, with the upstream's position as far as it has told.
+ *
+ * An idle upstream is silent for a while, so that silence at first means that
+ * it is where it was; when it turns out to be a stall, that was not known.
+ * And another timeline may have branched off before what was known.
+ */
+static void
+tick_upstream(void)
+{
+	int64		now = prk_clock_now();
+	PrkReceiver receiver;
 	PrkClockPair newest;
 	XLogRecPtr	position;
 
-	if (in_recovery)
-		known = read_upstream_position(&position);
-	else
-		position = GetXLogWriteRecPtr();
-
-	/* Nobody else writes these, so they may be read without the lock. */
-	if (known && !shared->resumed)
-		load(position, in_recovery);
+	prk_receiver_read(&receiver);
+	if (!shared->resumed)
+		load(InvalidXLogRecPtr, true);
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if (known)
+	position = Max(receiver.latest_end, receiver.received_lsn);
+	if (receiver.stalled)
+		prk_clock_forget(&shared->clock, now - receiver.silence);
+	else if (receiver.settled && !XLogRecPtrIsInvalid(position))
 	{
-		if (shared->in_recovery && !in_recovery)
-			prk_clock_cut(&shared->clock, position);
+		if (shared->timeline != 0 && shared->timeline != receiver.timeline)
+			prk_clock_cut(&shared->clock, GetXLogReplayRecPtr(NULL));
+		shared->timeline = receiver.timeline;
 
 		/* An upstream's messages need not be in the order of its positions. */
-		if (in_recovery && prk_clock_newest(&shared->clock, &newest))
+		if (prk_clock_newest(&shared->clock, &newest))
 			position = Max(position, newest.position);
 		prk_clock_add(&shared->clock, now, position);
-		shared->in_recovery = in_recovery;
 	}
+	shared->in_recovery = true;
 	shared->alive_at = now;
 	LWLockRelease(shared->lock);
 }
@@ -251,29 +310,6 @@ prk_clock_save(void)
 	if (copy->nfine > 0)
 		(void) prk_clock_file_write(CLOCK_PATH, copy, &moment);
 	pfree(copy);
-}
-
-/*
- * Where the upstream is, as far as it has told; false when nothing is
- * received.  Takes the wal receiver's spinlock.
- */
-static bool
-read_upstream_position(XLogRecPtr *position)
-{
-	WalRcvState state;
-	bool		connected;
-	XLogRecPtr	received;
-
-	SpinLockAcquire(&WalRcv->mutex);
-	state = WalRcv->walRcvState;
-	connected = WalRcv->ready_to_display;
-	received = WalRcv->flushedUpto;
-	*position = WalRcv->latestWalEnd;
-	SpinLockRelease(&WalRcv->mutex);
-
-	*position = Max(*position, received);
-	return state == WALRCV_STREAMING && connected &&
-		!XLogRecPtrIsInvalid(*position);
 }
 
 /*

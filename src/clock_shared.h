@@ -28,6 +28,7 @@ extern int64 prk_clock_now(void);
 extern int64 prk_clock_jump(TimestampTz wall1, int64 clock1,
 							TimestampTz wall2, int64 clock2);
 extern int64 prk_clock_alive_at(void);
+extern int64 prk_clock_contact_age(void);
 extern void prk_clock_ages(const XLogRecPtr *positions, PrkClockAge *ages,
 						   int npositions, int64 now, XLogRecPtr current);
 extern void prk_clock_rates(int64 now, XLogRecPtr current,

@@ -371,6 +371,12 @@ diagnose_behind(PrkFindings *findings, const PrkReportRow *row)
 		diagnosis->finding = "the network or the replica's receiver takes WAL in more slowly than it is made; the WAL still comes";
 		diagnosis->remedy = "-- Look at the network between the servers, and at the load that writes.";
 	}
+	else if (strcmp(code, "flush_slow") == 0 &&
+			 XLogRecPtrIsInvalid(replica->replay_lsn))
+	{
+		diagnosis->finding = "the receiver has WAL that it has not flushed: it is a pg_receivewal without --synchronous, which flushes whole segments only, or its disk is slow; the WAL still comes";
+		diagnosis->remedy = "-- Give pg_receivewal --synchronous, or look at its disk.";
+	}
 	else if (strcmp(code, "flush_slow") == 0)
 	{
 		diagnosis->finding = "the replica's disk is slower than WAL comes in; the WAL still comes";

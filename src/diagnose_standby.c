@@ -23,6 +23,7 @@ static const char *rebuild_words(void);
 static const char *cut_code(PrkFailureKind kind);
 static const char *cut_finding(PrkFailureKind kind);
 static void diagnose_stream(PrkFindings *findings);
+static void diagnose_receiving(PrkFindings *findings);
 static bool diagnose_parameters(PrkFindings *findings);
 static void diagnose_replay(PrkFindings *findings);
 static PrkGravity gravity_of(PrkLevel level);
@@ -193,7 +194,7 @@ cut_finding(PrkFailureKind kind)
 	pg_unreachable();
 }
 
-/* It calls itself streaming, and nothing comes. */
+/* It calls itself streaming: does it come, and fast enough? */
 static void
 diagnose_stream(PrkFindings *findings)
 {
@@ -201,7 +202,10 @@ diagnose_stream(PrkFindings *findings)
 	PrkDiagnosis *diagnosis;
 
 	if (!evidence->upstream.stalled)
+	{
+		diagnose_receiving(findings);
 		return;
+	}
 	diagnosis = prk_diagnose_add(findings,
 								 gravity_of(evidence->upstream_verdict.level),
 								 "receiver_stalled", PRK_UPSTREAM_NAME);
@@ -212,6 +216,40 @@ diagnose_stream(PrkFindings *findings)
 	diagnosis->remedy = wal_receiver_timeout > 0 ?
 		"-- The walreceiver gives up and connects anew after wal_receiver_timeout; if it does not, it hangs itself: look at its process." :
 		prk_diagnose_setting("wal_receiver_timeout", "1min");
+}
+
+/* It comes, but more slowly than it is made. */
+static void
+diagnose_receiving(PrkFindings *findings)
+{
+	const PrkEvidence *evidence = findings->evidence;
+	const PrkUpstream *upstream = &evidence->upstream;
+	const PrkVerdict *verdict = &evidence->upstream_verdict;
+	PrkDiagnosis *diagnosis;
+	char		unwritten[PRK_FORMAT_LEN];
+	char		unflushed[PRK_FORMAT_LEN];
+
+	if (strcmp(verdict->code, "network_slow") != 0 &&
+		strcmp(verdict->code, "flush_slow") != 0)
+		return;
+	diagnosis = prk_diagnose_add(findings, gravity_of(verdict->level),
+								 verdict->code, PRK_UPSTREAM_NAME);
+	diagnosis->evidence =
+		psprintf("%s; not received %s, received and not flushed %s",
+				 verdict->reason,
+				 prk_format_size(unwritten, upstream->unreceived_bytes -
+								 upstream->unflushed_bytes),
+				 prk_format_size(unflushed, upstream->unflushed_bytes));
+	if (strcmp(verdict->code, "flush_slow") == 0)
+	{
+		diagnosis->finding = "this server's disk is slower than WAL comes in; the WAL still comes";
+		diagnosis->remedy = "-- Look at the disk of pg_wal on this server.";
+	}
+	else
+	{
+		diagnosis->finding = "WAL comes in more slowly than the upstream makes it: the network, or this server's disk; the WAL still comes";
+		diagnosis->remedy = "-- Look at the network between the servers, at the disk of pg_wal on this one, and at the load that writes.";
+	}
 }
 
 /*
@@ -262,7 +300,7 @@ diagnose_replay(PrkFindings *findings)
 	char		age[PRK_FORMAT_LEN];
 
 	prk_format_size(size, upstream->unreplayed_bytes);
-	prk_format_duration(age, Max(upstream->replay_age, 0));
+	prk_format_duration(age, Max(upstream->lag_age, 0));
 	if (upstream->pause_state == RECOVERY_PAUSED ||
 		upstream->pause_state == RECOVERY_PAUSE_REQUESTED)
 	{
@@ -277,7 +315,7 @@ diagnose_replay(PrkFindings *findings)
 	}
 
 	if (evidence->replay_waits != NULL &&
-		upstream->replay_age >= evidence->upstream_thresholds.lag_grace * 1000)
+		upstream->lag_age >= evidence->upstream_thresholds.lag_grace * 1000)
 	{
 		diagnosis = prk_diagnose_add(findings, gravity, "replay_conflict",
 									 PRK_UPSTREAM_NAME);

@@ -10,50 +10,28 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
-#include "replication/walreceiver.h"
-#include "storage/spin.h"
 #include "utils/timestamp.h"
 
+#include "clock_shared.h"
 #include "format.h"
 #include "upstream.h"
-
-/* What a connection that fails at once does not live for, in seconds. */
-#define SETTLED_AFTER	2
-
-/*
- * After half of wal_receiver_timeout without a word the receiver asks for
- * one; whoever has not answered this many milliseconds later is not there.
- */
-#define ANSWER_GRACE	3000
-
-/* Without that timeout: how often the upstream speaks unasked, by default. */
-#define UNASKED			30000
 
 /* What is still on its way while all is well, in bytes. */
 #define IN_FLIGHT		(1024 * 1024)
 
-static void read_receiver(PrkUpstream *upstream, XLogRecPtr *latest_end);
-static void read_replay(PrkUpstream *upstream);
+static void measure_bytes(PrkUpstream *upstream, const PrkReceiver *receiver);
+static void measure_age(PrkUpstream *upstream, const PrkReceiver *receiver);
 
 /*
- * Reads the states of wal receiver and replay, each under its spinlock.
- *
- * The receiver calls itself streaming before it has connected; only then is
- * its connection string ready to be shown (WalReceiverMain() in
- * src/backend/replication/walreceiver.c).  An attempt that connects and is
- * refused looks like streaming for some milliseconds: whoever keeps count of
- * time goes by "settled".  And it goes on to call itself so when nothing
- * comes any more, until its timeout: that is what "stalled" is for.
+ * Reads the states of wal receiver and replay, each under its spinlock, and
+ * what the LSN clock knows of them.
  */
 void
 prk_upstream_read(PrkUpstream *upstream)
 {
-	XLogRecPtr	latest_end;
-	XLogRecPtr	reached;
+	PrkReceiver receiver;
 
 	memset(upstream, 0, sizeof(PrkUpstream));
 	upstream->unreceived_bytes = -1;
@@ -62,71 +40,75 @@ prk_upstream_read(PrkUpstream *upstream)
 		return;
 	upstream->wanted = PrimaryConnInfo != NULL && PrimaryConnInfo[0] != '\0';
 
-	read_receiver(upstream, &latest_end);
-	read_replay(upstream);
-
-	/* What was restored from an archive may be ahead of what was received. */
-	reached = Max(upstream->received_lsn, upstream->replayed_lsn);
-	upstream->unreplayed_bytes = reached - upstream->replayed_lsn;
-	if (upstream->unreplayed_bytes == 0)
-		upstream->replay_age = 0;
-	if (upstream->streaming && !upstream->stalled &&
-		!XLogRecPtrIsInvalid(latest_end))
-		upstream->unreceived_bytes =
-			latest_end > reached ? (int64) (latest_end - reached) : 0;
+	prk_receiver_read(&receiver);
+	upstream->streaming = receiver.streaming;
+	upstream->settled = receiver.settled;
+	upstream->stalled = receiver.stalled;
+	strlcpy(upstream->sender_host, receiver.sender_host, NI_MAXHOST);
+	upstream->sender_port = receiver.sender_port;
+	strlcpy(upstream->slot_name, receiver.slot_name, NAMEDATALEN);
+	upstream->received_lsn = receiver.received_lsn;
+	upstream->last_message_at = receiver.last_message_at;
+	upstream->replayed_lsn = GetXLogReplayRecPtr(&upstream->timeline);
+	upstream->pause_state = GetRecoveryPauseState();
+	measure_bytes(upstream, &receiver);
+	measure_age(upstream, &receiver);
 }
 
 static void
-read_receiver(PrkUpstream *upstream, XLogRecPtr *latest_end)
+measure_bytes(PrkUpstream *upstream, const PrkReceiver *receiver)
 {
-	WalRcvState state;
-	bool		ready;
-	pg_time_t	started;
-	int64		patience;
+	/* What was restored from an archive may be ahead of what was received. */
+	XLogRecPtr	reached = Max(upstream->received_lsn, upstream->replayed_lsn);
 
-	SpinLockAcquire(&WalRcv->mutex);
-	state = WalRcv->walRcvState;
-	ready = WalRcv->ready_to_display;
-	started = WalRcv->startTime;
-	upstream->received_lsn = WalRcv->flushedUpto;
-	upstream->last_message_at = WalRcv->lastMsgReceiptTime;
-	*latest_end = WalRcv->latestWalEnd;
-	if (ready)
-	{
-		strlcpy(upstream->sender_host, WalRcv->sender_host, NI_MAXHOST);
-		upstream->sender_port = WalRcv->sender_port;
-	}
-	strlcpy(upstream->slot_name, WalRcv->slotname, NAMEDATALEN);
-	SpinLockRelease(&WalRcv->mutex);
-
-	upstream->streaming = state == WALRCV_STREAMING && ready;
-	upstream->settled = upstream->streaming &&
-		(pg_time_t) time(NULL) - started >= SETTLED_AFTER;
-
-	/* Not connected, the time is that of the attempt, not of a message. */
-	if (!upstream->streaming)
-		upstream->last_message_at = 0;
-	patience = wal_receiver_timeout > 0 ? wal_receiver_timeout / 2 : UNASKED;
-	upstream->stalled = upstream->streaming &&
-		TimestampDifferenceExceeds(upstream->last_message_at,
-								   GetCurrentTimestamp(),
-								   patience + ANSWER_GRACE);
+	upstream->unreplayed_bytes = reached - upstream->replayed_lsn;
+	if (!upstream->streaming || upstream->stalled ||
+		XLogRecPtrIsInvalid(receiver->latest_end))
+		return;
+	upstream->unreceived_bytes = receiver->latest_end > reached ?
+		(int64) (receiver->latest_end - reached) : 0;
+	upstream->unflushed_bytes =
+		Min(upstream->unreceived_bytes,
+			(int64) (Max(receiver->written_lsn, reached) - reached));
 }
 
 /*
- * GetCurrentChunkReplayStartTime() is when replay began with what had come by
+ * How old is the WAL that is replayed next, as far as any is known of?
+ *
+ * The LSN clock knows since when the upstream has it.  Without the clock there
+ * is GetCurrentChunkReplayStartTime(): when replay began with what had come by
  * then.  It is of this server's clock, and unlike the time of the last
- * replayed commit it does not age while there is nothing to replay.
+ * replayed commit it does not age while there is nothing to replay; but it
+ * is too long ago when replay has not once been at the end since.
  */
 static void
-read_replay(PrkUpstream *upstream)
+measure_age(PrkUpstream *upstream, const PrkReceiver *receiver)
 {
+	XLogRecPtr	end = Max(upstream->received_lsn, upstream->replayed_lsn);
 	TimestampTz began = GetCurrentChunkReplayStartTime();
+	PrkClockAge age;
 
-	upstream->replayed_lsn = GetXLogReplayRecPtr(&upstream->timeline);
-	upstream->pause_state = GetRecoveryPauseState();
-	upstream->replay_age =
-		began == 0 ? -1 : Max(GetCurrentTimestamp() - began, 0);
+	if (upstream->unreceived_bytes > 0)
+		end += upstream->unreceived_bytes;
+	upstream->contact_age = prk_clock_contact_age();
+	prk_clock_ages(&upstream->replayed_lsn, &age, 1, prk_clock_now(), end);
+	upstream->has_clock = age.known;
+	if (upstream->replayed_lsn >= end)
+		upstream->lag_age = 0;
+	else if (age.known)
+		upstream->lag_age = age.age;
+	else
+	{
+		upstream->lag_age = began == 0 || upstream->unreplayed_bytes == 0 ?
+			-1 : Max(GetCurrentTimestamp() - began, 0);
+
+		/* Before all that the clock knows, it still knows how long that is. */
+		if (age.age > 0)
+			upstream->lag_age = Max(upstream->lag_age, age.age);
+		else if (upstream->lag_age < 0 &&
+				 upstream->unreceived_bytes <= IN_FLIGHT)
+			upstream->lag_age = 0;
+	}
 }
 
 /*
@@ -139,18 +121,21 @@ int64
 prk_upstream_lag_time(const PrkUpstream *upstream, TimestampTz gone_since,
 					  TimestampTz now)
 {
-	int64		away = 0;
-
-	if (!upstream->in_recovery || upstream->replay_age < 0)
+	if (!upstream->in_recovery)
 		return -1;
 	if (upstream->stalled)
-		away = Max(now - upstream->last_message_at, 0);
-	else if (gone_since != 0 && !upstream->settled)
-		away = Max(now - gone_since, 0);
-	else if (!upstream->streaming ||
-			 upstream->unreceived_bytes > IN_FLIGHT)
-		return upstream->replay_age > 0 ? upstream->replay_age : -1;
-	return Max(away, upstream->replay_age);
+		return Max(now - upstream->last_message_at, upstream->lag_age);
+	if (!upstream->wanted || upstream->settled)
+		return upstream->lag_age;
+
+	/* Cut, or not long enough connected to know more than before. */
+	if (upstream->contact_age >= 0)
+		return Max(upstream->contact_age, upstream->lag_age);
+	if (gone_since != 0)
+		return Max(now - gone_since, upstream->lag_age);
+	if (upstream->streaming)
+		return upstream->lag_age;
+	return upstream->lag_age > 0 ? upstream->lag_age : -1;
 }
 
 /*
@@ -199,6 +184,18 @@ prk_upstream_judge(const PrkUpstream *upstream,
 	replica.replay_lsn = upstream->replayed_lsn;
 	replica.lag_bytes = upstream->unreplayed_bytes;
 	replica.unreplayed_bytes = upstream->unreplayed_bytes;
+
+	/*
+	 * What has not come yet counts where it is known for how long: in a burst
+	 * of writing some bytes are always on their way.
+	 */
+	if (upstream->has_clock && upstream->unreceived_bytes > 0)
+	{
+		replica.lag_bytes += upstream->unreceived_bytes;
+		replica.unwritten_bytes = upstream->unreceived_bytes -
+			upstream->unflushed_bytes;
+		replica.unflushed_bytes = upstream->unflushed_bytes;
+	}
 	replica.replay_lag = prk_upstream_lag_time(upstream, gone_since, now);
 	prk_health_judge(&sample, &replica, thresholds, &known, verdict);
 	verdict->lag_time = replica.replay_lag;

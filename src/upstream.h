@@ -16,6 +16,7 @@
 #include "access/xlogrecovery.h"
 
 #include "health.h"
+#include "receiver.h"
 
 /* The name under which the upstream is shown, and may be overridden. */
 #define PRK_UPSTREAM_NAME	"upstream"
@@ -38,9 +39,14 @@ typedef struct PrkUpstream
 	TimeLineID	timeline;		/* of what was replayed last */
 	TimestampTz last_message_at;	/* 0: none since it connected */
 	int64		unreceived_bytes;	/* -1: not known, which it is when cut */
+	int64		unflushed_bytes;	/* of those, what was written here */
 	int64		unreplayed_bytes;
-	int64		replay_age;		/* microseconds since the WAL came that is
-								 * being replayed; 0 none waits; -1 unknown */
+	bool		has_clock;		/* lag_age is by the LSN clock */
+	int64		lag_age;		/* microseconds since the WAL that is replayed
+								 * next was written, or came; 0 none waits; -1
+								 * unknown */
+	int64		contact_age;	/* microseconds since the upstream was heard
+								 * of; -1 unknown */
 } PrkUpstream;
 
 extern void prk_upstream_read(PrkUpstream *upstream);

@@ -20,6 +20,7 @@ $node->safe_psql('postgres', <<~SQL);
 	CREATE FUNCTION clock_test_add(at float8, pos bigint) RETURNS void AS '$module' LANGUAGE C STRICT;
 	CREATE FUNCTION clock_test_resume(pos bigint) RETURNS void AS '$module' LANGUAGE C STRICT;
 	CREATE FUNCTION clock_test_cut(pos bigint) RETURNS void AS '$module' LANGUAGE C STRICT;
+	CREATE FUNCTION clock_test_forget(since float8) RETURNS void AS '$module' LANGUAGE C STRICT;
 	CREATE FUNCTION clock_test_age(pos bigint, now float8, current bigint) RETURNS text
 	AS '$module' LANGUAGE C STRICT;
 	CREATE FUNCTION clock_test_rate(now float8, current bigint, win float8) RETURNS float8
@@ -66,6 +67,9 @@ is(run(add(50, 100, 't * 10'), 'SELECT clock_test_age(400, 100, 1000)'),
 	'>= 50.0', 'before all pairs the age is at least that of the first');
 is(run(add(0, 100, '1000'), add(101, 110, '2000'), 'SELECT clock_test_age(1000, 110, 2000)'),
 	'10.0', 'after an idle time the age begins with the first new WAL');
+is(run(add(0, 100, 't * 10'), add(101, 140, '1000'), 'SELECT clock_test_forget(100)', add(141, 145, '1410'), 'SELECT clock_test_age(1010, 145, 1410)'),
+	'44.0', 'of a time that is forgotten it is not known that nothing was written');
+is(run(add(0, 100, 't * 10'), 'SELECT clock_test_forget(-1)', 'SELECT clock_test_age(500, 100, 1000)'), '>= 0.0', 'all can be forgotten');
 is(run(add(0, 100, '1000'), 'SELECT clock_test_age(1000, 100, 1000)'), '0.0', 'an idle primary makes nobody late');
 is(run(add(0, 100, '1000'), 'SELECT clock_test_age(2000, 100, 1000)'), '0.0', 'nor is who is ahead');
 

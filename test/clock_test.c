@@ -25,6 +25,7 @@ PG_FUNCTION_INFO_V1(clock_test_clear);
 PG_FUNCTION_INFO_V1(clock_test_add);
 PG_FUNCTION_INFO_V1(clock_test_resume);
 PG_FUNCTION_INFO_V1(clock_test_cut);
+PG_FUNCTION_INFO_V1(clock_test_forget);
 PG_FUNCTION_INFO_V1(clock_test_age);
 PG_FUNCTION_INFO_V1(clock_test_rate);
 PG_FUNCTION_INFO_V1(clock_test_write);
@@ -68,6 +69,14 @@ Datum
 clock_test_cut(PG_FUNCTION_ARGS)
 {
 	prk_clock_cut(&the_clock, PG_GETARG_INT64(0));
+	PG_RETURN_VOID();
+}
+
+/* clock_test_forget(since) */
+Datum
+clock_test_forget(PG_FUNCTION_ARGS)
+{
+	prk_clock_forget(&the_clock, to_microseconds(PG_GETARG_FLOAT8(0)));
 	PG_RETURN_VOID();
 }
 
