@@ -34,6 +34,7 @@ static const char *welcome(const PrkAttempt *attempt, const char *name,
 static const char *role_of(const PrkAttempt *attempt);
 static bool has_come_since(const PrkEvidence *evidence,
 						   const PrkAttempt *attempt);
+static bool is_on_trial(const PrkReplica *replica);
 static bool is_diagnosed(const PrkFindings *findings, const char *name);
 
 /*
@@ -162,11 +163,12 @@ prk_diagnose_attempts(PrkFindings *findings)
 			continue;
 		for (int j = 0; j < evidence->report->nrows && !has_row; j++)
 		{
-			const char *row_name = evidence->report->rows[j].replica->name;
+			const PrkReplica *replica = evidence->report->rows[j].replica;
 
-			has_row = strcmp(row_name, name) == 0 ||
-				(failure->slot_name[0] == '\0' &&
-				 strcmp(row_name, failure->role_name) == 0);
+			has_row = !is_on_trial(replica) &&
+				(strcmp(replica->name, name) == 0 ||
+				 (failure->slot_name[0] == '\0' &&
+				  strcmp(replica->name, failure->role_name) == 0));
 		}
 		if (!has_row)
 			prk_diagnose_attempt(findings, attempt, NULL, NULL);
@@ -360,10 +362,7 @@ role_of(const PrkAttempt *attempt)
 	return psprintf("\"%s\"", prk_format_foreign(attempt->failure->role_name));
 }
 
-/*
- * Is there a walsender under the same names that came later?  One whose
- * replica has not reported anything yet may fail in a moment like the last.
- */
+/* Is there a walsender under the same names that came later? */
 static bool
 has_come_since(const PrkEvidence *evidence, const PrkAttempt *attempt)
 {
@@ -372,13 +371,25 @@ has_come_since(const PrkEvidence *evidence, const PrkAttempt *attempt)
 		const PrkReplica *replica = evidence->report->rows[i].replica;
 
 		if (replica->pid != 0 && replica->has_walsender &&
-			replica->reply_time != 0 &&
+			!is_on_trial(replica) &&
 			replica->backend_start > attempt->failure->last_at &&
 			strcmp(replica->application_name,
 				   attempt->failure->application_name) == 0)
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Has it come without a slot, and not reported anything yet?  Then its
+ * connection may fail in a moment like the last: where WAL is removed, it
+ * gets as far as that each time.
+ */
+static bool
+is_on_trial(const PrkReplica *replica)
+{
+	return replica->has_walsender && !replica->has_slot &&
+		replica->state != PRK_STATE_BACKUP && replica->reply_time == 0;
 }
 
 static bool

@@ -122,6 +122,8 @@ $replica->start;
 my $remedy = finds('no slot', $primary, 'wal_removed', 'replica1');
 like(slurp($replica->logfile), qr/started streaming WAL from primary at .*\n.*requested WAL segment [0-9A-F]{24} has already been removed/,
 	'no slot: the log is that of the guide');
+is(sql(q{SELECT count(*) FROM pg_sleep(0.02), replica_kit.diagnose() WHERE code = 'wal_removed';} x 50), join("\n", (1) x 50),
+	'no slot: diagnose() says so at any moment, whether the replica is just trying or not');
 is(() = $remedy =~ /^(?!-- )/mg, 0, 'no slot: on the primary the remedy is nothing but words');
 finds('no slot', $replica, 'wal_removed', 'upstream');
 run_remedy('no slot', $remedy);
