@@ -43,13 +43,11 @@ sub move_on
 	$upstream->reload;
 	$upstream->safe_psql('postgres',
 		'CREATE TABLE IF NOT EXISTS wal (); SELECT pg_switch_wal()')
-	  for 1 .. 2;
+	  for 1 .. 3;
 	system('sh', '-c', 'cp "$1"/pg_wal/0* "$2"/pg_wal', 'sh',
 		$upstream->data_dir, $copy_to) == 0 or die "cp: $?"
 	  if $copy_to;
-	$upstream->safe_psql('postgres',
-		'CREATE TABLE IF NOT EXISTS wal (); SELECT pg_switch_wal(); CHECKPOINT')
-	  for 1 .. 2;
+	$upstream->safe_psql('postgres', 'CHECKPOINT');
 	$upstream->safe_psql('postgres',
 		'ALTER SYSTEM RESET max_slot_wal_keep_size');
 	$upstream->reload;
