@@ -27,8 +27,11 @@ static void diagnose_no_entry(PrkDiagnosis *diagnosis,
 static bool is_shadowed(const PrkAttempt *attempt);
 static void diagnose_shadowed(PrkDiagnosis *diagnosis,
 							  const PrkAttempt *attempt, const char *name);
-static void diagnose_password(PrkDiagnosis *diagnosis,
+static void diagnose_password(const PrkFindings *findings,
+							  PrkDiagnosis *diagnosis,
 							  const PrkAttempt *attempt, const char *name);
+static const char *on_primary(const PrkFindings *findings,
+							  const char *statement);
 static const char *welcome(const PrkAttempt *attempt, const char *name,
 						   const PrkOwner *owner);
 static const char *role_of(const PrkAttempt *attempt);
@@ -215,8 +218,10 @@ diagnose_door(PrkFindings *findings, const PrkAttempt *attempt,
 									 "role_cannot_replicate", name);
 		diagnosis->finding = psprintf("the role %s may not replicate; once it may, the replica goes on by itself",
 									  role_of(attempt));
-		diagnosis->remedy = psprintf("ALTER ROLE %s LOGIN REPLICATION;",
-									 quote_identifier(attempt->failure->role_name));
+		diagnosis->remedy =
+			on_primary(findings,
+					   psprintf("ALTER ROLE %s LOGIN REPLICATION;",
+								quote_identifier(attempt->failure->role_name)));
 	}
 	else if (!OidIsValid(attempt->role.oid))
 	{
@@ -224,7 +229,10 @@ diagnose_door(PrkFindings *findings, const PrkAttempt *attempt,
 		diagnosis = prk_diagnose_add(findings, gravity, "role_missing", name);
 		diagnosis->finding = psprintf("the role %s that the replica connects as does not exist",
 									  role_of(attempt));
-		diagnosis->remedy = welcome(attempt, name, owner);
+		diagnosis->remedy = findings->evidence->upstream.in_recovery ?
+			psprintf("-- Roles are the primary's: there run provision(%s, ...) with role %s.",
+					 quote_literal_cstr(name), role_of(attempt)) :
+			welcome(attempt, name, owner);
 	}
 	else if (attempt->kind == PRK_FAILURE_ROLE_MISSING)
 		return NULL;
@@ -236,7 +244,7 @@ diagnose_door(PrkFindings *findings, const PrkAttempt *attempt,
 	else
 	{
 		diagnosis = prk_diagnose_add(findings, gravity, "auth_failed", name);
-		diagnose_password(diagnosis, attempt, name);
+		diagnose_password(findings, diagnosis, attempt, name);
 	}
 	return diagnosis;
 }
@@ -302,8 +310,8 @@ diagnose_shadowed(PrkDiagnosis *diagnosis, const PrkAttempt *attempt,
 
 /* The role's secret, or the replica's. */
 static void
-diagnose_password(PrkDiagnosis *diagnosis, const PrkAttempt *attempt,
-				  const char *name)
+diagnose_password(const PrkFindings *findings, PrkDiagnosis *diagnosis,
+				  const PrkAttempt *attempt, const char *name)
 {
 	const char *role = role_of(attempt);
 
@@ -322,14 +330,38 @@ diagnose_password(PrkDiagnosis *diagnosis, const PrkAttempt *attempt,
 			diagnosis->finding = psprintf("the replica does not know the password of role %s; a restart changes nothing", role);
 			break;
 	}
-	if (attempt->role.ours)
+	if (attempt->role.replicas != NIL)
+	{
+		ListCell   *cell;
+		bool		known = false;
+
+		/* A cascade's replica may share a role that names others only. */
+		foreach(cell, attempt->role.replicas)
+		{
+			if (strcmp(lfirst(cell), name) == 0)
+				known = true;
+		}
+		if (!known)
+			name = linitial(attempt->role.replicas);
 		diagnosis->remedy =
-			psprintf("SELECT replica_kit.rotate_password(%s);\n-- Then give the replica this password: its script with --set-password.",
-					 quote_literal_cstr(name));
+			psprintf("%s\n-- Then give this password to each replica of that role: its script with --set-password.",
+					 on_primary(findings,
+								psprintf("SELECT replica_kit.rotate_password(%s);",
+										 quote_literal_cstr(name))));
+	}
 	else
 		diagnosis->remedy =
 			psprintf("-- Give the replica the password of role %s, in its passfile or in primary_conninfo.",
 					 role);
+}
+
+/* Roles are changed on the primary; elsewhere the statement is a comment. */
+static const char *
+on_primary(const PrkFindings *findings, const char *statement)
+{
+	if (!findings->evidence->upstream.in_recovery)
+		return statement;
+	return psprintf("-- On the primary run:\n-- %s", statement);
 }
 
 /*
@@ -362,19 +394,40 @@ role_of(const PrkAttempt *attempt)
 	return psprintf("\"%s\"", prk_format_foreign(attempt->failure->role_name));
 }
 
-/* Is there a walsender under the same names that came later? */
+/*
+ * Has whoever failed so been here since, or failed at something else?  A
+ * replica that is gone again was seen by the worker.
+ */
 static bool
 has_come_since(const PrkEvidence *evidence, const PrkAttempt *attempt)
 {
+	const PrkFailure *failure = attempt->failure;
+
 	for (int i = 0; i < evidence->report->nrows; i++)
 	{
 		const PrkReplica *replica = evidence->report->rows[i].replica;
+		const PrkBoardEntry *entry = evidence->owners[i].entry;
 
+		if (is_on_trial(replica))
+			continue;
 		if (replica->pid != 0 && replica->has_walsender &&
-			!is_on_trial(replica) &&
-			replica->backend_start > attempt->failure->last_at &&
-			strcmp(replica->application_name,
-				   attempt->failure->application_name) == 0)
+			replica->backend_start > failure->last_at &&
+			strcmp(replica->application_name, failure->application_name) == 0)
+			return true;
+		if (entry != NULL && entry->known.seen_at > failure->last_at &&
+			strcmp(replica->name, failure->application_name) == 0)
+			return true;
+	}
+	for (int i = 0; i < evidence->nattempts; i++)
+	{
+		const PrkAttempt *other = &evidence->attempts[i];
+
+		if (other->failure->last_at > failure->last_at &&
+			other->address != NULL && attempt->address != NULL &&
+			strcmp(other->address, attempt->address) == 0 &&
+			strcmp(other->failure->role_name, failure->role_name) == 0 &&
+			strcmp(other->failure->application_name,
+				   failure->application_name) == 0)
 			return true;
 	}
 	return false;
