@@ -214,12 +214,14 @@ TEST_MODULES = \
 	test/hba_test_link.so \
 	test/health_test.so \
 	test/sanitize_test.so \
+	test/slow_disk.so \
 	test/wall_clock.so
 installcheck: $(TEST_MODULES)
 
 test/clock_test.o test/hba_test.o test/health_test.o: $(PRK_HEADERS)
 test/clock_test.so: test/clock_test.o src/clock.o src/clock_file.o
 test/sanitize_test.so: test/sanitize_test.o
+test/slow_disk.so: test/slow_disk.o
 test/wall_clock.so: test/wall_clock.o
 test/hba_file_link.o: src/hba_file.c src/hba_file.h
 test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o src/hba_rules.o

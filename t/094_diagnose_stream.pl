@@ -1,6 +1,5 @@
 # diagnose(), of replicas that are connected and yet not well: paused, blocked,
-# stalled, configured too low, on another timeline; and the stalled receiver
-# that hangs its primary's checkpoints.
+# stalled, configured too low, on another timeline.
 
 use strict;
 use warnings FATAL => 'all';
@@ -9,7 +8,6 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DiagKit;
-use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -110,44 +108,6 @@ is($standby->safe_psql('postgres', q{SELECT pg_get_wal_replay_pause_state()}), '
 $standby->safe_psql('postgres', remedy($standby));
 $standby->restart;
 found('raised here, too', '', '');
-
-# ----------------------------------------------------------------------
-# A stalled receiver past the slot's limit
-# ----------------------------------------------------------------------
-
-# Whether it hangs depends on how much the machine's sockets hold, so this is
-# for who looks on: with PRK_LONG_TESTS set.
-SKIP:
-{
-	skip 'PRK_LONG_TESTS is not set', 1 if !$ENV{PRK_LONG_TESTS};
-	$primary->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'});
-	$primary->append_conf('postgresql.conf', "wal_sender_timeout = 0\nmax_wal_size = 64MB\nmin_wal_size = 32MB");
-	$primary->reload;
-	$primary->safe_psql('postgres', 'CHECKPOINT');
-	$pid = receiver();
-	kill 'STOP', $pid;
-	$primary->safe_psql('postgres', 'INSERT INTO t VALUES (1); SELECT pg_switch_wal()') for 1 .. 7;
-	my ($out, $err) = ('', '');
-	my $checkpoint = IPC::Run::start([ 'psql', '-X', '-d', $primary->connstr('postgres'), '-c', 'CHECKPOINT' ], '>', \$out, '2>', \$err);
-	found('a stalled receiver past the limit', 'checkpoint_blocked', undef);
-	is($primary->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ReplicationSlotDrop'}), '1', 'checkpoints do hang');
-	$primary->safe_psql('postgres', remedy($primary));
-	$checkpoint->finish;
-	pass('the remedy lets the checkpoint go on');
-	found('a stalled receiver past the limit', 'slot_lost', undef);
-	kill 'CONT', $pid;
-	found('resumed', undef, $standby->safe_psql('postgres', 'SHOW server_version_num') >= 180000 ? 'slot_lost' : 'wal_removed');
-	$standby->stop;
-	$primary->safe_psql('postgres', remedy($primary));
-	$primary->backup('again');
-	my $again = PostgreSQL::Test::Cluster->new('again');
-	$again->init_from_backup($primary, 'again', has_streaming => 1);
-	$again->append_conf('postgresql.conf', q{primary_slot_name = 'replica1'});
-	set_conninfo($again, $primary, user => 'replica1', password => $password, application_name => 'replica1');
-	$again->start;
-	$standby = $again;
-	found('rebuilt', '', '');
-}
 
 # ----------------------------------------------------------------------
 # Another timeline

@@ -5,7 +5,9 @@
  *
  * To be put into LD_PRELOAD.  The file that PRK_WALL_CLOCK names holds the
  * number of seconds, a native 64-bit integer, by which the wall clock is
- * ahead; it is mapped, so that a change is seen at once by all processes.
+ * ahead, and another such of those that the machine has slept, which the time
+ * since its boot counts, too; it is mapped, so that a change is seen at once by
+ * all processes.
  *
  * IDENTIFICATION
  *	  test/wall_clock.c
@@ -24,12 +26,13 @@
 /* The server's flags hide what is not marked. */
 #define EXPORT __attribute__((visibility("default")))
 
-static volatile const int64_t *ahead;
+static volatile const int64_t *numbers;
 
+/* Number 0 or 1 of the file; 0 without it. */
 static int64_t
-get_ahead(void)
+get_number(int index)
 {
-	if (ahead == NULL)
+	if (numbers == NULL)
 	{
 		const char *path = getenv("PRK_WALL_CLOCK");
 		int			fd = path != NULL ? open(path, O_RDONLY) : -1;
@@ -37,13 +40,13 @@ get_ahead(void)
 
 		if (fd < 0)
 			return 0;
-		map = mmap(NULL, sizeof(int64_t), PROT_READ, MAP_SHARED, fd, 0);
+		map = mmap(NULL, 2 * sizeof(int64_t), PROT_READ, MAP_SHARED, fd, 0);
 		close(fd);
 		if (map == MAP_FAILED)
 			return 0;
-		ahead = map;
+		numbers = map;
 	}
-	return *ahead;
+	return numbers[index];
 }
 
 EXPORT int
@@ -52,7 +55,9 @@ clock_gettime(clockid_t id, struct timespec *now)
 	int			result = syscall(SYS_clock_gettime, id, now);
 
 	if (result == 0 && id == CLOCK_REALTIME)
-		now->tv_sec += get_ahead();
+		now->tv_sec += get_number(0);
+	if (result == 0 && (id == CLOCK_REALTIME || id == CLOCK_BOOTTIME))
+		now->tv_sec += get_number(1);
 	return result;
 }
 

@@ -1,0 +1,147 @@
+# A network between two servers that a test can make slow or let die: a process
+# that hands on what comes, at the pace and for those connections that the test
+# says.
+package SlowNet;
+
+use strict;
+use warnings FATAL => 'all';
+
+use IO::Select;
+use IO::Socket::INET;
+use POSIX ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Socket;
+use Time::HiRes ();
+
+# A network to the port, which is there until the test ends.
+sub new
+{
+	my ($class, $target) = @_;
+	my $self = bless {
+		port => PostgreSQL::Test::Cluster::get_free_port(),
+		file => "$PostgreSQL::Test::Utils::tmp_check/slow_net_$target",
+		owner => $$
+	}, $class;
+	my $listener = IO::Socket::INET->new(
+		LocalAddr => '127.0.0.1',
+		LocalPort => $self->{port},
+		Listen => 16,
+		ReuseAddr => 1) or die "could not listen: $!";
+
+	$self->tell(0, 0);
+	$self->{pid} = fork // die "could not fork: $!";
+	if ($self->{pid} == 0)
+	{
+		eval { serve($listener, $target, $self->{file}) };
+		POSIX::_exit(0);
+	}
+	close $listener;
+	return $self;
+}
+
+sub port
+{
+	my ($self) = @_;
+	return $self->{port};
+}
+
+# Bytes a second towards the standby, 0 for all that come; and how many of the
+# connections that were made first are dead.
+sub tell
+{
+	my ($self, $rate, $dead) = @_;
+	open my $out, '>', "$self->{file}.new" or die "slow net: $!";
+	print $out "$rate $dead\n";
+	close $out;
+	rename "$self->{file}.new", $self->{file} or die "slow net: $!";
+	return;
+}
+
+sub DESTROY
+{
+	my ($self) = @_;
+	return if !$self->{pid} || $self->{owner} != $$;
+	local $?;
+	kill 'KILL', $self->{pid};
+	waitpid $self->{pid}, 0;
+	return;
+}
+
+# To the primary, with little room in between.
+sub connect_to
+{
+	my ($port) = @_;
+	socket my $socket, PF_INET, SOCK_STREAM, 0 or return undef;
+	setsockopt $socket, SOL_SOCKET, SO_RCVBUF, pack('i', 65536);
+	connect $socket, pack_sockaddr_in($port, INADDR_LOOPBACK) or return undef;
+	return $socket;
+}
+
+sub serve
+{
+	my ($listener, $target, $file) = @_;
+	my @links;
+	my $last = Time::HiRes::time();
+	my $budget = 0;
+
+	local $SIG{PIPE} = 'IGNORE';
+	while (getppid() != 1)
+	{
+		open my $in, '<', $file or last;
+		my ($rate, $dead) = split ' ', <$in>;
+		close $in;
+
+		my $now = Time::HiRes::time();
+		$budget = $rate == 0 ? 65536 : $budget + ($now - $last) * $rate;
+		$budget = 65536 if $budget > 65536;
+		$last = $now;
+
+		my $select = IO::Select->new($listener);
+		foreach my $number (0 .. $#links)
+		{
+			my $link = $links[$number] or next;
+			next if $number < $dead;
+			$select->add($link->{standby});
+			$select->add($link->{primary}) if $budget >= 1024;
+		}
+		foreach my $socket ($select->can_read($rate == 0 ? 0.1 : 0.02))
+		{
+			if ($socket == $listener)
+			{
+				my $standby = $listener->accept or next;
+				my $primary = connect_to($target);
+				push @links, defined $primary ? { standby => $standby, primary => $primary } : undef;
+				next;
+			}
+			my ($link) = grep { $_ && ($_->{standby} == $socket || $_->{primary} == $socket) } @links;
+			next if !$link;
+			my $down = $socket == $link->{primary};
+			my $size = $down && $rate != 0 && $budget < 65536 ? int $budget : 65536;
+			my $got = $size > 0 ? sysread $socket, my $data, $size : undef;
+			next if $size <= 0;
+			my $peer = $down ? $link->{standby} : $link->{primary};
+			if (!$got || !write_all($peer, $data))
+			{
+				close $_ for $socket, $peer;
+				$_ && $_ == $link && ($_ = undef) for @links;
+				next;
+			}
+			$budget -= $got if $down && $rate != 0;
+		}
+	}
+	return;
+}
+
+sub write_all
+{
+	my ($socket, $data) = @_;
+	while (length $data)
+	{
+		my $done = syswrite $socket, $data or return 0;
+		substr $data, 0, $done, '';
+	}
+	return 1;
+}
+
+1;
