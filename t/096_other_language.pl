@@ -7,6 +7,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DiagKit;
+use IPC::Run;
 use POSIX qw(LC_MESSAGES setlocale);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -20,7 +21,8 @@ plan skip_all => 'no German locale' if !defined setlocale(LC_MESSAGES, $german);
 setlocale(LC_MESSAGES, 'C');
 plan skip_all => 'no German messages' if !-f "$sharedir/de/LC_MESSAGES/postgres-$major.mo";
 
-my $primary = new_primary('primary', "lc_messages = '$german'");
+my $primary = new_primary('primary', "lc_messages = '$german'", 'max_wal_senders = 2',
+	'replica_kit.warning_disconnected = 1s', 'replica_kit.critical_disconnected = 1h');
 my ($standby, $password) = new_standby($primary, 'replica1');
 
 sub reconnect
@@ -63,6 +65,49 @@ is(wait_for_diagnosis($standby, 'slot_missing'), 'slot_missing', 'slot missing: 
 $standby->append_conf('postgresql.conf', q{primary_slot_name = 'replica1'});
 $standby->reload;
 found('slot there', '');
+
+# Another has the slot.
+$standby->stop;
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my $log = '';
+my $other = IPC::Run::start([ 'pg_receivewal', '-d', $primary->connstr('postgres'), '-D', $dir, '-S', 'replica1', '--no-loop', '--no-sync' ],
+	'<', '/dev/null', '>&', \$log);
+$primary->poll_query_until('postgres', q{SELECT active FROM pg_replication_slots}) or die "nobody takes the slot: $log";
+$standby->start;
+found('slot taken', 'slot_taken');
+$other->kill_kill;
+found('slot free', '');
+
+# No walsender is free.
+$standby->stop;
+$primary->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_stat_replication') or die 'a walsender stays';
+my @taken = map {
+	$primary->background_psql('postgres', on_error_stop => 0,
+		extra_params => [ '-d', $primary->connstr('postgres') . ' replication=true' ]);
+} 1 .. 2;
+$standby->start;
+found('no walsender free', 'walsenders_exhausted');
+$_->quit for @taken;
+found('walsenders free', '');
+
+# Not the standby's own cluster.
+my $stranger = new_primary('stranger', "lc_messages = '$german'");
+$stranger->safe_psql('postgres', q{CREATE ROLE replica1 LOGIN REPLICATION});
+set_hba($stranger, 'host replication replica1 127.0.0.1/32 trust');
+set_conninfo($standby, $stranger, user => 'replica1', application_name => 'replica1');
+is(wait_for_diagnosis($standby, 'other_cluster'), 'other_cluster', 'another cluster: the standby says other_cluster');
+set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
+found('its own', '');
+$stranger->stop;
+
+# WAL that is gone.
+$standby->stop;
+$standby->append_conf('postgresql.conf', q{primary_slot_name = ''});
+$primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('replica1'); CREATE TABLE t (i int)});
+$primary->safe_psql('postgres', 'INSERT INTO t VALUES (1); SELECT pg_switch_wal()') for 1 .. 3;
+$primary->safe_psql('postgres', 'CHECKPOINT');
+$standby->start;
+found('WAL is gone', 'wal_removed');
 
 $primary->stop;
 is(wait_for_diagnosis($standby, 'upstream_unreachable'), 'upstream_unreachable', 'primary down: the standby says upstream_unreachable');
