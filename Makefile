@@ -145,6 +145,7 @@ PRK_SCRIPTS = \
 	.ci/run \
 	bench/clone_speed \
 	bench/sample_cost \
+	bench/strangers \
 	bench/watching_cost \
 	scripts/analyze \
 	scripts/common.sh \
