@@ -380,7 +380,7 @@ diagnose_worker(PrkFindings *findings)
 	diagnosis->remedy = report->board->worker_pid != 0 ?
 		psprintf("-- As the server's user run this; it is started again within 10 s:\n-- kill %d",
 				 report->board->worker_pid) :
-		"-- Look for its last words in the log; it is started again every 10 s.";
+		"-- Look for its last words in the log; it is started again every 10 s.\n-- If the log has none, but \"too many background workers\" from the server's start, raise max_worker_processes and restart.";
 }
 
 /*
