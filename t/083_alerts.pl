@@ -145,6 +145,7 @@ configure($primary,
 	'replica_kit.lag_grace' => '0',
 	'replica_kit.alert_after' => '1s',
 	'replica_kit.repeat_interval' => '-1');
+$primary->wait_for_catchup($standby);
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
 $standby->poll_query_until('postgres', q{SELECT pg_get_wal_replay_pause_state() = 'paused'}) or die 'replay is not paused';
 $offset = -s $primary->logfile;
