@@ -37,7 +37,7 @@ static const char *welcome(const PrkAttempt *attempt, const char *name,
 static const char *role_of(const PrkAttempt *attempt);
 static bool has_come_since(const PrkEvidence *evidence,
 						   const PrkAttempt *attempt);
-static bool is_on_trial(const PrkReplica *replica);
+static bool is_attempt(const PrkReplica *replica);
 static bool is_diagnosed(const PrkFindings *findings, const char *name);
 
 /*
@@ -168,10 +168,11 @@ prk_diagnose_attempts(PrkFindings *findings)
 		{
 			const PrkReplica *replica = evidence->report->rows[j].replica;
 
-			has_row = !is_on_trial(replica) &&
-				(strcmp(replica->name, name) == 0 ||
-				 (failure->slot_name[0] == '\0' &&
-				  strcmp(replica->name, failure->role_name) == 0));
+			if (!replica->has_slot && is_attempt(replica))
+				continue;
+			has_row = strcmp(replica->name, name) == 0 ||
+				(failure->slot_name[0] == '\0' &&
+				 strcmp(replica->name, failure->role_name) == 0);
 		}
 		if (!has_row)
 			prk_diagnose_attempt(findings, attempt, NULL, NULL);
@@ -408,7 +409,7 @@ has_come_since(const PrkEvidence *evidence, const PrkAttempt *attempt)
 		const PrkReplica *replica = evidence->report->rows[i].replica;
 		const PrkBoardEntry *entry = evidence->owners[i].entry;
 
-		if (is_on_trial(replica))
+		if (is_attempt(replica))
 			continue;
 		if (replica->pid != 0 && replica->has_walsender &&
 			replica->backend_start > failure->last_at &&
@@ -434,15 +435,15 @@ has_come_since(const PrkEvidence *evidence, const PrkAttempt *attempt)
 }
 
 /*
- * Has it come without a slot, and not reported anything yet?  Then its
- * connection may fail in a moment like the last: where WAL is removed, it
- * gets as far as that each time.
+ * May its walsender be about to find that it cannot serve it?  Who gets WAL
+ * replies; who tries again and again is seen connected now and then.
  */
 static bool
-is_on_trial(const PrkReplica *replica)
+is_attempt(const PrkReplica *replica)
 {
-	return replica->has_walsender && !replica->has_slot &&
-		replica->state != PRK_STATE_BACKUP && replica->reply_time == 0;
+	return replica->reply_time == 0 &&
+		(replica->state == PRK_STATE_STARTUP ||
+		 replica->state == PRK_STATE_CATCHUP);
 }
 
 static bool
