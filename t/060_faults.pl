@@ -251,7 +251,7 @@ $node->safe_psql('postgres', q{CREATE DATABASE regress_utf8 ENCODING 'UTF8' LOCA
 $node->safe_psql('regress_utf8', 'CREATE EXTENSION pg_replica_kit');
 {
 	my $latin = $server->connect(connstr => $node->connstr('regress_utf8'));
-	my $operation = $operations[3];
+	my ($operation) = grep { $_->{name} eq 'deprovision' } @operations;
 
 	$latin->run($operation->{before} . q{SET client_encoding = 'LATIN1';});
 	# the first call after the drop of the slot
