@@ -42,7 +42,7 @@ sub move_on
 		"ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'");
 	$upstream->reload;
 	$upstream->safe_psql('postgres',
-		'CREATE TABLE IF NOT EXISTS wal (); SELECT pg_switch_wal()')
+		q{SELECT pg_logical_emit_message(false, '', ''); SELECT pg_switch_wal()})
 	  for 1 .. 3;
 	system('sh', '-c', 'cp "$1"/pg_wal/0* "$2"/pg_wal', 'sh',
 		$upstream->data_dir, $copy_to) == 0 or die "cp: $?"
