@@ -35,7 +35,7 @@ foreach my $mistake (sort keys %report)
 
 	# They are wanted, so they don't count.
 	my @new = grep { !$before{$_} } glob("$reports/*");
-	like(join('', map { slurp_file($_) } @new),
+	like(join('', map { slurp_file($_) } @new, $node->logfile),
 		$report{$mistake}, "a mistake is reported: $mistake");
 	unlink @new;
 }
