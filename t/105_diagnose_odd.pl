@@ -120,7 +120,7 @@ $standby1->poll_query_until('postgres', q{SELECT count(*) = 1 FROM replica_kit.d
 is($standby1->safe_psql('postgres', q{SELECT string_agg(code, ',') FROM replica_kit.diagnose('standby2')}), 'other_timeline', 'the other was ahead: the new primary says other_timeline');
 found('the other was ahead', $standby2, 'other_timeline');
 my $remedy = $standby1->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose('standby2')});
-like($remedy, qr/join_script\('standby2'\)/, 'the other was ahead: it must be rebuilt');
+like($remedy, qr/^-- sh join_standby2\.sh --pgdata DIR --rebuild$/m, 'the other was ahead: it must be rebuilt');
 $standby1->safe_psql('postgres', $remedy);
 $standby2->stop;
 $standby1->backup('again');
