@@ -144,6 +144,7 @@ TAP_TESTS = 1
 PRK_SCRIPTS = \
 	.ci/run \
 	bench/clone_speed \
+	bench/healthy_hour \
 	bench/sample_cost \
 	bench/strangers \
 	bench/watching_cost \
