@@ -182,7 +182,7 @@ $primary->safe_psql('postgres', 'CHECKPOINT');
 is($primary->safe_psql('postgres', 'SELECT wal_status FROM pg_replication_slots'), 'lost', 'the slot is lost');
 scene('a lost slot', 'critical', $primary);
 is($primary->safe_psql('postgres', 'SELECT reason FROM replica_kit.unhealthy()'),
-	'slot is lost, the replica must be rebuilt', 'a lost slot: the kit says that it is lost, and what it needs');
+	'slot is lost, the replica must be rebuilt: it held more WAL than max_slot_wal_keep_size allows', 'a lost slot: the kit says that it is lost, and what it needs');
 
 # Its standby still lets sessions in, and says streaming now and then.
 $standby->start;
