@@ -35,6 +35,7 @@ PRK_HEADERS = \
 	src/hba_edit.h \
 	src/hba_file.h \
 	src/hba_rules.h \
+	src/hba_same.h \
 	src/health.h \
 	src/history.h \
 	src/lock.h \
@@ -85,6 +86,7 @@ OBJS = \
 	src/hba_file.o \
 	src/hba_funcs.o \
 	src/hba_rules.o \
+	src/hba_same.o \
 	src/health.o \
 	src/history.o \
 	src/history_funcs.o \
@@ -226,11 +228,10 @@ test/sanitize_test.so: test/sanitize_test.o
 test/slow_disk.so: test/slow_disk.o
 test/wall_clock.so: test/wall_clock.o
 test/hba_file_link.o: src/hba_file.c src/hba_file.h
-test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o src/hba_rules.o
+test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o src/hba_rules.o \
+	src/hba_same.o
 test/hba_test_link.so: test/hba_test.o src/hba.o test/hba_file_link.o \
-	src/hba_rules.o
-test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o
-test/hba_test_link.so: test/hba_test.o src/hba.o test/hba_file_link.o
+	src/hba_rules.o src/hba_same.o
 test/health_test.so: test/health_test.o src/health.o src/forecast.o src/format.o src/sample.o \
 	src/backends.o src/backups.o src/derive.o
 $(TEST_MODULES): $(SANITIZE_OBJS)

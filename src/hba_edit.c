@@ -32,6 +32,10 @@
 /* How often an edit by somebody else, at the same time, is waited out. */
 #define EXCHANGE_TRIES		20
 
+/* How long to wait for who has the old file open, and how often to look. */
+#define WRITER_TIMEOUT_MS	5000
+#define WRITER_POLL_MS		10
+
 /* How long the server may take to reload; it takes milliseconds. */
 #define RELOAD_TIMEOUT_MS	30000
 
@@ -64,6 +68,7 @@ static bool is_present(const char *text, const PrkHbaAddition *addition);
 static void prove_wins(List *rules, const PrkHbaAddition *addition);
 static char *remove_lines(const char *text, const PrkHbaRemoval *removal,
 						  List **audit);
+static void await_writers(const PrkHbaFile *file);
 static void reload(void);
 static char *edit_text(PrkHbaFile *file, List *additions, List *removals,
 					   List **audit);
@@ -261,6 +266,7 @@ prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 		if ((*edit)->exchanged)
 		{
 			reload();
+			await_writers(file);
 			if (prk_hba_file_in_place(file) &&
 				prk_hba_file_old_untouched(file))
 			{
@@ -282,6 +288,26 @@ prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 			 errdetail("One of the versions is kept in file \"%s\".",
 					   prk_hba_file_saved((*edit)->file)) : 0,
 			 errhint("Try again.")));
+}
+
+/*
+ * Wait for who had the old file open when it was exchanged: what they write
+ * is an edit like any other.
+ */
+static void
+await_writers(const PrkHbaFile *file)
+{
+	for (int waited = 0; prk_hba_file_old_awaits(file); waited += WRITER_POLL_MS)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (waited >= WRITER_TIMEOUT_MS)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("file \"%s\" is open in another program, which may write to it",
+							HbaFileName),
+					 errhint("Try again when that has closed it.")));
+		pg_usleep(WRITER_POLL_MS * 1000);
+	}
 }
 
 /*

@@ -48,6 +48,7 @@
 #include "utils/memutils.h"
 
 #include "hba_file.h"
+#include "hba_same.h"
 
 #ifndef RENAME_EXCHANGE
 #define RENAME_EXCHANGE	(1 << 1)
@@ -90,8 +91,6 @@ static int	exchange_names(const char *one, const char *other);
 static bool displace_by_link(PrkHbaFile *file);
 static bool is_what_was_read(const PrkHbaFile *file, const char *path);
 static bool is_ours(const PrkHbaFile *file, const char *path);
-static bool is_same(const char *path, const struct stat *wanted,
-					const char *contents, off_t len);
 static bool put_back(PrkHbaFile *file);
 static bool remove_displaced(PrkHbaFile *file);
 static bool sync_directory(const PrkHbaFile *file);
@@ -273,7 +272,18 @@ prk_hba_file_in_place(const PrkHbaFile *file)
 	return file->stage == PRK_HBA_FILE_EXCHANGED && is_ours(file, file->path);
 }
 
-/* Is the old one still what was read, or had somebody it open to write? */
+/*
+ * Has somebody had the old one open to write since before the exchange?  What
+ * they write still comes, and nobody can open it any more by its name.
+ */
+bool
+prk_hba_file_old_awaits(const PrkHbaFile *file)
+{
+	return file->stage == PRK_HBA_FILE_EXCHANGED &&
+		prk_hba_same_awaits(file->displaced);
+}
+
+/* Is the old one still what was read? */
 bool
 prk_hba_file_old_untouched(const PrkHbaFile *file)
 {
@@ -536,52 +546,14 @@ displace_by_link(PrkHbaFile *file)
 static bool
 is_what_was_read(const PrkHbaFile *file, const char *path)
 {
-	return is_same(path, &file->old_stat, file->contents, file->len);
+	return prk_hba_same(path, &file->old_stat, file->contents, file->len);
 }
 
 /* Is that the file that we wrote, unchanged? */
 static bool
 is_ours(const PrkHbaFile *file, const char *path)
 {
-	return is_same(path, &file->new_stat, file->new_contents, file->new_len);
-}
-
-/*
- * Is that the file with these marks and contents?  Times are not compared:
- * they are too coarse to tell two edits apart.  Allocates nothing and raises
- * nothing.
- */
-static bool
-is_same(const char *path, const struct stat *wanted, const char *contents,
-		off_t len)
-{
-	int			fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
-	struct stat now;
-	off_t		done = 0;
-	bool		same;
-
-	if (fd < 0)
-		return false;
-	same = fstat(fd, &now) == 0 &&
-		now.st_dev == wanted->st_dev &&
-		now.st_ino == wanted->st_ino &&
-		now.st_uid == wanted->st_uid &&
-		now.st_gid == wanted->st_gid &&
-		now.st_mode == wanted->st_mode &&
-		now.st_size == len;
-	while (same && done < len)
-	{
-		char		chunk[4096];
-		ssize_t		got = read(fd, chunk, sizeof(chunk));
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		same = got > 0 && got <= len - done &&
-			memcmp(chunk, contents + done, got) == 0;
-		done += got;
-	}
-	close(fd);
-	return same;
+	return prk_hba_same(path, &file->new_stat, file->new_contents, file->new_len);
 }
 
 /*
@@ -613,7 +585,10 @@ put_back(PrkHbaFile *file)
 		if (!done && is_ours(file, file->path))
 			return false;
 	}
-	if (done)
+	/* Ours is there now, and may have been opened by its name meanwhile. */
+	if (done && prk_hba_same_awaits(file->displaced))
+		file->saved = rename(file->displaced, file->saved_path) == 0;
+	else if (done)
 		unlink(file->displaced);
 	else
 		remove_displaced(file);

@@ -31,6 +31,7 @@ extern void prk_hba_file_refuse(const PrkHbaFile *file, const char *message,
 								const char *path);
 extern bool prk_hba_file_exchange(PrkHbaFile *file);
 extern bool prk_hba_file_in_place(const PrkHbaFile *file);
+extern bool prk_hba_file_old_awaits(const PrkHbaFile *file);
 extern bool prk_hba_file_old_untouched(const PrkHbaFile *file);
 
 /* These two never raise an error: they are called where one is a PANIC. */

@@ -558,7 +558,8 @@ release_role(const char *name, const Ownership *owner, bool dry_run)
  * Whom else the role serves just now, for a DETAIL, palloc'd: a replica that
  * was made by hand knows of no comment, and could not connect again.  NULL:
  * nobody.  A base backup ends by itself; the replica's own connection is the
- * one with its slot or, without, its name.
+ * one with its slot or, without, its name.  One that has not asked for a slot
+ * yet is nobody's: it may be the replica, coming back for its own.
  */
 static char *
 other_walsender(const PrkRole *role, const char *name)
@@ -571,6 +572,7 @@ other_walsender(const PrkRole *role, const char *name)
 
 		if (replica->has_walsender && replica->userid == role->oid &&
 			replica->state != PRK_STATE_BACKUP &&
+			replica->state != PRK_STATE_STARTUP &&
 			strcmp(replica->name, name) != 0)
 			return psprintf(_("\"%s\" is connected with it (PID %d)."),
 							replica->name, replica->pid);
