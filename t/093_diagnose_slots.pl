@@ -101,7 +101,8 @@ is(wait_for_diagnosis($standby, $standby->safe_psql('postgres', 'SHOW server_ver
 is($standby->safe_psql('postgres', q{SELECT level, finding ~ 'must be rebuilt' FROM replica_kit.diagnose()}), 'critical|t', 'lost: and what it needs');
 
 $standby->stop;
-$primary->safe_psql('postgres', $remedy);
+like($remedy, qr/^-- sh join_replica1\.sh --pgdata DIR --rebuild$/m, 'lost: the remedy is one command');
+renew_slot($primary, 'replica1');
 rebuild();
 found('lost and rebuilt', '');
 is(wait_for_diagnosis($standby, ''), '', 'lost and rebuilt: the standby is silent');

@@ -163,7 +163,8 @@ found('the slot is lost', '', 'slot_lost', $lost);
 like($standby2->safe_psql('postgres', 'SELECT finding FROM replica_kit.diagnose()'), qr/must be rebuilt$/, 'the slot is lost: the second knows that it must be rebuilt');
 is(status($standby2, 'state'), 'disconnected', 'the slot is lost: the second does not stream');
 $standby2->stop;
-$standby1->safe_psql('postgres', remedy($standby1));
+like(remedy($standby1), qr/^-- sh join_standby2\.sh --pgdata DIR --rebuild$/m, 'the slot is lost: the remedy is one command');
+renew_slot($standby1, 'standby2');
 $standby2 = new_standby2();
 found('rebuilt', '', '', '');
 

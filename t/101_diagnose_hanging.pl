@@ -182,7 +182,7 @@ found('and then', 'slot_lost', undef);
 kill 'CONT', $pid;
 found('resumed', undef, $standby->safe_psql('postgres', 'SHOW server_version_num') >= 180000 ? 'slot_lost' : 'wal_removed');
 $standby->stop;
-cure($primary);
+renew_slot($primary, 'replica1');
 $primary->safe_psql('postgres', q{ALTER SYSTEM RESET max_slot_wal_keep_size});
 $primary->reload;
 $primary->backup('again');

@@ -87,7 +87,8 @@ $primary->poll_query_until('postgres', q{SELECT count(*) = 1 FROM replica_kit.di
 $standby2->append_conf('postgresql.conf', q{primary_slot_name = 'standby2'});
 $standby2->reload;
 found('its own slot again', $primary, '');
-$primary->poll_query_until('postgres', q{SELECT count(*) > 0 FROM replica_kit.history('standby2', '1 s') WHERE state = 'streaming'})
+my $then = $primary->safe_psql('postgres', 'SELECT clock_timestamp()');
+$primary->poll_query_until('postgres', qq{SELECT count(*) > 0 FROM replica_kit.history('standby2') WHERE state = 'streaming' AND sampled_at > '$then'})
   or die 'the worker has not seen it';
 $standby2->stop;
 $primary->poll_query_until('postgres', q{SELECT count(*) = 1 FROM replica_kit.diagnose('standby2')})

@@ -11,7 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
 our @EXPORT = qw(new_primary new_standby set_hba set_conninfo conninfo
-  attempt diagnoses wait_for_diagnosis errors_like);
+  attempt diagnoses wait_for_diagnosis errors_like renew_slot);
 
 # Rules that let the tests' own sessions in, and nobody over TCP.
 my $local_rules = "local all all trust\nlocal replication all trust\n";
@@ -38,6 +38,15 @@ sub new_primary
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION pg_replica_kit');
 	return $node;
+}
+
+# What the script with --rebuild does to a slot that is lost.
+sub renew_slot
+{
+	my ($node, $name) = @_;
+	$node->safe_psql('postgres', qq{SELECT pg_drop_replication_slot('$name')});
+	$node->safe_psql('postgres', qq{SELECT pg_create_physical_replication_slot('$name', true)});
+	return;
 }
 
 # pg_hba.conf of these lines only, besides those for the tests themselves.
