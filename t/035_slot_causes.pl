@@ -73,8 +73,10 @@ SKIP:
 	like($standby->safe_psql('postgres', 'SELECT evidence FROM replica_kit.diagnose()'), qr/invalidated due to "idle_timeout"/,
 		'idle_timeout: the standby quotes the cause');
 
-	# The WAL is all there: the remedy without its rebuild will do.
-	$primary->safe_psql('postgres', $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose('replica1')}));
+	# The WAL is all there: of what the script does the new slot will do.
+	like($primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose('replica1')}), qr/^-- sh join_replica1\.sh --pgdata DIR --rebuild$/m,
+		'idle_timeout: the remedy is the script');
+	renew_slot($primary, 'replica1');
 	$standby->restart;
 	$primary->wait_for_catchup('replica1');
 	is(wait_for_diagnosis($primary, ''), '', 'idle_timeout: with a new slot a restart is enough, while the WAL is there');
