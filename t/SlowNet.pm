@@ -46,13 +46,13 @@ sub port
 	return $self->{port};
 }
 
-# Bytes a second towards the standby, 0 for all that come; and how many of the
-# connections that were made first are dead.
+# Bytes a second towards the standby, 0 for all that come; and whether the
+# connections that there have been until now are dead.
 sub tell
 {
 	my ($self, $rate, $dead) = @_;
 	open my $out, '>', "$self->{file}.new" or die "slow net: $!";
-	print $out "$rate $dead\n";
+	print $out "$rate ", $dead ? 1 : 0, "\n";
 	close $out;
 	rename "$self->{file}.new", $self->{file} or die "slow net: $!";
 	return;
@@ -84,6 +84,7 @@ sub serve
 	my @links;
 	my $last = Time::HiRes::time();
 	my $budget = 0;
+	my $dead_links = 0;
 
 	local $SIG{PIPE} = 'IGNORE';
 	while (getppid() != 1)
@@ -91,6 +92,7 @@ sub serve
 		open my $in, '<', $file or last;
 		my ($rate, $dead) = split ' ', <$in>;
 		close $in;
+		$dead_links = !$dead ? 0 : $dead_links || @links;
 
 		my $now = Time::HiRes::time();
 		$budget = $rate == 0 ? 65536 : $budget + ($now - $last) * $rate;
@@ -101,7 +103,7 @@ sub serve
 		foreach my $number (0 .. $#links)
 		{
 			my $link = $links[$number] or next;
-			next if $number < $dead;
+			next if $number < $dead_links;
 			$select->add($link->{standby});
 			$select->add($link->{primary}) if $budget >= 1024;
 		}
