@@ -129,6 +129,10 @@ wait_until(q{state = 'streaming' AND lag_time = '0'}, 'replayed, with the primar
 start_trickle();
 wait_until(q{lag_time < '1.5 s'}, 'under a trickle again');
 
+# Until the clock has ticked, what is written counts as written since the cut
+# before.
+wait_for(3);
+
 # What was written last may not have come any more.
 $since = period_of(
 	sub {
