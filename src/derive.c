@@ -23,11 +23,16 @@
 #include "access/transam.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
+#include "storage/spin.h"
 
 #include "compat.h"
 #include "derive.h"
 
+/* How often a slot that moves is looked at again. */
+#define MOVED_TRIES		10
+
 static void derive_wal_status(PrkSample *sample);
+static WALAvailability availability_now(const PrkReplica *replica);
 static XLogSegNo standby_oldest_kept(const PrkSample *sample);
 static WALAvailability standby_availability(const PrkSample *sample,
 											XLogRecPtr restart_lsn,
@@ -77,7 +82,7 @@ derive_wal_status(PrkSample *sample)
 			availability = standby_availability(sample, replica->restart_lsn,
 												oldest_kept);
 		else
-			availability = GetWALAvailability(replica->restart_lsn);
+			availability = availability_now(replica);
 
 		/*
 		 * As the server sees it, who still has a process may yet move on to
@@ -115,6 +120,39 @@ derive_wal_status(PrkSample *sample)
 												   replica->restart_lsn);
 		}
 	}
+}
+
+/*
+ * The server compares with what the slots hold now, which may be more recent
+ * than the sample: a slot that moved on into the next segment in between looks
+ * as if its WAL were about to go.  So what looks bad is asked again by where
+ * the slot is by now.
+ */
+static WALAvailability
+availability_now(const PrkReplica *replica)
+{
+	XLogRecPtr	restart_lsn = replica->restart_lsn;
+	WALAvailability result = GetWALAvailability(restart_lsn);
+
+	for (int i = 0; i < MOVED_TRIES && (result == WALAVAIL_UNRESERVED ||
+										result == WALAVAIL_REMOVED); i++)
+	{
+		ReplicationSlot *slot = SearchNamedReplicationSlot(replica->slot_name,
+														   true);
+		XLogRecPtr	now = restart_lsn;
+
+		if (slot != NULL)
+		{
+			SpinLockAcquire(&slot->mutex);
+			now = slot->data.restart_lsn;
+			SpinLockRelease(&slot->mutex);
+		}
+		if (now == restart_lsn || XLogRecPtrIsInvalid(now))
+			break;
+		restart_lsn = now;
+		result = GetWALAvailability(restart_lsn);
+	}
+	return result;
 }
 
 /*
