@@ -38,17 +38,20 @@ sub slot
 sub move_on
 {
 	my ($copy_to) = @_;
-	$upstream->safe_psql('postgres',
-		q{SELECT pg_logical_emit_message(false, '', ''); SELECT pg_switch_wal()})
-	  for 1 .. 3;
-
-	# What else goes meanwhile was held for nobody.
-	system('sh', '-c', 'cp "$1"/pg_wal/0* "$2"/pg_wal 2>/dev/null', 'sh',
-		$upstream->data_dir, $copy_to)
-	  if $copy_to;
+	# Twice: a checkpoint of the server's own may be earlier than ours.
+	my $copy = sub {
+		system('sh', '-c', 'cp "$1"/pg_wal/0* "$2"/pg_wal 2>/dev/null', 'sh',
+			$upstream->data_dir, $copy_to)
+		  if $copy_to;
+	};
+	$copy->();
 	$upstream->safe_psql('postgres',
 		"ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'");
 	$upstream->reload;
+	$upstream->safe_psql('postgres',
+		q{SELECT pg_logical_emit_message(false, '', ''); SELECT pg_switch_wal()})
+	  for 1 .. 3;
+	$copy->();
 	$upstream->safe_psql('postgres', 'CHECKPOINT');
 	$upstream->safe_psql('postgres',
 		'ALTER SYSTEM RESET max_slot_wal_keep_size');
