@@ -18,6 +18,10 @@ my $upstream = new_upstream(
 	'full_page_writes = off',
 	'autovacuum = off',
 	'wal_retrieve_retry_interval = 100ms');
+
+# No checkpoint but those of this test takes WAL away.
+$upstream->append_conf('postgresql.conf', "max_wal_size = 4GB\ncheckpoint_timeout = 1h");
+$upstream->reload;
 $upstream->safe_psql('postgres', 'CREATE TABLE still AS SELECT * FROM filler');
 provision($upstream, 'replica1', 'secret-word-1');
 my $script = write_script($upstream, 'replica1');
