@@ -60,7 +60,7 @@ static bool is_message(const ErrorData *edata, const char *beginning);
 static void identify_client(PrkFailureId *id);
 static void identify_slot(PrkFailureId *id);
 static bool is_slot_name(const char *name);
-static bool quotes_password(const char *message);
+static bool quotes_password(const char *message, const char *conninfo);
 static bool is_other_option(const char *name);
 static uint32 hash_words(const char *message);
 
@@ -189,7 +189,8 @@ note_outgoing(const ErrorData *edata)
 		strncpy(id.slot_name, PrimarySlotName, NAMEDATALEN - 1);
 	if (kind == PRK_FAILURE_UPSTREAM)
 	{
-		if (quotes_password(message))
+		if (quotes_password(message, PrimaryConnInfo) ||
+			quotes_password(message, WalRcv->conninfo))
 			message = "could not connect to the primary server: the reason quotes primary_conninfo and is only in the log";
 		id.words = hash_words(message);
 	}
@@ -386,28 +387,33 @@ identify_slot(PrkFailureId *id)
 }
 
 /*
- * Could the words quote a password out of primary_conninfo?  libpq quotes
+ * Could the words quote a password out of a connection string?  libpq quotes
  * pieces of a string that it can't read, and then nobody can say where the
  * password ends.  So every piece of the string counts that follows the word
  * "password", or the user in a URI, up to the next option: if it is in the
  * words, by chance or not, they are not to be shown.
+ *
+ * The receiver's string is the one that the startup process has passed, which
+ * can be newer than its own primary_conninfo: each process reads the file
+ * when its signal comes.  While the receiver runs, nobody else changes it
+ * (RequestXLogStreaming() in src/backend/replication/walreceiverfuncs.c).
  */
 static bool
-quotes_password(const char *message)
+quotes_password(const char *message, const char *conninfo)
 {
 	const char *at;
 	const char *end;
 
-	if (PrimaryConnInfo == NULL)
+	if (conninfo == NULL)
 		return false;
-	end = PrimaryConnInfo + strlen(PrimaryConnInfo);
-	if ((at = strstr(PrimaryConnInfo, "://")) != NULL &&
+	end = conninfo + strlen(conninfo);
+	if ((at = strstr(conninfo, "://")) != NULL &&
 		strchr(at, '@') != NULL)
 	{
 		end = strrchr(at, '@');
 		at += strcspn(at + 3, ":@") + 3;
 	}
-	else if ((at = strstr(PrimaryConnInfo, "password")) != NULL)
+	else if ((at = strstr(conninfo, "password")) != NULL)
 		at += strlen("password");
 	else
 		return false;

@@ -117,6 +117,15 @@ $standby->poll_query_until('postgres', q{SELECT count(*) = 1 FROM replica_kit.co
   or die 'the broken string is not noticed';
 is(errors_like($standby, q{message LIKE '%secret%' OR message LIKE '%andmore%'}), '0|0', 'a piece of a password is not shown');
 
+# The startup process may have read the file before the server has: then the
+# receiver's own primary_conninfo is not the one that it is told to use.
+$standby->append_conf('postgresql.conf', q{primary_conninfo = 'host=127.0.0.1 password=covert evenmore user=replica1'});
+my $log = -s $standby->logfile;
+kill 'HUP', $standby->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'});
+$standby->wait_for_log(qr/missing "=" after "evenmore"/, $log);
+is(errors_like($standby, q{message LIKE '%evenmore%'}), '0|0', 'nor one of which only the startup process knows');
+is($standby->safe_psql('postgres', q{SELECT current_setting('primary_conninfo') LIKE '%andmore%'}), 't', 'as is so here');
+
 # ----------------------------------------------------------------------
 # A crowd at the door
 # ----------------------------------------------------------------------
