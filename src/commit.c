@@ -64,6 +64,7 @@ static void forget(void);
 static void step_persist(void *arg);
 static void step_drop(void *arg);
 static void step_remove_lines(void *arg);
+static void tell_saved(const char *saved);
 static void step_finish_file(void *arg);
 static void step_audit(void *arg);
 static void log_change(const char *user, const char *change);
@@ -365,16 +366,23 @@ step_remove_lines(void *arg)
 	prk_hba_edit_apply(&edit, NIL, list_make1(&removal), &audit);
 }
 
+/* Somebody else's version that has no place any more is not lost silently. */
+static void
+tell_saved(const char *saved)
+{
+	if (saved != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("another program has edited it meanwhile, see file \"%s\"",
+						saved)));
+}
+
 static void
 step_finish_file(void *arg)
 {
 	if (prk_hba_edit_finish(arg))
 		return;
-	if (prk_hba_edit_saved(arg) != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("another program has edited it meanwhile, see file \"%s\"",
-						prk_hba_edit_saved(arg))));
+	tell_saved(prk_hba_edit_saved(arg));
 	ereport(ERROR,
 			(errcode(ERRCODE_IO_ERROR),
 			 errmsg("could not remove file: %m")));
@@ -451,11 +459,13 @@ step_undo_file(void *arg)
 	List	   *entries = arg;
 	List	   *removals = NIL;
 	bool		undone = edit == NULL || prk_hba_edit_undo(edit);
+	const char *saved = edit != NULL ? prk_hba_edit_saved(edit) : NULL;
 	ListCell   *lc;
 
 	if (edit != NULL && undone)
 	{
 		(void) prk_hba_edit_tidy(false);
+		tell_saved(saved);
 		return;
 	}
 
@@ -482,6 +492,7 @@ step_undo_file(void *arg)
 		prk_hba_edit_apply(&edit, NIL, removals, &audit);
 	if (edit != NULL)
 		step_finish_file(edit);
+	tell_saved(saved);
 }
 
 static void

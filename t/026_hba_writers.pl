@@ -53,5 +53,46 @@ is($node->safe_psql('postgres', q{SELECT (SELECT count(*) FROM pg_replication_sl
 	'0|0', 'nothing is left');
 is($node->psql('postgres', $provision[3]), 0, 'it can be tried again');
 
+# Once committed, deprovision() can't fail any more: it says what is left.
+open $writer, '>>', $hba or die "could not open \"$hba\": $!";
+$now = slurp_file($hba);
+($rc, $stdout, $stderr) = $node->psql('postgres', q{SELECT role_dropped FROM replica_kit.deprovision('r1')});
+is("$rc|$stdout", '0|t', 'deprovision() is done');
+like($stderr, qr/WARNING:  pg_hba\.conf still has lines of the replica: file ".*" is open in another program.*\nHINT:  Run: SELECT \* FROM replica_kit\.deprovision\('r1'\);/,
+	'but for the lines');
+close $writer;
+is(slurp_file($hba), $now, 'the file is as it was');
+$node->safe_psql('postgres', q{SELECT * FROM replica_kit.deprovision('r1')});
+is(slurp_file($hba), "$before# written late\n# at last\n", 'what it says removes them');
+
+# A cancelled statement does not wait.  (statement_timeout does not count while
+# a transaction commits.)
+open $writer, '>>', $hba or die "could not open \"$hba\": $!";
+$inode = (stat $writer)[1];
+($out, $err) = ('', '');
+$session = IPC::Run::start(\@provision, '<', \undef, '>', \$out, '2>', \$err);
+usleep(10_000) until (stat $hba)[1] != $inode;
+$node->safe_psql('postgres', q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query ~ 'provision' AND pid <> pg_backend_pid()});
+$session->finish;
+like($err, qr/ERROR:  canceling statement due to user request/, 'the wait can be cancelled');
+is(slurp_file($hba), "$before# written late\n# at last\n", 'and the file is back');
+close $writer;
+
+# Who has opened the new file, which then is taken back, is not lost either.
+open $writer, '>>', $hba or die "could not open \"$hba\": $!";
+$inode = (stat $writer)[1];
+($out, $err) = ('', '');
+$session = IPC::Run::start(\@provision, '<', \undef, '>', \$out, '2>', \$err);
+usleep(10_000) until (stat $hba)[1] != $inode;
+open my $other, '>>', $hba or die "could not open \"$hba\": $!";
+$session->finish;
+like($err, qr/ERROR:  file ".*" is open in another program/, 'provision() gives up');
+my ($saved) = $err =~ /WARNING:  pg_hba\.conf could not be put back: another program has edited it meanwhile, see file "(.*)"/;
+ok(defined $saved, 'and says where the version is that somebody else may write to') or diag($err);
+syswrite $other, "# to the new file\n";
+close $_ foreach $writer, $other;
+like(slurp_file($saved), qr/^# to the new file$/m, 'there it is') if defined $saved;
+is(slurp_file($hba), "$before# written late\n# at last\n", 'the file is the old one');
+
 $node->stop;
 done_testing();
