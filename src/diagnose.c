@@ -129,6 +129,22 @@ prk_gravity_name(PrkGravity gravity)
 	pg_unreachable();
 }
 
+/* What is found below any threshold is told, no more. */
+PrkGravity
+prk_gravity_of(PrkLevel level)
+{
+	switch (level)
+	{
+		case PRK_OK:
+			return PRK_GRAVITY_INFO;
+		case PRK_WARNING:
+			return PRK_GRAVITY_WARNING;
+		case PRK_CRITICAL:
+			return PRK_GRAVITY_CRITICAL;
+	}
+	pg_unreachable();
+}
+
 /* Adds a diagnosis, of which the caller fills in the words. */
 PrkDiagnosis *
 prk_diagnose_add(PrkFindings *findings, PrkGravity gravity, const char *code,

@@ -41,6 +41,7 @@ typedef struct PrkFindings
 /* in diagnose.c */
 extern List *prk_diagnose(const PrkEvidence *evidence);
 extern const char *prk_gravity_name(PrkGravity gravity);
+extern PrkGravity prk_gravity_of(PrkLevel level);
 extern PrkDiagnosis *prk_diagnose_add(PrkFindings *findings,
 									  PrkGravity gravity, const char *code,
 									  const char *name);

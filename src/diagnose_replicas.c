@@ -40,7 +40,6 @@ static void diagnose_xmin(PrkFindings *findings, const PrkReportRow *row);
 static const PrkAttempt *newest_attempt(const PrkEvidence *evidence,
 										const char *name, TimestampTz after);
 static bool is_at_risk(const PrkReportRow *row);
-static PrkGravity gravity_of(PrkLevel level);
 static bool is_synchronous(const PrkEvidence *evidence, const char *name);
 static const char *slot_facts(const PrkReplica *replica);
 
@@ -212,7 +211,7 @@ diagnose_absent(PrkFindings *findings, const PrkReportRow *row,
 	{
 		if (row->verdict.level == PRK_OK)
 			return;
-		diagnosis = prk_diagnose_add(findings, gravity_of(row->verdict.level),
+		diagnosis = prk_diagnose_add(findings, prk_gravity_of(row->verdict.level),
 									 "replica_never_seen", replica->name);
 		diagnosis->finding = "the slot holds WAL for a replica that has never connected";
 		diagnosis->evidence = psprintf("%s; %s", row->verdict.reason,
@@ -236,7 +235,7 @@ diagnose_down(PrkFindings *findings, const PrkReportRow *row,
 	const char *from = owner->entry != NULL ?
 	owner->entry->known.last_addr : "";
 
-	diagnosis = prk_diagnose_add(findings, gravity_of(row->verdict.level),
+	diagnosis = prk_diagnose_add(findings, prk_gravity_of(row->verdict.level),
 								 "replica_down", replica->name);
 	diagnosis->finding = replica->logical ?
 		"the subscriber is not connected and does not try: once it runs it goes on by itself, its WAL is here" :
@@ -342,7 +341,7 @@ diagnose_behind(PrkFindings *findings, const PrkReportRow *row)
 	const PrkReplica *replica = row->replica;
 	const char *code = row->verdict.code;
 	PrkDiagnosis *diagnosis = prk_diagnose_add(findings,
-											   gravity_of(row->verdict.level),
+											   prk_gravity_of(row->verdict.level),
 											   code, replica->name);
 	char		unsent[PRK_FORMAT_LEN];
 	char		unwritten[PRK_FORMAT_LEN];
@@ -461,22 +460,6 @@ is_at_risk(const PrkReportRow *row)
 		strcmp(row->verdict.code, "slot_at_risk") == 0 ||
 		(row->replica->has_safe_wal_size && row->replica->safe_wal_size <= 0) ||
 		strstr(row->verdict.reason, "slot will be lost") != NULL;
-}
-
-/* What is found below any threshold is told, no more. */
-static PrkGravity
-gravity_of(PrkLevel level)
-{
-	switch (level)
-	{
-		case PRK_OK:
-			return PRK_GRAVITY_INFO;
-		case PRK_WARNING:
-			return PRK_GRAVITY_WARNING;
-		case PRK_CRITICAL:
-			return PRK_GRAVITY_CRITICAL;
-	}
-	pg_unreachable();
 }
 
 /* Does a commit wait for it, which is told as such? */

@@ -26,7 +26,6 @@ static void diagnose_stream(PrkFindings *findings);
 static void diagnose_receiving(PrkFindings *findings);
 static bool diagnose_parameters(PrkFindings *findings);
 static void diagnose_replay(PrkFindings *findings);
-static PrkGravity gravity_of(PrkLevel level);
 
 /* Is it cut off from its upstream, and if not, is what comes replayed? */
 void
@@ -50,7 +49,7 @@ diagnose_cut(PrkFindings *findings)
 {
 	const PrkEvidence *evidence = findings->evidence;
 	const PrkFailure *failure = evidence->upstream_failure;
-	PrkGravity	gravity = gravity_of(evidence->upstream_verdict.level);
+	PrkGravity	gravity = prk_gravity_of(evidence->upstream_verdict.level);
 	PrkDiagnosis *diagnosis;
 	const char *code;
 
@@ -207,7 +206,7 @@ diagnose_stream(PrkFindings *findings)
 		return;
 	}
 	diagnosis = prk_diagnose_add(findings,
-								 gravity_of(evidence->upstream_verdict.level),
+								 prk_gravity_of(evidence->upstream_verdict.level),
 								 "receiver_stalled", PRK_UPSTREAM_NAME);
 	diagnosis->finding = "the connection to the upstream stands and nothing comes: the upstream, the network or the walreceiver hangs; the WAL still comes once it does not";
 	diagnosis->evidence = psprintf("%s; wal_receiver_timeout is %d ms",
@@ -232,7 +231,7 @@ diagnose_receiving(PrkFindings *findings)
 	if (strcmp(verdict->code, "network_slow") != 0 &&
 		strcmp(verdict->code, "flush_slow") != 0)
 		return;
-	diagnosis = prk_diagnose_add(findings, gravity_of(verdict->level),
+	diagnosis = prk_diagnose_add(findings, prk_gravity_of(verdict->level),
 								 verdict->code, PRK_UPSTREAM_NAME);
 	diagnosis->evidence =
 		psprintf("%s; not received %s, received and not flushed %s",
@@ -294,7 +293,7 @@ diagnose_replay(PrkFindings *findings)
 {
 	const PrkEvidence *evidence = findings->evidence;
 	const PrkUpstream *upstream = &evidence->upstream;
-	PrkGravity	gravity = gravity_of(evidence->upstream_verdict.level);
+	PrkGravity	gravity = prk_gravity_of(evidence->upstream_verdict.level);
 	PrkDiagnosis *diagnosis;
 	char		size[PRK_FORMAT_LEN];
 	char		age[PRK_FORMAT_LEN];
@@ -340,19 +339,4 @@ diagnose_replay(PrkFindings *findings)
 		diagnosis->evidence = evidence->upstream_verdict.reason;
 		diagnosis->remedy = "-- Look at the load of this server: replay is one process, and waits for its disk and CPU.";
 	}
-}
-
-static PrkGravity
-gravity_of(PrkLevel level)
-{
-	switch (level)
-	{
-		case PRK_OK:
-			return PRK_GRAVITY_INFO;
-		case PRK_WARNING:
-			return PRK_GRAVITY_WARNING;
-		case PRK_CRITICAL:
-			return PRK_GRAVITY_CRITICAL;
-	}
-	pg_unreachable();
 }

@@ -26,14 +26,6 @@ sub found
 	return;
 }
 
-sub remedy
-{
-	my ($node) = @_;
-	my $remedy = $node->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose()});
-	note $remedy;
-	return $remedy;
-}
-
 sub write_wal
 {
 	my ($rows) = @_;

@@ -63,14 +63,6 @@ sub wait_for_status
 	return;
 }
 
-sub remedy
-{
-	my ($node) = @_;
-	my $remedy = $node->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose()});
-	note $remedy;
-	return $remedy;
-}
-
 # What a remedy says to run elsewhere.
 sub uncomment
 {

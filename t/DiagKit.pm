@@ -9,9 +9,10 @@ use Exporter 'import';
 use IO::Socket::INET;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Test::More;
 
 our @EXPORT = qw(new_primary new_standby set_hba set_conninfo conninfo
-  attempt diagnoses wait_for_diagnosis errors_like renew_slot);
+  attempt diagnoses wait_for_diagnosis remedy errors_like renew_slot);
 
 # Rules that let the tests' own sessions in, and nobody over TCP.
 my $local_rules = "local all all trust\nlocal replication all trust\n";
@@ -138,6 +139,15 @@ sub wait_for_diagnosis
 		$wanted);
 	return $node->safe_psql('postgres',
 		q{SELECT coalesce(string_agg(code, ',' ORDER BY code), '') FROM replica_kit.diagnose()});
+}
+
+# What the only finding is to be mended with, as it is printed.
+sub remedy
+{
+	my ($node) = @_;
+	my $remedy = $node->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose()});
+	note $remedy;
+	return $remedy;
 }
 
 # How often connection_errors() has counted such a failure, as rows|count.
