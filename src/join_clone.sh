@@ -363,6 +363,12 @@ move_up() {
         fail 1 "could not move the clone from \"$clone\""
 }
 
+# clone_is_done: true if only the last step of move_up is missing
+clone_is_done() {
+    as_owner test -d "$clone" && [ -z "$(as_owner ls -A "$clone")" ] &&
+        [ "$(contents)" != pg_replica_kit.clone ]
+}
+
 # A WAL directory of its own: the link to it comes last.
 move_up_wal() {
     as_owner sh -c '

@@ -309,20 +309,20 @@ move_aside() {
     each_aside aside || fail 1 "could not move the old data to \"$old\""
 }
 
-# What is left of a rebuild that did not come to its end: the old data goes
-# back, or stays aside if the clone is complete.
-repair_rebuild() {
+# What is left of a run that did not come to its end: the old data goes back,
+# or stays aside if the clone is complete.
+repair() {
     if ! as_owner test -e "$state/aside"; then
-        if as_owner test -e "$state/kept" && as_owner test -e "$clone/complete"; then
+        if as_owner test -e "$state/kept" && as_owner test -d "$clone"; then
             old_named=yes
+        fi
+        if clone_is_done; then
+            begin_repair
+            as_owner rmdir "$clone" 2>/dev/null
         fi
         return 0
     fi
-    if [ -n "$dry_run" ]; then
-        say "a rebuild is under way or was interrupted: without --dry-run this script would first mend that"
-        exit 0
-    fi
-    take_lock
+    begin_repair
     if as_owner test -e "$clone/complete"; then
         keep_old
         return 0
@@ -330,6 +330,14 @@ repair_rebuild() {
     say "putting back the data that an interrupted rebuild had moved aside"
     undo_rebuild || fail 1 "the old data could not be put back" \
         "It is in $(old_directory aside); make way, and run this script again."
+}
+
+begin_repair() {
+    if [ -n "$dry_run" ]; then
+        say "an earlier run is under way or was interrupted: without --dry-run this script would first mend that"
+        exit 0
+    fi
+    take_lock
 }
 
 undo_rebuild() {

@@ -486,7 +486,7 @@ main() {
     resolve_directory
     find_owner
     cd /
-    repair_rebuild
+    repair
     if [ -n "$set_password" ]; then
         change_password
         exit 0

@@ -117,7 +117,7 @@ my $before = files();
 	ok(!-e "$pgdata/global", 'KILL: the old data is aside');
 	($code, $out, $err) = run_script($script, {}, @where, '--dry-run');
 	is($code, 0, 'KILL: a dry run succeeds');
-	like($out, qr/a rebuild is under way or was interrupted/,
+	like($out, qr/an earlier run is under way or was interrupted/,
 		'KILL: it says what there is');
 	ok(!-e "$pgdata/global", 'KILL: and changes nothing');
 	($code, $out, $err) = run_script($script, { PGPASSWORD => 'nonsense' },

@@ -105,12 +105,17 @@ my $points = slurp($count) + 0;
 cmp_ok($points, '>', 50, 'in many steps');
 completes('uninterrupted');
 
-# Some of the points, another one for each way, and the last ones.
+# Some of the points, others for each way, and the last one.
 my $step = $ENV{PRK_LONG_TESTS} ? 1 : int($points / 4);
 my $offset = 1 + $$ % $step;
 foreach my $how ('kill', 'fail')
 {
-	for (my $at = $offset; $at <= $points; $at += $step)
+	my %at = ($points => 1);
+	for (my $at = $offset; $at < $points; $at += $step)
+	{
+		$at{$at} = 1;
+	}
+	foreach my $at (sort { $a <=> $b } keys %at)
 	{
 		my $what = "$how at $at of $points";
 		my $before = files();
