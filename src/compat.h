@@ -110,6 +110,20 @@ prk_compat_slot_inactive_since(const ReplicationSlot *slot)
 #endif
 }
 
+/*
+ * After how long is a slot lost that nobody uses?  In microseconds; -1:
+ * never, as always before 18.
+ */
+static inline int64
+prk_compat_slot_idle_limit(void)
+{
+#if PG_VERSION_NUM >= 180000
+	if (idle_replication_slot_timeout_secs > 0)
+		return idle_replication_slot_timeout_secs * USECS_PER_SEC;
+#endif
+	return -1;
+}
+
 /* Is the slot a copy that a standby keeps of its primary's slot?  (17+) */
 static inline bool
 prk_compat_slot_synced(const ReplicationSlot *slot)

@@ -20,6 +20,8 @@
 /* What is further away is never. */
 #define FORECAST_LIMIT	(INT64CONST(365) * USECS_PER_DAY)
 
+static int64 idle_left(const PrkSample *sample, const PrkReplica *replica);
+
 /*
  * Forecasts for one replica of a sample, wholly overwritten.  pace is what a
  * watcher has measured; all zero if there is none.
@@ -66,6 +68,27 @@ prk_forecast_replica(const PrkSample *sample, const PrkReplica *replica,
 		replica->safe_wal_size > 0)
 		forecast->lost_in = prk_forecast_time(replica->safe_wal_size,
 											  forecast->growth);
+
+	forecast->idle_left = idle_left(sample, replica);
+	if (forecast->idle_left >= 0 &&
+		(forecast->lost_in < 0 || forecast->idle_left < forecast->lost_in))
+		forecast->lost_in = forecast->idle_left;
+}
+
+/*
+ * A checkpoint invalidates what was unused for longer than
+ * idle_replication_slot_timeout: CanInvalidateIdleSlot() in
+ * src/backend/replication/slot.c.
+ */
+static int64
+idle_left(const PrkSample *sample, const PrkReplica *replica)
+{
+	if (sample->slot_idle_limit < 0 || !replica->has_slot ||
+		replica->inactive_since == 0 || replica->synced ||
+		XLogRecPtrIsInvalid(replica->restart_lsn))
+		return -1;
+	return Max(replica->inactive_since + sample->slot_idle_limit -
+			   sample->taken_at, 0);
 }
 
 /*

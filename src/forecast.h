@@ -23,6 +23,8 @@ typedef struct PrkForecast
 	double		growth;			/* bytes per second by which what the slot
 								 * holds grows */
 	int64		lost_in;		/* -1: never, as things go, or not known */
+	int64		idle_left;		/* that long it may stay unused; 0: no longer;
+								 * -1: for ever, or it is in use */
 } PrkForecast;
 
 extern void prk_forecast_replica(const PrkSample *sample,

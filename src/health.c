@@ -506,7 +506,8 @@ foresee(const PrkReplica *replica, const PrkThresholds *thresholds,
  * than two thirds of the limit are held back, which no healthy slot does.
  *
  * The forecast says it in time, where it is known how fast the slot falls
- * behind.
+ * behind.  That it was not used for too long is told when more than half of
+ * what idle_replication_slot_timeout allows is over.
  */
 static void
 judge_slot(const PrkSample *sample, const PrkReplica *replica,
@@ -515,6 +516,8 @@ judge_slot(const PrkSample *sample, const PrkReplica *replica,
 	int64		left = replica->safe_wal_size;
 	int64		limit = sample->slot_keep_limit;
 	int64		lost_in = verdict->forecast.lost_in;
+	int64		idle_left = verdict->forecast.idle_left;
+	bool		idle = false;
 	bool		little;
 	bool		very_little;
 	bool		soon;
@@ -522,17 +525,24 @@ judge_slot(const PrkSample *sample, const PrkReplica *replica,
 	char		buf[PRK_FORMAT_LEN];
 
 	if (replica->wal_status == PRK_WAL_UNRESERVED ||
-		(replica->has_safe_wal_size && left <= 0))
+		(replica->has_safe_wal_size && left <= 0) || idle_left == 0)
 	{
 		say(verdict, "slot will be lost at the next checkpoint");
 		raise_level(verdict, PRK_CRITICAL, true, "slot_at_risk");
 		return;
 	}
-	if (!replica->has_safe_wal_size)
+	if (idle_left >= 0 && lost_in == idle_left)
+	{
+		idle = idle_left <= sample->slot_idle_limit / 2;
+		if (!idle)
+			lost_in = -1;
+	}
+	if (!idle && !replica->has_safe_wal_size)
 		return;
 
-	little = limit >= 0 && left < limit / 3;
-	very_little = limit >= 0 && left < limit / 10;
+	little = replica->has_safe_wal_size && limit >= 0 && left < limit / 3;
+	very_little = replica->has_safe_wal_size && limit >= 0 &&
+		left < limit / 10;
 	soon = thresholds->warning_forecast >= 0 && lost_in >= 0 &&
 		lost_in <= thresholds->warning_forecast * 1000;
 	very_soon = thresholds->critical_forecast >= 0 && lost_in >= 0 &&
@@ -541,8 +551,9 @@ judge_slot(const PrkSample *sample, const PrkReplica *replica,
 		return;
 
 	if (lost_in >= 0)
-		say(verdict, "slot will be lost in %s",
-			prk_format_duration(buf, lost_in));
+		say(verdict, "slot will be lost in %s%s",
+			prk_format_duration(buf, lost_in),
+			idle ? " by idle_replication_slot_timeout" : "");
 	else
 		say(verdict, "slot will be lost after %s more",
 			prk_format_size(buf, left));

@@ -535,5 +535,6 @@ read_position(PrkSample *sample)
 		sample->current_lsn = GetXLogWriteRecPtr();
 	sample->slot_keep_limit = max_slot_wal_keep_size_mb < 0 ? -1 :
 		(int64) max_slot_wal_keep_size_mb * 1024 * 1024;
+	sample->slot_idle_limit = prk_compat_slot_idle_limit();
 	sample->taken_at = GetCurrentTimestamp();
 }

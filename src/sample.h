@@ -117,6 +117,8 @@ typedef struct PrkSample
 	XLogRecPtr	replayed_lsn;	/* standby only */
 	int64		slot_keep_limit;	/* max_slot_wal_keep_size in bytes; -1
 									 * none */
+	int64		slot_idle_limit;	/* idle_replication_slot_timeout in
+									 * microseconds; -1 none */
 
 	/* added by prk_ages_add() */
 	int64		clock_at;		/* when, by prk_clock_now() */

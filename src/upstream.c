@@ -158,6 +158,7 @@ prk_upstream_judge(const PrkUpstream *upstream,
 	verdict->lag_time = -1;
 	sample.taken_at = now;
 	sample.slot_keep_limit = -1;
+	sample.slot_idle_limit = -1;
 	if (!upstream->in_recovery)
 	{
 		strlcpy(verdict->reason, "streaming", PRK_REASON_LEN);

@@ -55,7 +55,12 @@ SKIP:
 	skip 'no slot is lost by not being used before version 18', 1 if $version < 180000;
 
 	$standby->stop;
+	set($primary, 'idle_replication_slot_timeout', '1min');
+	ok($primary->poll_query_until('postgres', q{SELECT lost_in BETWEEN '1 s' AND '1 min' AND health = 'ok'
+		FROM replica_kit.status() WHERE name = 'replica1'}), 'idle_timeout: it is foreseen');
 	set($primary, 'idle_replication_slot_timeout', '1s');
+	$primary->poll_query_until('postgres', q{SELECT reason LIKE '%slot will be lost at the next checkpoint' AND health = 'critical' AND lost_in = '0'
+		FROM replica_kit.status() WHERE name = 'replica1'}) or die 'the loss is not foreseen';
 	foreach my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 	{
 		$primary->safe_psql('postgres', 'CHECKPOINT');

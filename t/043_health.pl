@@ -270,6 +270,34 @@ my @verdicts = (
 		"limit=$limit safe=" . 334 * $MB,
 		'streaming ok - lasting 0: streaming, 0 bytes behind'
 	],
+	[
+		'gone=10 inactive=899 restart=1 idle_limit=1800 warning_forecast=14400',
+		'disconnected ok - lasting 0: disconnected for 10 s'
+	],
+	[
+		'gone=10 inactive=900 restart=1 idle_limit=1800 warning_forecast=14400',
+		'disconnected warning slot_at_risk lasting 0: disconnected for 10 s, slot will be lost in 15 min by idle_replication_slot_timeout'
+	],
+	[
+		'gone=10 inactive=900 restart=1 idle_limit=1800 critical_forecast=3600',
+		'disconnected critical slot_at_risk lasting 0: disconnected for 10 s, slot will be lost in 15 min by idle_replication_slot_timeout'
+	],
+	[
+		'gone=10 inactive=1800 restart=1 idle_limit=1800',
+		'disconnected critical slot_at_risk at-once 0: disconnected for 10 s, slot will be lost at the next checkpoint'
+	],
+	[
+		"gone=10 inactive=300 restart=1 idle_limit=1800 warning_forecast=14400 limit=$limit safe=" . 100 * $MB,
+		'disconnected warning slot_at_risk lasting 0: disconnected for 10 s, slot will be lost after 100 MB more'
+	],
+	[
+		'gone=10 inactive=1800 idle_limit=1800',
+		'disconnected ok - lasting 0: disconnected for 10 s'
+	],
+	[
+		'gone=10 inactive=1800 restart=1 synced=1 idle_limit=1800',
+		'disconnected ok - lasting 0: disconnected for 10 s'
+	],
 	[ 'limit=0 safe=1', 'streaming ok - lasting 0: streaming, 0 bytes behind' ],
 
 	# what is not judged by lag, or not at all

@@ -96,6 +96,7 @@ set_defaults(Facts *facts)
 	memset(facts, 0, sizeof(Facts));
 	facts->sample.taken_at = NOW;
 	facts->sample.slot_keep_limit = -1;
+	facts->sample.slot_idle_limit = -1;
 	facts->replica.state = PRK_STATE_STREAMING;
 	facts->replica.has_slot = true;
 	facts->replica.has_walsender = true;
@@ -154,6 +155,14 @@ set_fact(Facts *facts, const char *key, int64 value)
 		replica->wal_status = value;
 	else if (strcmp(key, "limit") == 0)
 		facts->sample.slot_keep_limit = value;
+	else if (strcmp(key, "idle_limit") == 0)
+		facts->sample.slot_idle_limit = value * USECS_PER_SEC;
+	else if (strcmp(key, "warning_forecast") == 0)
+		facts->thresholds.warning_forecast = value * 1000;
+	else if (strcmp(key, "critical_forecast") == 0)
+		facts->thresholds.critical_forecast = value * 1000;
+	else if (strcmp(key, "restart") == 0)
+		replica->restart_lsn = value;
 	else if (strcmp(key, "safe") == 0)
 	{
 		replica->has_safe_wal_size = true;
