@@ -366,7 +366,7 @@ move_up() {
 # clone_is_done: true if only the last step of move_up is missing
 clone_is_done() {
     as_owner test -d "$clone" && [ -z "$(as_owner ls -A "$clone")" ] &&
-        [ "$(contents)" != pg_replica_kit.clone ]
+        is_this_replica
 }
 
 # A WAL directory of its own: the link to it comes last.

@@ -280,7 +280,16 @@ while ($file < $files || !enough() && $file < 5 * $files)
 			ssl => $has_tls && chance(15) ? 1 : 0
 		}
 	  } 1 .. $attempts;
-	try($_) foreach @attempts;
+	foreach my $attempt (@attempts)
+	{
+		# openssl gives up where another connection has its port
+		for (1 .. 5)
+		{
+			try($attempt);
+			last if !$attempt->{ssl} || defined $attempt->{asked};
+			note 'no answer over TLS';
+		}
+	}
 
 	# What the server has logged, by client.
 	my (%line, $key);

@@ -55,7 +55,7 @@ sub found
 	return;
 }
 
-sub remedy
+sub remedy_of
 {
 	my ($name) = @_;
 	my $remedy = $primary->safe_psql('postgres', "SELECT remedy FROM replica_kit.diagnose('$name')");
@@ -117,7 +117,7 @@ found('replica_never_seen later, slot_unused unused, slot_unused used', 'after a
 is($primary->safe_psql('postgres', 'SELECT DISTINCT level FROM replica_kit.diagnose()'), 'warning', 'as warnings');
 like($primary->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('later')}), qr/^never connected, slot was made 1 d 1 h ago; slot retains .* without limit$/, 'replica_never_seen: since when, and what it costs');
 like($primary->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('used')}), qr/^disconnected for 1 d 1 h; slot retains .* without limit$/, 'slot_unused: since when, and what it costs');
-$primary->safe_psql('postgres', remedy($_)) foreach qw(later unused used);
+$primary->safe_psql('postgres', remedy_of($_)) foreach qw(later unused used);
 found('', 'the remedies silence them');
 is($primary->safe_psql('postgres', q{SELECT count(*) FROM pg_roles WHERE rolname = 'later'}), '0', 'with all that was made for the replica');
 is(wait_for_diagnosis($standby, ''), '', 'the standby has nothing to say');
