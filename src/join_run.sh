@@ -12,8 +12,10 @@ unit=
 systemd_unit() {
     [ -d /run/systemd/system ] || return 0
     for unit in "postgresql-$prk_major" postgresql; do
-        if systemctl show -p Environment --value "$unit.service" 2>/dev/null |
-            tr ' ' '\n' | grep -F -x -q -e "PGDATA=$pgdata"; then
+        # PGDG's units have a slash at the end.
+        dir=$(systemctl show -p Environment --value "$unit.service" \
+            2>/dev/null | tr ' ' '\n' | sed -n 's/^PGDATA=//p' | tail -n 1)
+        if [ -n "$dir" ] && [ "$(readlink -f "$dir")" = "$(readlink -f "$pgdata")" ]; then
             printf '%s' "$unit"
             return 0
         fi
