@@ -155,6 +155,7 @@ PRK_SCRIPTS = \
 	scripts/demo \
 	scripts/matrix \
 	scripts/sanitize \
+	scripts/systemd \
 	scripts/test \
 	pg_replica_kit_join.sh
 

@@ -73,7 +73,7 @@ packages_to_test()
 	[ "$1" = 18 ] || echo "postgresql-$1-repmgr"
 
 	# Each release's own have their own taste: one is the judge.
-	[ "$1" != 15 ] || echo pg-bsd-indent shellcheck
+	[ "$1" != 15 ] || echo pg-bsd-indent shellcheck systemd
 }
 
 # install_missing PACKAGE...: install those that are not there.  Without any,
