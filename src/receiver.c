@@ -27,6 +27,13 @@
  */
 #define ANSWER_GRACE	3000
 
+/*
+ * The receiver flushes when it has read what there was, and reads no more
+ * meanwhile.  Who has not heard of the upstream for so many microseconds, and
+ * not flushed what he has, waits for the disk.
+ */
+#define LONG_FLUSH		100000
+
 /* Without that timeout: how often the upstream speaks unasked, by default. */
 #define UNASKED			30000
 
@@ -80,6 +87,8 @@ prk_receiver_read(PrkReceiver *receiver)
 	patience = wal_receiver_timeout > 0 ? wal_receiver_timeout / 2 : UNASKED;
 	receiver->silence = Max(GetCurrentTimestamp() - receiver->last_message_at,
 							0);
+	receiver->flushing = receiver->written_lsn > receiver->received_lsn &&
+		receiver->silence >= LONG_FLUSH;
 	receiver->stalled =
 		receiver->silence >= (patience + ANSWER_GRACE) * 1000;
 }

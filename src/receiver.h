@@ -21,6 +21,7 @@ typedef struct PrkReceiver
 	bool		streaming;		/* connected at this instant */
 	bool		settled;		/* and has been for more than an instant */
 	bool		stalled;		/* but nothing comes any more */
+	bool		flushing;		/* it waits for its disk */
 	int64		silence;		/* microseconds without a message; 0 when not
 								 * connected */
 	TimestampTz last_message_at;	/* 0: none since it connected */

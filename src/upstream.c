@@ -70,6 +70,7 @@ measure_bytes(PrkUpstream *upstream, const PrkReceiver *receiver)
 	upstream->unflushed_bytes =
 		Min(upstream->unreceived_bytes,
 			(int64) (Max(receiver->written_lsn, reached) - reached));
+	upstream->flushing = receiver->flushing;
 }
 
 /*
@@ -193,9 +194,10 @@ prk_upstream_judge(const PrkUpstream *upstream,
 	if (upstream->has_clock && upstream->unreceived_bytes > 0)
 	{
 		replica.lag_bytes += upstream->unreceived_bytes;
+		replica.unflushed_bytes = upstream->flushing ?
+			upstream->unreceived_bytes : upstream->unflushed_bytes;
 		replica.unwritten_bytes = upstream->unreceived_bytes -
-			upstream->unflushed_bytes;
-		replica.unflushed_bytes = upstream->unflushed_bytes;
+			replica.unflushed_bytes;
 	}
 	replica.replay_lag = prk_upstream_lag_time(upstream, gone_since, now);
 	prk_health_judge(&sample, &replica, thresholds, &known, verdict);

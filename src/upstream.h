@@ -40,6 +40,7 @@ typedef struct PrkUpstream
 	TimestampTz last_message_at;	/* 0: none since it connected */
 	int64		unreceived_bytes;	/* -1: not known, which it is when cut */
 	int64		unflushed_bytes;	/* of those, what was written here */
+	bool		flushing;		/* what was not comes after a slow flush */
 	int64		unreplayed_bytes;
 	bool		has_clock;		/* lag_age is by the LSN clock */
 	int64		lag_age;		/* microseconds since the WAL that is replayed

@@ -48,7 +48,9 @@ found('a healthy pair', '', '');
 
 set_disk(200000);
 write_wal(4);
-found('a slow disk', 'flush_slow', undef);
+found('a slow disk', 'flush_slow', 'flush_slow');
+ok($standby->poll_query_until('postgres', q{SELECT remedy LIKE '%the disk of pg_wal on this server%' FROM replica_kit.diagnose() WHERE code = 'flush_slow'}),
+	'a slow disk: the standby says that it is its own');
 cure($primary);
 set_disk(0);
 found('a slow disk no more', '', '');
