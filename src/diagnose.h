@@ -56,6 +56,8 @@ extern bool prk_diagnose_attempt(PrkFindings *findings,
 								 const PrkReportRow *row,
 								 const PrkOwner *owner);
 extern void prk_diagnose_attempts(PrkFindings *findings);
+extern bool prk_diagnose_is_attempt(const PrkEvidence *evidence,
+									const PrkReplica *replica);
 
 /* in diagnose_replicas.c: who is there, or was */
 extern void prk_diagnose_replicas(PrkFindings *findings);

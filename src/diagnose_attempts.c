@@ -17,6 +17,9 @@
 #include "diagnose.h"
 #include "format.h"
 
+/* Who is refused is not connected for so many microseconds. */
+#define SHORT_LIVED		(2 * USECS_PER_SEC)
+
 static PrkDiagnosis *diagnose_door(PrkFindings *findings,
 								   const PrkAttempt *attempt,
 								   PrkGravity gravity, const char *name,
@@ -37,7 +40,6 @@ static const char *welcome(const PrkAttempt *attempt, const char *name,
 static const char *role_of(const PrkAttempt *attempt);
 static bool has_come_since(const PrkEvidence *evidence,
 						   const PrkAttempt *attempt);
-static bool is_attempt(const PrkReplica *replica);
 static bool is_diagnosed(const PrkFindings *findings, const char *name);
 
 /*
@@ -157,6 +159,7 @@ prk_diagnose_attempts(PrkFindings *findings)
 		const PrkFailure *failure = attempt->failure;
 		const char *name = failure->slot_name[0] != '\0' ?
 		failure->slot_name : failure->application_name;
+		const PrkOwner *owner = NULL;
 		bool		has_row = false;
 
 		if (!prk_diagnose_is_recent(evidence, failure) ||
@@ -168,14 +171,20 @@ prk_diagnose_attempts(PrkFindings *findings)
 		{
 			const PrkReplica *replica = evidence->report->rows[j].replica;
 
-			if (!replica->has_slot && is_attempt(replica))
+			if (strcmp(replica->name, name) != 0 &&
+				(failure->slot_name[0] != '\0' ||
+				 strcmp(replica->name, failure->role_name) != 0))
 				continue;
-			has_row = strcmp(replica->name, name) == 0 ||
-				(failure->slot_name[0] == '\0' &&
-				 strcmp(replica->name, failure->role_name) == 0);
+
+			/* Just this instant it tries again. */
+			if (!replica->has_slot &&
+				prk_diagnose_is_attempt(evidence, replica))
+				owner = &evidence->owners[j];
+			else
+				has_row = true;
 		}
 		if (!has_row)
-			prk_diagnose_attempt(findings, attempt, NULL, NULL);
+			prk_diagnose_attempt(findings, attempt, NULL, owner);
 	}
 }
 
@@ -409,7 +418,7 @@ has_come_since(const PrkEvidence *evidence, const PrkAttempt *attempt)
 		const PrkReplica *replica = evidence->report->rows[i].replica;
 		const PrkBoardEntry *entry = evidence->owners[i].entry;
 
-		if (is_attempt(replica))
+		if (prk_diagnose_is_attempt(evidence, replica))
 			continue;
 		if (replica->pid != 0 && replica->has_walsender &&
 			replica->backend_start > failure->last_at &&
@@ -435,15 +444,19 @@ has_come_since(const PrkEvidence *evidence, const PrkAttempt *attempt)
 }
 
 /*
- * May its walsender be about to find that it cannot serve it?  Who gets WAL
- * replies; who tries again and again is seen connected now and then.
+ * May its walsender be about to find that it cannot serve it?  Who tries again
+ * and again is seen connected now and then, with a first reply, but never
+ * sent more than it has.
  */
-static bool
-is_attempt(const PrkReplica *replica)
+bool
+prk_diagnose_is_attempt(const PrkEvidence *evidence, const PrkReplica *replica)
 {
-	return replica->reply_time == 0 &&
-		(replica->state == PRK_STATE_STARTUP ||
-		 replica->state == PRK_STATE_CATCHUP);
+	if (replica->state != PRK_STATE_STARTUP &&
+		replica->state != PRK_STATE_CATCHUP)
+		return false;
+	return replica->reply_time == 0 ||
+		(replica->sent_lsn <= replica->write_lsn &&
+		 evidence->now - replica->backend_start < SHORT_LIVED);
 }
 
 static bool

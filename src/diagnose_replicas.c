@@ -58,6 +58,12 @@ prk_diagnose_replicas(PrkFindings *findings)
 		if (thresholds.off || row->replica->temporary ||
 			row->replica->synced || row->verdict.state == PRK_STATE_BACKUP)
 			continue;
+
+		/* It will fail like the last one, which is diagnosed as that. */
+		if (!row->replica->has_slot &&
+			prk_diagnose_is_attempt(evidence, row->replica) &&
+			newest_attempt(evidence, row->replica->name, 0) != NULL)
+			continue;
 		diagnose_replica(findings, row, &evidence->owners[i]);
 	}
 }

@@ -118,11 +118,12 @@ $primary->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_s
 sql(q{SELECT pg_drop_replication_slot('replica1')});
 $replica->stop;
 move_on();
+$replica->append_conf('postgresql.conf', 'wal_retrieve_retry_interval = 10ms');
 $replica->start;
 my $remedy = finds('no slot', $primary, 'wal_removed', 'replica1');
 like(slurp($replica->logfile), qr/started streaming WAL from primary at .*\n.*requested WAL segment [0-9A-F]{24} has already been removed/,
 	'no slot: the log is that of the guide');
-is(sql(q{SELECT count(*) FROM pg_sleep(0.02), replica_kit.diagnose() WHERE code = 'wal_removed';} x 50), join("\n", (1) x 50),
+is(sql(q{SELECT code, remedy LIKE '%-- sh join_replica1.sh %' FROM pg_sleep(0.002), replica_kit.diagnose();} x 500), join("\n", ('wal_removed|t') x 500),
 	'no slot: diagnose() says so at any moment, whether the replica is just trying or not');
 is(() = $remedy =~ /^(?!-- )/mg, 0, 'no slot: on the primary the remedy is nothing but words');
 finds('no slot', $replica, 'wal_removed', 'upstream');
