@@ -30,6 +30,9 @@ sub configure
 
 	$node->append_conf('postgresql.conf', "$_ = '$settings{$_}'") foreach sort keys %settings;
 	$node->reload;
+
+	# The postmaster passes the signal on before it lets the next session in.
+	$node->safe_psql('postgres', 'SELECT 1');
 }
 
 my $primary = PostgreSQL::Test::Cluster->new('primary');
@@ -90,6 +93,7 @@ my $script = "$PostgreSQL::Test::Utils::tmp_check/trickle.sql";
 append_to_file($script, "INSERT INTO t VALUES (repeat('x', 1000)) \\watch 1\n");
 my $trickle = IPC::Run::start([ 'psql', '-XAtq', '-d', $primary->connstr('postgres'), '-f', $script ],
 	'<', '/dev/null', '>', '/dev/null', '2>', '/dev/null');
+$primary->poll_query_until('postgres', 'SELECT count(*) > 0 FROM t') or die 'there is no trickle';
 my $before_pause = time;
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
 $standby->poll_query_until('postgres', q{SELECT pg_get_wal_replay_pause_state() = 'paused'}) or die 'replay is not paused';
@@ -116,14 +120,24 @@ $trickle->kill_kill;
 # A replica killed on an idle primary
 # ----------------------------------------------------------------------
 
-# So that it has nothing to replay again, which would be a lag of its own.
+# So that it has nothing to replay again, which would be a lag of its own; nor
+# counts what the server itself writes meanwhile, which it lacks for an instant
+# when it comes back.
+configure($primary, 'autovacuum' => 'off');
+$primary->poll_query_until('postgres', q{SELECT count(*) FILTER (WHERE backend_type = 'autovacuum launcher') = 0
+	AND count(pg_cancel_backend(pid)) FILTER (WHERE backend_type = 'autovacuum worker') = 0 FROM pg_stat_activity})
+  or die 'autovacuum goes on';
 $primary->safe_psql('postgres', 'CHECKPOINT');
 $primary->wait_for_catchup($standby);
 $standby->safe_psql('postgres', 'CHECKPOINT');
 configure($primary,
 	'replica_kit.check_interval' => '300ms',
+	'replica_kit.warning_lag' => '-1',
+	'replica_kit.critical_lag' => '-1',
+	'replica_kit.warning_lag_time' => '-1',
+	'replica_kit.critical_lag_time' => '-1',
 	'replica_kit.warning_disconnected' => '2s',
-	'replica_kit.critical_disconnected' => '6s',
+	'replica_kit.critical_disconnected' => '10s',
 	'replica_kit.repeat_interval' => '2s');
 $offset = -s $primary->logfile;
 $standby->stop('immediate');

@@ -15,7 +15,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $primary = new_primary('primary', 'max_wal_senders = 3',
-	'replica_kit.warning_disconnected = 1s', 'replica_kit.critical_disconnected = 2s');
+	'replica_kit.warning_disconnected = 1s', 'replica_kit.critical_disconnected = 5s');
 my ($standby, $password) = new_standby($primary, 'replica1');
 $primary->safe_psql('postgres', <<'SQL');
 CREATE ROLE stranger LOGIN PASSWORD 'strange';
@@ -23,7 +23,8 @@ CREATE ROLE rep LOGIN REPLICATION PASSWORD 'reply';
 SELECT pg_create_physical_replication_slot('spare', true);
 SQL
 
-# A replication command by psql; what it says on stderr.
+# A replication command by psql; what it says on stderr.  Its walsender, which
+# may have something to say though psql has gone, is gone afterwards.
 sub command
 {
 	my ($user, $secret, $sql) = @_;
@@ -35,6 +36,8 @@ sub command
 	IPC::Run::run([ 'psql', '-XAtq', '-c', $sql, '-d',
 			conninfo($primary, user => $user, replication => 'true', dbname => 'replication') ],
 		'<', '/dev/null', '>', \my $stdout, '2>', \$stderr);
+	$primary->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'walsender' AND application_name <> 'replica1'})
+	  or die 'a walsender stays';
 	return $stderr;
 }
 

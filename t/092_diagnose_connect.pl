@@ -40,8 +40,7 @@ sub found
 	my ($name, $on_primary, $on_standby) = @_;
 	is(wait_for_diagnosis($primary, $on_primary), $on_primary, "$name: the primary says $on_primary") if defined $on_primary;
 	is(wait_for_diagnosis($standby, $on_standby), $on_standby, "$name: the standby says $on_standby") if defined $on_standby;
-	return defined $on_primary && $on_primary ne ''
-	  ? $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose()}) : '';
+	return defined $on_primary && $on_primary ne '' ? remedy($primary) : '';
 }
 
 # Runs a remedy as it stands.
@@ -70,8 +69,8 @@ silent('no rule');
 
 set_hba($primary, 'host replication all 127.0.0.1/32 reject', $rule);
 reconnect();
-found('rejected', 'hba_rejects', 'hba_rejects');
-is($primary->safe_psql('postgres', q{SELECT finding ~ 'line 3 ', level FROM replica_kit.diagnose()}), 't|warning', 'rejected: the line is named');
+$remedy = found('rejected', 'hba_rejects', 'hba_rejects');
+soon_is($primary, q{SELECT finding ~ 'line 3 ', level FROM replica_kit.diagnose()}, 't|warning', 'rejected: the line is named');
 {
 	my $text = slurp_file($primary->data_dir . '/pg_hba.conf');
 	$text =~ s/^.*reject\n//m;
@@ -79,7 +78,7 @@ is($primary->safe_psql('postgres', q{SELECT finding ~ 'line 3 ', level FROM repl
 	print $fh $text;
 	close $fh;
 }
-cure($primary, $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose()}));
+cure($primary, $remedy);
 silent('rejected');
 
 set_hba($primary, 'host replication replica1 127.0.0.1/32 ident', $rule);
@@ -114,9 +113,9 @@ silent('wrong password');
 
 $primary->safe_psql('postgres', q{ALTER ROLE replica1 PASSWORD NULL});
 reconnect();
-found('no secret', 'auth_failed', 'auth_failed');
-is($primary->safe_psql('postgres', q{SELECT finding FROM replica_kit.diagnose()}), 'role "replica1" has no password', 'no secret: that is said');
-$password = (split /\n/, $primary->safe_psql('postgres', $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose()})))[0];
+$remedy = found('no secret', 'auth_failed', 'auth_failed');
+soon_is($primary, q{SELECT finding FROM replica_kit.diagnose()}, 'role "replica1" has no password', 'no secret: that is said');
+$password = (split /\n/, $primary->safe_psql('postgres', $remedy))[0];
 set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
 silent('no secret');
 
@@ -125,7 +124,7 @@ silent('no secret');
 	set_conninfo($standby, $primary, user => 'replica1', application_name => 'replica1', passfile => '/nonexistent');
 	reconnect();
 	is(wait_for_diagnosis($standby, 'no_password'), 'no_password', 'nothing to send: the standby says no_password');
-	is($primary->safe_psql('postgres', q{SELECT code FROM replica_kit.diagnose()}), 'replica_down', 'nothing to send: the primary sees nobody');
+	is(wait_for_diagnosis($primary, 'replica_down'), 'replica_down', 'nothing to send: the primary sees nobody');
 	set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
 	silent('nothing to send');
 }
@@ -138,7 +137,7 @@ silent('role may not replicate');
 
 set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1', options => '-c work_mem=much');
 found('refused for another reason', 'upstream_refused', 'upstream_refused');
-is($standby->safe_psql('postgres', q{SELECT evidence ~ 'invalid value for parameter "work_mem"' FROM replica_kit.diagnose()}), 't', 'refused for another reason: which is quoted');
+soon_is($standby, q{SELECT evidence ~ 'invalid value for parameter "work_mem"' FROM replica_kit.diagnose()}, 't', 'refused for another reason: which is quoted');
 set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
 silent('refused for another reason');
 
@@ -170,7 +169,7 @@ BEGIN
 END $$;
 SQL
 $remedy = found('slot missing', 'slot_missing', 'slot_missing');
-is($primary->safe_psql('postgres', q{SELECT level FROM replica_kit.diagnose()}), 'critical', 'slot missing: critical');
+soon_is($primary, q{SELECT level FROM replica_kit.diagnose()}, 'critical', 'slot missing: critical');
 cure($primary, $remedy);
 silent('slot missing');
 
@@ -183,13 +182,13 @@ set_conninfo($twin, $primary, user => 'replica1', password => $password, applica
 $twin->start;
 is(wait_for_diagnosis($primary, 'slot_taken'), 'slot_taken', 'slot wanted by two: the primary says slot_taken');
 is(wait_for_diagnosis($twin, 'slot_taken'), 'slot_taken', 'slot wanted by two: so does the one that wants it');
-is($primary->safe_psql('postgres', q{SELECT evidence ~ 'as "replica1"; wanted from 127.0.0.1 as "twin"' FROM replica_kit.diagnose()}), 't', 'slot wanted by two: both are named');
+soon_is($primary, q{SELECT evidence ~ 'as "replica1"; wanted from 127.0.0.1 as "twin"' FROM replica_kit.diagnose()}, 't', 'slot wanted by two: both are named');
 cure($standby, 'SELECT 1');
 my ($twin_password) = $primary->safe_psql('postgres', q{SELECT password FROM replica_kit.provision('twin', '127.0.0.1')});
 $twin->append_conf('postgresql.conf', q{primary_slot_name = 'twin'});
 set_conninfo($twin, $primary, user => 'twin', password => $twin_password, application_name => 'twin');
 is(wait_for_diagnosis($twin, ''), '', 'slot wanted by two: with a slot of its own it is silent');
-cure($primary, $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose()}));
+cure($primary, remedy($primary));
 silent('slot wanted by two');
 $twin->stop;
 $primary->poll_query_until('postgres', q{SELECT count(*) FROM replica_kit.deprovision('twin')}, '1')
@@ -204,7 +203,7 @@ my @taken = map {
 } 1 .. 4;
 $standby->start;
 $remedy = found('no walsender free', 'walsenders_exhausted', 'walsenders_exhausted');
-is($primary->safe_psql('postgres', q{SELECT level, name IS NULL FROM replica_kit.diagnose()}), 'critical|t', q{no walsender free: the server's own cause, and no row for the replica});
+soon_is($primary, q{SELECT level, name IS NULL FROM replica_kit.diagnose()}, 'critical|t', q{no walsender free: the server's own cause, and no row for the replica});
 cure($primary, $remedy);
 $_->quit for @taken;
 $standby->append_conf('postgresql.conf', 'max_wal_senders = 14');
@@ -226,7 +225,7 @@ $other->safe_psql('postgres', q{CREATE ROLE replica1 LOGIN REPLICATION});
 set_hba($other, 'host replication replica1 127.0.0.1/32 trust');
 set_conninfo($standby, $other, user => 'replica1', application_name => 'replica1');
 is(wait_for_diagnosis($standby, 'other_cluster'), 'other_cluster', 'another cluster: the standby says so');
-is($standby->safe_psql('postgres', q{SELECT level FROM replica_kit.diagnose()}), 'critical', 'another cluster: critical');
+soon_is($standby, q{SELECT level FROM replica_kit.diagnose()}, 'critical', 'another cluster: critical');
 is(wait_for_diagnosis($other, ''), '', 'another cluster: that one knows nothing of it');
 set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
 silent('another cluster');

@@ -23,7 +23,7 @@ sub found
 {
 	my ($name, $code) = @_;
 	is(wait_for_diagnosis($primary, $code), $code, "$name: " . ($code || 'silent'));
-	return $code eq '' ? '' : $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose() LIMIT 1});
+	return $code eq '' ? '' : remedy($primary);
 }
 
 # Ends one WAL segment after another.
@@ -98,7 +98,7 @@ is($primary->safe_psql('postgres', q{SELECT level, finding ~ 'a restart is not e
 $standby->start;
 is(wait_for_diagnosis($standby, $standby->safe_psql('postgres', 'SHOW server_version_num') >= 180000 ? 'slot_lost' : 'wal_removed'),
 	$standby->safe_psql('postgres', 'SHOW server_version_num') >= 180000 ? 'slot_lost' : 'wal_removed', 'lost: the standby says so, too');
-is($standby->safe_psql('postgres', q{SELECT level, finding ~ 'must be rebuilt' FROM replica_kit.diagnose()}), 'critical|t', 'lost: and what it needs');
+soon_is($standby, q{SELECT level, finding ~ 'must be rebuilt' FROM replica_kit.diagnose()}, 'critical|t', 'lost: and what it needs');
 
 $standby->stop;
 like($remedy, qr/^-- sh join_replica1\.sh --pgdata DIR --rebuild$/m, 'lost: the remedy is one command');
@@ -111,7 +111,7 @@ is(wait_for_diagnosis($standby, ''), '', 'lost and rebuilt: the standby is silen
 $standby->stop;
 $standby->append_conf('postgresql.conf', "primary_slot_name = ''");
 $standby->append_conf('postgresql.auto.conf', "primary_slot_name = ''");
-$primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('replica1')});
+drop_slot($primary, 'replica1');
 switch_wal(8);
 $primary->safe_psql('postgres', 'CHECKPOINT');
 $standby->start;
@@ -126,7 +126,7 @@ $primary->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_replic
 is($primary->safe_psql('postgres', q{SELECT code FROM replica_kit.diagnose()}), 'wal_removed', 'no slot, and the WAL is gone: that is said also at the instant of an attempt');
 $attempt->kill_kill;
 
-is($primary->safe_psql('postgres', q{SELECT level, name, finding ~ 'no slot held it.*rebuilt' FROM replica_kit.diagnose()}), 'critical|replica1|t', 'no slot, and the WAL is gone: that is said');
+soon_is($primary, q{SELECT level, name, finding ~ 'no slot held it.*rebuilt' FROM replica_kit.diagnose()}, 'critical|replica1|t', 'no slot, and the WAL is gone: that is said');
 is(wait_for_diagnosis($standby, 'wal_removed'), 'wal_removed', 'no slot, and the WAL is gone: the standby knows');
 $standby->stop;
 $primary->safe_psql('postgres', q{SELECT * FROM replica_kit.provision('replica1', '127.0.0.1')});

@@ -55,7 +55,7 @@ $reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM
 $primary->safe_psql('postgres', 'DELETE FROM t; VACUUM t');
 write_wal(5000);
 found('in conflict', 'replay_slow', 'replay_conflict');
-like($standby->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose()}), qr/startup waits for RecoveryConflictSnapshot since .*oldest snapshot: pid \d+/, 'in conflict: who and since when');
+soon_like($standby, q{SELECT evidence FROM replica_kit.diagnose()}, qr/startup waits for RecoveryConflictSnapshot since .*oldest snapshot: pid \d+/, 'in conflict: who and since when');
 $standby->safe_psql('postgres', remedy($standby));
 found('in conflict', '', '');
 eval { $reader->quit };
@@ -95,8 +95,8 @@ $primary->append_conf('postgresql.conf', 'max_connections = 30');
 $primary->restart;
 write_wal(5000);
 found('raised on the primary', undef, 'parameters_too_low');
-is($standby->safe_psql('postgres', q{SELECT level, evidence FROM replica_kit.diagnose()}), 'critical|max_connections is 20 here and 30 on the primary', 'raised on the primary: which, and to what');
-is($standby->safe_psql('postgres', q{SELECT pg_get_wal_replay_pause_state()}), 'paused', 'raised on the primary: replay is paused');
+soon_is($standby, q{SELECT level, evidence FROM replica_kit.diagnose()}, 'critical|max_connections is 20 here and 30 on the primary', 'raised on the primary: which, and to what');
+soon_is($standby, q{SELECT pg_get_wal_replay_pause_state()}, 'paused', 'raised on the primary: replay is paused');
 $standby->safe_psql('postgres', remedy($standby));
 $standby->restart;
 found('raised here, too', '', '');
@@ -113,7 +113,7 @@ $standby->stop;
 append_to_file($standby->data_dir . '/standby.signal', '');
 $standby->start;
 found('a promoted one comes back', undef, 'other_timeline');
-like($standby->safe_psql('postgres', q{SELECT finding FROM replica_kit.diagnose()}), qr/a restart is not enough, it must be rewound/, 'a promoted one comes back: what it needs');
+soon_like($standby, q{SELECT finding FROM replica_kit.diagnose()}, qr/a restart is not enough, it must be rewound/, 'a promoted one comes back: what it needs');
 
 $standby->stop;
 $primary->stop;

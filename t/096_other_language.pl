@@ -45,7 +45,7 @@ my $rule = slurp_file($primary->data_dir . '/pg_hba.conf') =~ /^(host.*# pg_repl
 set_hba($primary);
 reconnect();
 found('no rule', 'hba_no_entry');
-like($standby->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose()}), qr/kein pg_hba.conf-Eintrag/, 'in German');
+soon_like($standby, q{SELECT evidence FROM replica_kit.diagnose()}, qr/kein pg_hba.conf-Eintrag/, 'in German');
 set_hba($primary, 'host replication all 127.0.0.1/32 reject', $rule);
 found('rejected', 'hba_rejects');
 set_hba($primary, $rule);
@@ -103,7 +103,8 @@ $stranger->stop;
 # WAL that is gone.
 $standby->stop;
 $standby->append_conf('postgresql.conf', q{primary_slot_name = ''});
-$primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('replica1'); CREATE TABLE t (i int)});
+drop_slot($primary, 'replica1');
+$primary->safe_psql('postgres', 'CREATE TABLE t (i int)');
 $primary->safe_psql('postgres', 'INSERT INTO t VALUES (1); SELECT pg_switch_wal()') for 1 .. 3;
 $primary->safe_psql('postgres', 'CHECKPOINT');
 $standby->start;

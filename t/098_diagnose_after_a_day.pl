@@ -50,8 +50,7 @@ sub found
 {
 	my ($wanted, $what) = @_;
 	my $query = q{SELECT coalesce(string_agg(concat_ws(' ', code, name), ', ' ORDER BY code, name), '') FROM replica_kit.diagnose()};
-	$primary->poll_query_until('postgres', $query, $wanted);
-	is($primary->safe_psql('postgres', $query), $wanted, $what);
+	soon_is($primary, $query, $wanted, $what);
 	return;
 }
 
@@ -80,10 +79,10 @@ foreach (1 .. 3)
 	  or die 'the worker does not look';
 }
 found('disk_filling, replica_down replica1', 'a disk that fills, and the reason');
-like($primary->safe_psql('postgres', q{SELECT level || ': ' || finding || '; ' || evidence FROM replica_kit.diagnose() WHERE code = 'disk_filling'}),
+soon_like($primary, q{SELECT level || ': ' || finding || '; ' || evidence FROM replica_kit.diagnose() WHERE code = 'disk_filling'},
 	qr/^warning: disk of pg_wal will be full in .*, and then this server stops; .* free; slot "replica1" holds \d+ MB$/, 'when, and whose slot it is');
 my $remedy = $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose() WHERE code = 'disk_filling'});
-like($primary->safe_psql('postgres', $remedy), qr/\|replica_down\|replica1\|.*-- Start the replica/s, 'the remedy leads to the replica');
+soon_like($primary, $remedy, qr/\|replica_down\|replica1\|.*-- Start the replica/s, 'the remedy leads to the replica');
 $standby->start;
 found('', 'started, it mends the disk, too');
 is(wait_for_diagnosis($standby, ''), '', 'and has nothing to say itself');
@@ -114,7 +113,7 @@ sleep_for(23);
 found('replica_down used', 'nor are new ones after 23 hours');
 sleep_for(2);
 found('replica_never_seen later, slot_unused unused, slot_unused used', 'after a day they are');
-is($primary->safe_psql('postgres', 'SELECT DISTINCT level FROM replica_kit.diagnose()'), 'warning', 'as warnings');
+soon_is($primary, 'SELECT DISTINCT level FROM replica_kit.diagnose()', 'warning', 'as warnings');
 like($primary->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('later')}), qr/^never connected, slot was made 1 d 1 h ago; slot retains .* without limit$/, 'replica_never_seen: since when, and what it costs');
 like($primary->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('used')}), qr/^disconnected for 1 d 1 h; slot retains .* without limit$/, 'slot_unused: since when, and what it costs');
 $primary->safe_psql('postgres', remedy_of($_)) foreach qw(later unused used);

@@ -31,7 +31,7 @@ found('a healthy pair', '', '');
 $net->tell(300000, 0);
 write_wal(30);
 found('a slow network', 'network_slow', 'network_slow');
-like($standby->safe_psql('postgres', 'SELECT evidence FROM replica_kit.diagnose()'), qr/^receiving is .* behind; not received \d+ MB/, 'a slow network: the standby knows how much is to come');
+soon_like($standby, 'SELECT evidence FROM replica_kit.diagnose()', qr/^receiving is .* behind; not received \d+ MB/, 'a slow network: the standby knows how much is to come');
 cure($primary);
 $net->tell(0, 0);
 found('a slow network no more', '', '');
@@ -41,7 +41,7 @@ $standby->append_conf('postgresql.conf', 'wal_receiver_timeout = 3s');
 $standby->reload;
 $net->tell(0, 1);
 found('a dead connection', 'slot_taken', 'slot_taken');
-like($primary->safe_psql('postgres', 'SELECT finding FROM replica_kit.diagnose()'), qr/^the replica wants its slot, but a connection under the same name has it: its own that died/, 'a dead connection: it may be its own');
+soon_like($primary, 'SELECT finding FROM replica_kit.diagnose()', qr/^the replica wants its slot, but a connection under the same name has it: its own that died/, 'a dead connection: it may be its own');
 cure($primary);
 found('a dead connection ended', '', '');
 set_conninfo($standby, $primary, %login);
@@ -51,7 +51,8 @@ reconnect();
 # The receiver
 # ----------------------------------------------------------------------
 
-$primary->append_conf('postgresql.conf', 'wal_sender_timeout = 24s');
+# It is called stalled five seconds after half of that, and is gone after all.
+$primary->append_conf('postgresql.conf', 'wal_sender_timeout = 40s');
 $primary->reload;
 settle();
 my $pid = receiver();
@@ -59,7 +60,7 @@ kill 'STOP', $pid;
 write_wal(2);
 found('a receiver that hangs', undef, 'receiver_stalled');
 found('a receiver that hangs', 'receiver_stalled', undef);
-like($primary->safe_psql('postgres', 'SELECT evidence FROM replica_kit.diagnose()'), qr/^no reply for .* behind; /, 'a receiver that hangs: since when');
+soon_like($primary, 'SELECT evidence FROM replica_kit.diagnose()', qr/^no reply for .* behind; /, 'a receiver that hangs: since when');
 cure($primary);
 kill 'CONT', $pid;
 found('it goes on', '', '');

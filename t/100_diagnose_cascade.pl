@@ -77,8 +77,8 @@ sub uncomment
 found('idle', '', '', '');
 foreach ($standby1, $standby2)
 {
-	wait_for_status($_, q{state = 'streaming' AND lag_time = '0'}, 'idle: ' . $_->name . ' is not behind');
-	is(status($_, 'health, receive_lag_bytes, replay_lag_bytes, last_error'), 'ok|0|0|', 'idle: and knows of no trouble');
+	soon_is($_, q{SELECT state, lag_time, health, receive_lag_bytes, replay_lag_bytes, last_error FROM replica_kit.standby_status()},
+		'streaming|00:00:00|ok|0|0|', 'idle: ' . $_->name . ' is not behind, and knows of no trouble');
 }
 is(status($standby1, 'sender_port') . ' ' . status($standby2, 'sender_port'), $primary->port . ' ' . $standby1->port, 'each names its own upstream');
 
@@ -152,10 +152,10 @@ found('the slot is lost', '', 'slot_lost', undef);
 $standby2->start;
 my $lost = $standby2->safe_psql('postgres', 'SHOW server_version_num') >= 180000 ? 'slot_lost' : 'wal_removed';
 found('the slot is lost', '', 'slot_lost', $lost);
-like($standby2->safe_psql('postgres', 'SELECT finding FROM replica_kit.diagnose()'), qr/must be rebuilt$/, 'the slot is lost: the second knows that it must be rebuilt');
-is(status($standby2, 'state'), 'disconnected', 'the slot is lost: the second does not stream');
+soon_like($standby2, 'SELECT finding FROM replica_kit.diagnose()', qr/must be rebuilt$/, 'the slot is lost: the second knows that it must be rebuilt');
+soon_is($standby2, 'SELECT state FROM replica_kit.standby_status()', 'disconnected', 'the slot is lost: the second does not stream');
 $standby2->stop;
-like(remedy($standby1), qr/^-- sh join_standby2\.sh --pgdata DIR --rebuild$/m, 'the slot is lost: the remedy is one command');
+soon_like($standby1, 'SELECT remedy FROM replica_kit.diagnose()', qr/^-- sh join_standby2\.sh --pgdata DIR --rebuild$/m, 'the slot is lost: the remedy is one command');
 renew_slot($standby1, 'standby2');
 $standby2 = new_standby2();
 found('rebuilt', '', '', '');

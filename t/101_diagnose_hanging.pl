@@ -63,6 +63,10 @@ $primary->safe_psql('postgres', q{SELECT pg_create_physical_replication_slot('ar
 sub start_receivewal
 {
 	my (@options) = @_;
+
+	# by the one before, whose end the walsender may not have noticed yet
+	$primary->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'archive'})
+	  or die 'the slot is still used';
 	my $process = IPC::Run::start([ 'pg_receivewal', '-d', $primary->connstr('postgres'), '-D', $dir, '-S', 'archive', '-s', 1, '--no-loop', @options ],
 		'<', '/dev/null', '>&', \$log);
 	$primary->poll_query_until('postgres', q{SELECT state = 'streaming' FROM replica_kit.status() WHERE name = 'archive'})
@@ -82,8 +86,7 @@ $archiver->kill_kill;
 $archiver = start_receivewal('--synchronous');
 found('it flushes', '', '');
 $archiver->kill_kill;
-$primary->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'archive'});
-$primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('archive')});
+drop_slot($primary, 'archive');
 
 # ----------------------------------------------------------------------
 # Replay
@@ -112,10 +115,12 @@ kill 'STOP', $pid;
 write_wal(20);
 my $sent = q{SELECT sent_lsn FROM pg_stat_replication};
 my $last = '';
+my $same = 0;
 for (1 .. 300)
 {
 	my $now = $primary->safe_psql('postgres', $sent);
-	last if $now eq $last;
+	$same = $now eq $last ? $same + 1 : 0;
+	last if $same == 4;
 	$last = $now;
 	$primary->safe_psql('postgres', 'SELECT pg_sleep(0.5)');
 }
@@ -126,7 +131,7 @@ $primary->reload;
 my ($out, $err) = ('', '');
 my $checkpoint = IPC::Run::start([ 'psql', '-X', '-d', $primary->connstr('postgres'), '-c', 'CHECKPOINT' ], '<', '/dev/null', '>', \$out, '2>', \$err);
 found('a stalled receiver past the limit', 'checkpoint_blocked', undef);
-is($primary->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ReplicationSlotDrop'}), '1', 'checkpoints do hang');
+soon_is($primary, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ReplicationSlotDrop'}, '1', 'checkpoints do hang');
 cure($primary);
 $checkpoint->finish;
 is($out, "CHECKPOINT\n", 'the remedy lets the checkpoint go on');

@@ -38,6 +38,17 @@ sub slot
 	);
 }
 
+# Drops the slot of a replica that was stopped, of which its walsender may not
+# know yet.
+sub drop_slot
+{
+	$upstream->poll_query_until('postgres',
+		"SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'replica1'")
+	  or die 'the slot is still used';
+	$upstream->safe_psql('postgres', "SELECT pg_drop_replication_slot('replica1')");
+	return;
+}
+
 # WAL that nobody may hold back goes; perhaps it is copied before.
 sub move_on
 {
@@ -74,6 +85,7 @@ sub streams
 	ok( $replica->poll_query_until(
 			'postgres', "SELECT count(*) || '|' || sum(g) = '$sum' FROM filler"),
 		"$what: all rows are there, and a new one");
+	eventually(sub { slot() eq 'reserved|true' });
 	is(slot(), 'reserved|true', "$what: through its slot");
 	return;
 }
@@ -95,7 +107,7 @@ streams('made');
 # The slot is gone, or is not used
 # ----------------------------------------------------------------------
 $replica->stop;
-$upstream->safe_psql('postgres', "SELECT pg_drop_replication_slot('replica1')");
+drop_slot();
 rebuild('no slot', 0);
 like($out, qr/slot "replica1" does not exist: making it/, 'no slot: it is made');
 like($out, qr/a restart was enough/, 'no slot: a restart is enough');
@@ -112,7 +124,7 @@ like($out, qr/setting primary_slot_name.*a restart was enough/s,
 streams('a slot that is not used');
 
 $replica->stop;
-$upstream->safe_psql('postgres', "SELECT pg_drop_replication_slot('replica1')");
+drop_slot();
 move_on();
 rebuild('neither slot nor WAL', 0, '--remove-old');
 like($out, qr/a restart is not enough: .*removed.*cloning/s,

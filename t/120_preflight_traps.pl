@@ -76,10 +76,14 @@ for (1 .. 6)
 }
 
 # As if the disk had nothing left: all that remains is what is held.
+my $free_before = $node->safe_psql('postgres', 'SELECT wal_free FROM replica_kit.preflight_facts(NULL)');
 my $limit = $node->safe_psql('postgres', <<~SQL);
 	SELECT substring(p.fix FROM '= ''(.*)''') FROM replica_kit.preflight() p WHERE p.check_name = 'max_slot_wal_keep_size'
 	SQL
 my $free = $node->safe_psql('postgres', 'SELECT wal_free FROM replica_kit.preflight_facts(NULL)');
+
+# What others do with the disk meanwhile does not count.
+$free = $free_before if $free_before < $free;
 my $held = $node->safe_psql('postgres', q{SELECT retained_bytes FROM replica_kit.status() WHERE name = 'held'});
 cmp_ok($held, '>', 5 * 1024 * 1024, 'a slot holds WAL');
 SKIP:

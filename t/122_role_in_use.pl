@@ -47,6 +47,8 @@ $own->signal('INT');
 $own->finish;
 
 # The replica's own connections are no reason to keep its role.
+$node->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'by_hand'})
+  or die 'the slot is still used';
 $password = $node->safe_psql('postgres',
 	q{SELECT pg_drop_replication_slot('by_hand'); DROP ROLE replica1; SELECT password FROM replica_kit.provision('replica1', '127.0.0.1')});
 $password =~ s/^\s+//;

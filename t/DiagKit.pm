@@ -10,9 +10,11 @@ use IO::Socket::INET;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(new_primary new_standby set_hba set_conninfo conninfo
-  attempt diagnoses wait_for_diagnosis remedy errors_like renew_slot);
+  attempt diagnoses wait_for_diagnosis remedy soon_is soon_like errors_like
+  drop_slot renew_slot);
 
 # Rules that let the tests' own sessions in, and nobody over TCP.
 my $local_rules = "local all all trust\nlocal replication all trust\n";
@@ -41,11 +43,21 @@ sub new_primary
 	return $node;
 }
 
+# Drops a slot, once its walsender has noticed that the replica is gone.
+sub drop_slot
+{
+	my ($node, $name) = @_;
+	$node->poll_query_until('postgres', qq{SELECT NOT active FROM pg_replication_slots WHERE slot_name = '$name'})
+	  or die qq{slot "$name" is still used};
+	$node->safe_psql('postgres', qq{SELECT pg_drop_replication_slot('$name')});
+	return;
+}
+
 # What the script with --rebuild does to a slot that is lost.
 sub renew_slot
 {
 	my ($node, $name) = @_;
-	$node->safe_psql('postgres', qq{SELECT pg_drop_replication_slot('$name')});
+	drop_slot($node, $name);
 	$node->safe_psql('postgres', qq{SELECT pg_create_physical_replication_slot('$name', true)});
 	return;
 }
@@ -129,25 +141,64 @@ sub diagnoses
 		q{SELECT code, coalesce(name, '-'), level FROM replica_kit.diagnose() ORDER BY 1, 2});
 }
 
+# Asks until the answer is good, or for too long; the last answer.
+sub ask_until
+{
+	my ($node, $query, $good) = @_;
+	my $answer = '';
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		$answer = $node->safe_psql('postgres', $query);
+		last if $good->($answer);
+		usleep(100_000);
+	}
+	return $answer;
+}
+
 # Waits until diagnose() finds that and nothing else; what it finds at last.
+# Its remedy is kept: a replica that tries again and again may be seen in the
+# midst of it when diagnose() is asked once more.
+my %remedies;
+
 sub wait_for_diagnosis
 {
 	my ($node, $wanted) = @_;
-	return $wanted
-	  if $node->poll_query_until('postgres',
-		q{SELECT coalesce(string_agg(code, ',' ORDER BY code), '') FROM replica_kit.diagnose()},
-		$wanted);
-	return $node->safe_psql('postgres',
-		q{SELECT coalesce(string_agg(code, ',' ORDER BY code), '') FROM replica_kit.diagnose()});
+	my $answer = ask_until(
+		$node,
+		q{SELECT coalesce(string_agg(code, ',' ORDER BY code), '') || E'\n' || coalesce(string_agg(remedy, E'\n' ORDER BY code), '') FROM replica_kit.diagnose()},
+		sub { $_[0] =~ /^\Q$wanted\E(?:\n|\z)/ });
+	my ($found, $remedy) = split /\n/, $answer, 2;
+	$remedies{ $node->name } = $remedy // '';
+	return $found // '';
 }
 
-# What the only finding is to be mended with, as it is printed.
+# What the only finding was to be mended with, as it was printed when it was
+# last waited for.
 sub remedy
 {
 	my ($node) = @_;
-	my $remedy = $node->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose()});
+	my $remedy = $remedies{ $node->name };
 	note $remedy;
 	return $remedy;
+}
+
+# The answer becomes that: what is asked right after another question may be of
+# a moment at which the server is seen differently.
+sub soon_is
+{
+	my ($node, $query, $wanted, $what) = @_;
+	my $answer = ask_until($node, $query, sub { $_[0] eq $wanted });
+	is($answer, $wanted, $what);
+	return $answer;
+}
+
+# The same for a pattern.
+sub soon_like
+{
+	my ($node, $query, $pattern, $what) = @_;
+	my $answer = ask_until($node, $query, sub { $_[0] =~ $pattern });
+	like($answer, $pattern, $what);
+	return $answer;
 }
 
 # How often connection_errors() has counted such a failure, as rows|count.

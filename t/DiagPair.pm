@@ -63,7 +63,8 @@ sub receiver
 
 sub reconnect
 {
-	$primary->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_replication});
+	# waits for the end of the old one, which is streaming, too
+	$primary->safe_psql('postgres', q{SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_replication});
 	$primary->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'streaming'})
 	  or die 'the standby does not return';
 	return;
@@ -73,7 +74,7 @@ sub reconnect
 sub settle
 {
 	my $since = $standby->safe_psql('postgres', 'SELECT clock_timestamp()');
-	$standby->poll_query_until('postgres', "SELECT lag_time = '0' AND clock_timestamp() > timestamptz '$since' + interval '4 s' FROM replica_kit.standby_status()")
+	$standby->poll_query_until('postgres', "SELECT state = 'streaming' AND lag_time = '0' AND clock_timestamp() > timestamptz '$since' + interval '4 s' FROM replica_kit.standby_status()")
 	  or die 'the standby does not settle';
 	return;
 }
