@@ -59,6 +59,8 @@ $primary->poll_query_until('postgres',
   or die 'the IPv6 replica does not stream';
 pass('a replica streams over IPv6');
 $standby6->stop;
+$primary->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'replica6'})
+  or die 'the slot is still in use';
 is($primary->safe_psql('postgres', q{SELECT * FROM replica_kit.deprovision('replica6')}),
 	'replica6|t|1|f', 'it goes without the role that it shares');
 

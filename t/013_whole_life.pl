@@ -49,8 +49,9 @@ my ($code, $out, $err) = run_script($script, { PGPASSWORD => $password },
 is($code, 0, 'the script makes the replica') or diag($out, $err);
 adopt_replica($replica);
 
-is($primary->safe_psql('postgres', q{SELECT name, state, health FROM replica_kit.summary}),
-	'replica1|streaming|ok', 'the summary is one line: streaming and ok');
+ok($primary->poll_query_until('postgres',
+		q{SELECT string_agg(concat_ws('|', name, state, health), E'\n') FROM replica_kit.summary}, 'replica1|streaming|ok'),
+	'the summary is one line: streaming and ok');
 $primary->safe_psql('postgres', 'CREATE TABLE t AS SELECT generate_series(1, 10000) i');
 $primary->wait_for_catchup('replica1', 'replay');
 is($replica->safe_psql('postgres', 'SELECT count(*) FROM t'), '10000', 'rows arrive');
@@ -94,11 +95,11 @@ is_deeply(worker_lines('replica1'), [], 'of a healthy replica the worker says no
 # Soon enough for a test; before, a slow machine's pauses would be absences.
 $primary->append_conf('postgresql.conf', <<~CONF);
 	replica_kit.warning_disconnected = 1s
-	replica_kit.critical_disconnected = 4s
+	replica_kit.critical_disconnected = 8s
 	CONF
 $primary->reload;
 $replica->stop;
-is($primary->safe_psql('postgres', $verify), '', q{of a replica that is down the guide's query says nothing});
+ok($primary->poll_query_until('postgres', "SELECT count(*) = 0 FROM ($verify) a"), q{of a replica that is down the guide's query says nothing});
 like($primary->safe_psql('postgres', q{SELECT name, state, pid IS NULL, reason FROM replica_kit.status()}),
 	qr/^replica1\|disconnected\|t\|disconnected for/, 'status() says that it is disconnected and for how long');
 $primary->poll_query_until('postgres', q{SELECT level = 'critical' FROM replica_kit.unhealthy()})
@@ -107,7 +108,10 @@ my ($rc, $stdout, $stderr) = $primary->psql('postgres', 'SELECT replica_kit.asse
 is($rc, 3, 'assert_healthy() fails');
 like($stderr, qr/replica "?replica1"?.*disconnected for/s, 'with the reason');
 
+# What it finds is there to be asked for before its line is.
+my $stopped = -s $primary->logfile;
 $replica->start;
+$primary->wait_for_log(qr/LOG:  replica "replica1" ok: .*\n/, $stopped);
 $primary->poll_query_until('postgres', q{SELECT count(*) = 0 FROM replica_kit.unhealthy()})
   or die 'the worker does not see the replica return';
 is($primary->safe_psql('postgres', 'SELECT replica_kit.assert_healthy()'), '', 'after its return assert_healthy() passes');

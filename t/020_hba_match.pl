@@ -50,6 +50,7 @@ log_connections = on
 log_line_prefix = '%r|'
 log_min_messages = warning
 max_connections = 50
+max_wal_senders = 50
 EOCONF
 $node->start;
 
@@ -91,6 +92,9 @@ my $random = RandomHba->new(
 # ----------
 my $tls_port = 20000 + int(rand(10000));
 
+# The clients in the log since the last reload, so that none is there twice.
+my %clients;
+
 # A connection from an address, as (in, out, our port, pid of openssl).
 sub connection
 {
@@ -100,11 +104,18 @@ sub connection
 
 	if (!$attempt->{ssl})
 	{
-		my $sock = IO::Socket::IP->new(
-			LocalHost => $attempt->{ip},
-			PeerHost => $server,
-			PeerPort => $node->port,
-			Proto => 'tcp') or die "could not connect: $@";
+		my ($sock, @others);
+
+		# A port that a connection of before had may be given out again.
+		do
+		{
+			push @others, $sock if $sock;
+			$sock = IO::Socket::IP->new(
+				LocalHost => $attempt->{ip},
+				PeerHost => $server,
+				PeerPort => $node->port,
+				Proto => 'tcp') or die "could not connect: $@";
+		} while ($clients{ "$attempt->{ip}(" . $sock->sockport . ')' }++);
 		$sock->autoflush(1);
 		return ($sock, $sock, $sock->sockport);
 	}
@@ -271,6 +282,7 @@ while ($file < $files || !enough() && $file < 5 * $files)
 	put($hba, $contents);
 
 	my $log_start = reload();
+	%clients = ();
 	my @attempts =
 	  map {
 		{

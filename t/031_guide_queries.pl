@@ -111,11 +111,11 @@ ok( $primary->poll_query_until('postgres', <<~SQL),
 	FROM replica_kit.status()
 	SQL
 	'replay paused: all that is missing is replay');
-is( $primary->safe_psql('postgres', <<~SQL),
+ok( $primary->poll_query_until('postgres', <<~SQL),
 	SELECT s.lag_bytes = pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)
 	FROM replica_kit.status() AS s JOIN pg_stat_replication AS r USING (pid)
 	SQL
-	't', 'replay paused: the lag is the guide\'s');
+	'replay paused: the lag is the guide\'s');
 $replica->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
 
 # ----------------------------------------------------------------------

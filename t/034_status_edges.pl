@@ -105,8 +105,9 @@ is( $primary->safe_psql('postgres', <<~'SQL'),
 	SQL
 	"mine|physical|t|t|poller|startup|ok|",
 	'a temporary slot shows the session that holds it');
-is($primary->safe_psql('postgres', 'SELECT count(*) FROM replica_kit.status()'),
-	'0', 'and goes with it');
+ok( $primary->poll_query_until('postgres',
+		'SELECT count(*) = 0 FROM replica_kit.status()'),
+	'and goes with it');
 
 # ----------------------------------------------------------------------
 # Slots that a standby copies from its primary (17)

@@ -21,6 +21,7 @@ $primary->append_conf('postgresql.conf', <<~CONF);
 $primary->start;
 
 # awaited and reserving wait for replicas; left and its like had one.
+my $making = time;
 $primary->safe_psql('postgres', <<~SQL);
 	CREATE EXTENSION pg_replica_kit;
 	SELECT replica_kit.provision('awaited', '127.0.0.1');
@@ -52,8 +53,8 @@ $primary->safe_psql('postgres', "SELECT pg_sleep($wait)") if $wait > 0;
 sub states
 {
 	$primary->poll_query_until('postgres',
-		q{SELECT count(*) = 4 AND bool_or(alert = 'critical') FROM replica_kit.status()})
-	  or die 'no slot is critical';
+		q{SELECT count(*) = 4 AND bool_or(name = 'left' AND alert = 'critical') FROM replica_kit.status()})
+	  or die 'the slot that was left is not critical';
 	return $primary->safe_psql('postgres',
 		q{SELECT string_agg(name || ' ' || state || ' ' || alert, ', ' ORDER BY name) FROM replica_kit.status() WHERE slot_type = 'physical'});
 }
@@ -67,10 +68,15 @@ is(states(), $wanted, 'a worker that starts for the first time knows slots that 
 $primary->poll_query_until('postgres',
 	q{SELECT alert = 'critical' FROM replica_kit.status() WHERE name = 'decoder'})
   or die 'a logical slot that nobody reads is not critical';
+my $asking = time;
 my ($number, $unit) = $primary->safe_psql('postgres', q{SELECT reason FROM replica_kit.status() WHERE name = 'awaited'}) =~
   /^never connected, slot was made (\d+)(?:\.\d)? (s|min)/;
 my $age = $number * ($unit eq 'min' ? 60 : 1);
-cmp_ok(abs($age - (time - $made)), '<=', $unit eq 'min' ? 61 : 2, 'and since when');
+my $asked = time;
+
+# What it says is rounded down, and so are the times of both.
+cmp_ok($age, '>=', $asking - $made - ($unit eq 'min' ? 60 : 1) - 1, 'and since when, not less');
+cmp_ok($age, '<=', $asked - $making + 1, 'and not more');
 
 $primary->restart;
 is(states(), $wanted, 'so it does after each restart');
@@ -98,6 +104,8 @@ $primary->poll_query_until('postgres',
 	q{SELECT restart_lsn = pg_current_wal_lsn() FROM pg_replication_slots WHERE slot_name = 'passing'})
   or die 'the standby does not say how far it is';
 $standby->stop;
+$primary->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'passing'})
+  or die 'the slot is still in use';
 $primary->safe_psql('postgres', q{ALTER SYSTEM RESET replica_kit.worker});
 $primary->reload;
 $primary->poll_query_until('postgres', 'SELECT bool_and(alert IS NOT NULL) FROM replica_kit.status()') or die 'no worker';

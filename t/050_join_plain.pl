@@ -48,11 +48,10 @@ is($code, 0, 'the script makes the replica');
 is($err, '', 'it has nothing to complain of');
 like($out, qr/replica "replica1" streams from/, 'it says that it streams');
 adopt_replica($replica);
-is( $upstream->safe_psql(
+ok( $upstream->poll_query_until(
 		'postgres',
-		"SELECT application_name, state FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE slot_name = 'replica1'"
-	),
-	'replica1|streaming',
+		"SELECT application_name, state FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE slot_name = 'replica1'",
+		'replica1|streaming'),
 	'the upstream sees it streaming, by its name and slot');
 is($replica->safe_psql('postgres', 'SELECT count(*) FROM filler'),
 	'1000', 'the rows of the clone are there');

@@ -46,11 +46,10 @@ sub completes
 	adopt_replica($replica);
 	is($replica->safe_psql('postgres', 'SELECT count(*) FROM filler'),
 		'1000', "$what: the data is there");
-	is( $upstream->safe_psql(
+	ok( $upstream->poll_query_until(
 			'postgres',
-			"SELECT state FROM pg_stat_replication WHERE application_name = 'replica$number' AND state <> 'backup'"
-		),
-		'streaming',
+			"SELECT state FROM pg_stat_replication WHERE application_name = 'replica$number' AND state <> 'backup'",
+			'streaming'),
 		"$what: it streams");
 	ok(!-e $replica->data_dir . '/pg_replica_kit.clone',
 		"$what: nothing of the interrupted run is left");

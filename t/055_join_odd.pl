@@ -127,9 +127,9 @@ sub lose_slot
 		\%env, '--pgdata', $cascaded->data_dir, '--port', $cascaded->port);
 	is($code, 0, 'a standby: it can be the upstream of a replica');
 	adopt_replica($cascaded);
-	is( $replica->safe_psql(
-			'postgres', 'SELECT application_name, state FROM pg_stat_replication'),
-		'cascaded|streaming',
+	ok( $replica->poll_query_until(
+			'postgres', 'SELECT application_name, state FROM pg_stat_replication',
+			'cascaded|streaming'),
 		'a standby: it sees its replica stream');
 	$cascaded->stop;
 	$replica->stop;
@@ -146,11 +146,10 @@ sub lose_slot
 	like($out, qr/the upstream's slot confirms it/,
 		'no login: the upstream\'s word is the proof');
 	adopt_replica($replica);
-	is( $upstream->safe_psql(
+	ok( $upstream->poll_query_until(
 			'postgres',
-			"SELECT state FROM pg_stat_replication WHERE application_name = 'replica$number'"
-		),
-		'streaming',
+			"SELECT state FROM pg_stat_replication WHERE application_name = 'replica$number'",
+			'streaming'),
 		'no login: it streams');
 	is( $upstream->safe_psql(
 			'postgres', "SELECT code, evidence FROM replica_kit.diagnose('replica$number')"),

@@ -112,9 +112,14 @@ $upstream->safe_psql('postgres', 'INSERT INTO filler VALUES (-1, -1)');
   run_script($script, { PGPASSWORD => 'secret-word-3' }, @args);
 is($code, 0, 'with the new password the script succeeds');
 like($out, qr/replica "replica1" streams from/, 'it says that it streams');
-like(walsender(), qr/^\d+$/, 'the upstream sees it stream');
-is($replica->safe_psql('postgres', 'SELECT count(*) FROM filler'),
-	'1001', 'what it had missed has arrived');
+ok( $upstream->poll_query_until(
+		'postgres',
+		"SELECT state FROM pg_stat_replication WHERE application_name = 'replica1'",
+		'streaming'),
+	'the upstream sees it stream');
+ok( $replica->poll_query_until(
+		'postgres', 'SELECT count(*) = 1001 FROM filler'),
+	'what it had missed has arrived');
 
 # ----------------------------------------------------------------------
 # A replica that does not run

@@ -12,7 +12,8 @@ use Test::More;
 
 my $scratch = PostgreSQL::Test::Utils::tempdir;
 my $upstream =
-  new_upstream('upstream', 'wal_retrieve_retry_interval = 100ms');
+  new_upstream('upstream', 'wal_retrieve_retry_interval = 100ms',
+	'autovacuum = off');
 my %env = (PGPASSWORD => 'secret-word-1');
 provision($upstream, 'replica1', 'secret-word-1');
 my $script = write_script($upstream, 'replica1');
@@ -83,11 +84,10 @@ $second->stop;
 	'--pgdata', $second->data_dir, '--rebuild', '--port', $second->port);
 is($code, 0, 'a standby that somebody else has made is brought back');
 adopt_replica($second);
-is( $upstream->safe_psql(
+ok( $upstream->poll_query_until(
 		'postgres',
-		"SELECT state FROM pg_stat_replication WHERE application_name = 'replica1'"
-	),
-	'streaming',
+		"SELECT state FROM pg_stat_replication WHERE application_name = 'replica1'",
+		'streaming'),
 	'it streams');
 
 # ----------------------------------------------------------------------

@@ -20,7 +20,7 @@ $node->init(allows_streaming => 1);
 $node->append_conf('postgresql.conf', <<~CONF);
 	listen_addresses = '127.0.0.1'
 	max_connections = 60
-	max_wal_senders = 10
+	max_wal_senders = 40
 	max_replication_slots = 60
 	deadlock_timeout = '100ms'
 	log_statement = none

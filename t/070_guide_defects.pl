@@ -145,7 +145,8 @@ move_on();
 ($code, $out, $err) = run_script($script, \%env, @args);
 is($code, 0, 'D3: WAL written before the first start is still there') or diag($err);
 adopt_replica($replica);
-is(sql(q{SELECT state FROM replica_kit.status() WHERE name = 'replica1'}), 'streaming', 'D3: the replica streams');
+ok($primary->poll_query_until('postgres', q{SELECT state = 'streaming' FROM replica_kit.status() WHERE name = 'replica1'}),
+	'D3: the replica streams');
 is(sql('SHOW max_connections', $replica), '120', 'D26: what the replica may not have lower, it has not');
 
 # ----------------------------------------------------------------------
@@ -209,9 +210,11 @@ my $rebuilt = new_replica('rebuilt');
 ($code, $out, $err) = run_script($script, \%env, '--pgdata', $rebuilt->data_dir, '--port', $rebuilt->port);
 is($code, 0, 'D22: a rebuild makes it anew') or diag($err);
 adopt_replica($rebuilt);
-is(sql(q{SELECT state, wal_status FROM replica_kit.status() WHERE name = 'replica1'}), 'streaming|reserved',
+ok($primary->poll_query_until('postgres', q{SELECT state = 'streaming' AND wal_status = 'reserved' FROM replica_kit.status() WHERE name = 'replica1'}),
 	'D22: and it holds WAL again');
 $rebuilt->stop;
+$primary->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'replica1'})
+  or die 'the slot is still in use';
 
 # ----------------------------------------------------------------------
 # D25 is in the refusals of the script, D27 in its test on a Debian cluster,

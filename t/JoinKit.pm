@@ -146,20 +146,34 @@ sub eventually
 	return 0;
 }
 
-# Stops the clone that begins in its midst; returns the walsender's pid.
+# Stops the clone that begins in its midst; returns the walsender's pid.  The
+# server itself looks for it and stops it, for a session each time could be too
+# slow; and late enough for the first files to have arrived.
 sub hold_clone
 {
 	my ($node) = @_;
-	my $pid = '';
-	ok( eventually(
-			sub {
-				$pid = $node->safe_psql('postgres',
-					"SELECT pid FROM pg_stat_progress_basebackup WHERE phase LIKE 'streaming database%'"
-				);
-				return $pid ne '';
-			}),
-		'a clone is under way');
-	kill STOP => $pid;
+	my $tries = 100 * $PostgreSQL::Test::Utils::timeout_default;
+	my ($rc, $out, $err) = $node->psql('postgres', <<~SQL);
+		SET client_min_messages = 'notice';
+		DO \$\$
+		DECLARE
+			clone integer;
+		BEGIN
+			FOR try IN 1 .. $tries LOOP
+				PERFORM pg_stat_clear_snapshot();
+				SELECT pid INTO clone FROM pg_stat_progress_basebackup
+				WHERE phase LIKE 'streaming database%' AND backup_streamed > 4000000;
+				IF FOUND THEN
+					EXECUTE format('COPY (SELECT) TO PROGRAM %L', 'cat >/dev/null; kill -STOP ' || clone);
+					RAISE NOTICE 'stopped %', clone;
+					RETURN;
+				END IF;
+				PERFORM pg_sleep(0.005);
+			END LOOP;
+		END \$\$;
+		SQL
+	my ($pid) = $err =~ /NOTICE:  stopped (\d+)/;
+	ok(defined $pid, 'a clone is under way') or diag($err);
 	return $pid;
 }
 
