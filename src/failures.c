@@ -61,6 +61,7 @@ static void identify_client(PrkFailureId *id);
 static void identify_slot(PrkFailureId *id);
 static bool is_slot_name(const char *name);
 static bool quotes_password(const char *message, const char *conninfo);
+static bool quotes_piece(const char *message, const char *at, const char *end);
 static bool is_other_option(const char *name);
 static uint32 hash_words(const char *message);
 
@@ -390,8 +391,9 @@ identify_slot(PrkFailureId *id)
  * Could the words quote a password out of a connection string?  libpq quotes
  * pieces of a string that it can't read, and then nobody can say where the
  * password ends.  So every piece of the string counts that follows the word
- * "password", or the user in a URI, up to the next option: if it is in the
- * words, by chance or not, they are not to be shown.
+ * "password" or "secret", which options have in their names, or the user in a
+ * URI, up to the next option: if it is in the words, by chance or not, they
+ * are not to be shown.
  *
  * The receiver's string is the one that the startup process has passed, which
  * can be newer than its own primary_conninfo: each process reads the file
@@ -401,23 +403,36 @@ identify_slot(PrkFailureId *id)
 static bool
 quotes_password(const char *message, const char *conninfo)
 {
+	static const char *const secrets[] = {"password", "secret"};
 	const char *at;
 	const char *end;
 
 	if (conninfo == NULL)
 		return false;
-	end = conninfo + strlen(conninfo);
-	if ((at = strstr(conninfo, "://")) != NULL &&
-		strchr(at, '@') != NULL)
-	{
-		end = strrchr(at, '@');
-		at += strcspn(at + 3, ":@") + 3;
-	}
-	else if ((at = strstr(conninfo, "password")) != NULL)
-		at += strlen("password");
-	else
-		return false;
+	at = strstr(conninfo, "://");
+	if (at != NULL && strchr(at, '@') != NULL &&
+		quotes_piece(message, at + 3 + strcspn(at + 3, ":@"),
+					 strrchr(at, '@')))
+		return true;
 
+	end = conninfo + strlen(conninfo);
+	for (int i = 0; i < (int) lengthof(secrets); i++)
+	{
+		size_t		len = strlen(secrets[i]);
+
+		for (at = conninfo; (at = strstr(at, secrets[i])) != NULL; at += len)
+		{
+			if (quotes_piece(message, at + len, end))
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Is any piece from here to the next option in the words? */
+static bool
+quotes_piece(const char *message, const char *at, const char *end)
+{
 	while (at < end)
 	{
 		char		piece[256];
