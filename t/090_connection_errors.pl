@@ -128,7 +128,7 @@ foreach my $broken (q{host=127.0.0.1 sslpassword=x user=replica1 password=hidden
 	my $log = -s $standby->logfile;
 	$standby->append_conf('postgresql.conf', "primary_conninfo = '$broken'");
 	$standby->reload;
-	$standby->wait_for_log(qr/could not connect to the primary server: .*outmore/, $log);
+	$standby->wait_for_log(qr/FATAL: .*outmore/, $log);
 	$standby->poll_query_until('postgres', q{SELECT max(last_at) > clock_timestamp() - interval '1 s' FROM replica_kit.connection_errors() WHERE message LIKE '%only in the log'})
 	  or die 'it is not noted';
 	is(errors_like($standby, q{message LIKE '%outmore%' OR message LIKE '%hidden%'}), '0|0', "no piece of $broken");
