@@ -228,9 +228,12 @@ clone_words() {
     as_owner tail -n 1 "$state/clone.out" 2>/dev/null | sed 's/^ *//'
 }
 
+# What the process that receives the WAL has said tells more than that it ended.
 explain_clone() {
-    words=$(as_owner sed -n 's/^pg_basebackup: error: //p' "$state/clone.out" |
-        tail -n 1)
+    words=$(as_owner sed -n 's/^pg_basebackup: error: //p' "$state/clone.out")
+    cause=$(printf '%s\n' "$words" |
+        grep -v -x 'background process terminated unexpectedly' | tail -n 1)
+    words=${cause:-$words}
     case $words in
         *"No space left"*) fail 9 "the clone failed: $words" \
             "Make room and run this script again." ;;

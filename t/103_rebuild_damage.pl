@@ -240,7 +240,7 @@ $replica->stop;
 SKIP:
 {
 	my @apart = ('unshare', '-U', '-c', '--keep-caps', '-m');
-	skip 'this system lets users make no mount of their own', 5
+	skip 'this system lets users make no mount of their own', 7
 	  if system("@apart true 2>/dev/null") != 0;
 	provision($upstream, 'small', 'secret-word-1');
 	my $small = new_replica('small');
@@ -267,6 +267,26 @@ SKIP:
 	like($err, qr/the clone failed: .*No space left/, 'a full disk: it says so');
 	like($err, qr/the old data is back in place/, 'a full disk: and what became of the old data');
 	like(slurp($log), qr/^same$/m, 'a full disk: every file of it');
+
+	# That of a WAL directory of its own: another process finds it full.
+	provision($upstream, 'narrow', 'secret-word-1');
+	my $narrow = new_replica('narrow');
+	$blind = edit_script(write_script($upstream, 'narrow'),
+		prk_data_size => 1, prk_segment_size => 1);
+	($code, $out, $err) = run_script(
+		$blind, { PGPASSWORD => 'secret-word-1' },
+		'--pgdata', $narrow->data_dir, '--port', $narrow->port,
+		run_by => [
+			@apart, 'sh', '-c',
+			'wal=$1/wal && mkdir "$wal" && mount -t tmpfs -o size=400m none "$wal" &&
+			pgdata=$2 && shift 2 && "$@" --no-start &&
+			mv "$pgdata"/pg_wal/* "$wal" && rmdir "$pgdata/pg_wal" && ln -s "$wal" "$pgdata/pg_wal" &&
+			rm "$pgdata/base/1/PG_VERSION" &&
+			mount -o remount,size=$(($(du -sm "$wal" | cut -f 1) + 10))m "$wal" &&
+			"$@" --rebuild',
+			'sh', $narrow->basedir, $narrow->data_dir ]);
+	is($code, 9, 'no room for WAL: exit code 9');
+	like($err, qr/the clone failed: .*No space left/, 'no room for WAL: it says so');
 }
 
 $upstream->stop;
