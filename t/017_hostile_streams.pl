@@ -32,7 +32,7 @@ sub streams
 	my ($what, $replica, $name) = @_;
 
 	adopt_replica($replica);
-	$upstream->safe_psql('postgres', 'SELECT pg_terminate_backend(pid) FROM pg_stat_replication');
+	$upstream->safe_psql('postgres', 'SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_replication');
 	ok($upstream->poll_query_until('postgres',
 			"SELECT count(*) = 1 FROM replica_kit.status() WHERE name = '$name' AND slot_name = '$name' AND application_name = '$name' AND state = 'streaming'"),
 		"$what: it streams, and came back by its passfile");

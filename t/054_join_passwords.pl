@@ -48,7 +48,7 @@ foreach my $case (@passwords)
 
 	# Not only once: its own connection comes back by the passfile.
 	$upstream->safe_psql('postgres', q{
-		SELECT pg_terminate_backend(pid) FROM pg_stat_replication});
+		SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_replication});
 	ok( $upstream->poll_query_until(
 			'postgres',
 			"SELECT count(*) = 1 FROM pg_stat_replication WHERE application_name = 'replica$number' AND state = 'streaming'"
