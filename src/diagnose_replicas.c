@@ -36,6 +36,7 @@ static void diagnose_present(PrkFindings *findings, const PrkReportRow *row,
 							 const PrkOwner *owner);
 static void diagnose_behind(PrkFindings *findings, const PrkReportRow *row);
 static bool diagnose_at_risk(PrkFindings *findings, const PrkReportRow *row);
+static const char *more_time(const PrkSample *sample, const PrkReportRow *row);
 static void diagnose_xmin(PrkFindings *findings, const PrkReportRow *row);
 static const PrkAttempt *newest_attempt(const PrkEvidence *evidence,
 										const char *name, TimestampTz after);
@@ -396,7 +397,6 @@ static bool
 diagnose_at_risk(PrkFindings *findings, const PrkReportRow *row)
 {
 	const PrkReplica *replica = row->replica;
-	int64		limit = findings->evidence->report->sample->slot_keep_limit;
 	PrkDiagnosis *diagnosis;
 
 	if (!is_at_risk(row))
@@ -409,14 +409,34 @@ diagnose_at_risk(PrkFindings *findings, const PrkReportRow *row)
 	diagnosis->evidence = psprintf("%s; %s", row->verdict.reason,
 								   slot_facts(replica));
 
-	/* A slot past the limit is kept if that is raised before a checkpoint. */
-	diagnosis->remedy = limit < 0 ? "-- Start the replica." :
-		psprintf("-- Start the replica.  For more time, if the disk has room:\n%s",
-				 prk_diagnose_setting("max_slot_wal_keep_size",
-									  psprintf(INT64_FORMAT "MB",
-											   Max(2 * limit, 2 * replica->retained_bytes) /
-											   (1024 * 1024) + 1)));
+	diagnosis->remedy = psprintf("-- Start the replica.%s",
+								 more_time(findings->evidence->report->sample,
+										   row));
 	return true;
+}
+
+/* A slot past a limit is kept if that is raised before a checkpoint. */
+static const char *
+more_time(const PrkSample *sample, const PrkReportRow *row)
+{
+	const PrkReplica *replica = row->replica;
+	const PrkForecast *forecast = &row->verdict.forecast;
+	int64		limit = sample->slot_keep_limit;
+
+	if (forecast->idle_left >= 0 && forecast->lost_in == forecast->idle_left)
+	{
+		limit = sample->taken_at - replica->inactive_since +
+			sample->slot_idle_limit;
+		return psprintf("  For more time:\n%s",
+						prk_diagnose_setting("idle_replication_slot_timeout",
+											 psprintf(INT64_FORMAT "s", 2 * limit / USECS_PER_SEC)));
+	}
+	if (limit < 0)
+		return "";
+	limit = Max(2 * limit, 2 * replica->retained_bytes) / (1024 * 1024) + 1;
+	return psprintf("  For more time, if the disk has room:\n%s",
+					prk_diagnose_setting("max_slot_wal_keep_size",
+										 psprintf(INT64_FORMAT "MB", limit)));
 }
 
 /* Its snapshot keeps dead rows from being removed. */

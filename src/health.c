@@ -527,7 +527,8 @@ judge_slot(const PrkSample *sample, const PrkReplica *replica,
 	if (replica->wal_status == PRK_WAL_UNRESERVED ||
 		(replica->has_safe_wal_size && left <= 0) || idle_left == 0)
 	{
-		say(verdict, "slot will be lost at the next checkpoint");
+		say(verdict, "slot will be lost at the next checkpoint%s",
+			idle_left == 0 ? " by idle_replication_slot_timeout" : "");
 		raise_level(verdict, PRK_CRITICAL, true, "slot_at_risk");
 		return;
 	}

@@ -59,8 +59,13 @@ SKIP:
 	ok($primary->poll_query_until('postgres', q{SELECT lost_in BETWEEN '1 s' AND '1 min' AND health = 'ok'
 		FROM replica_kit.status() WHERE name = 'replica1'}), 'idle_timeout: it is foreseen');
 	set($primary, 'idle_replication_slot_timeout', '1s');
-	$primary->poll_query_until('postgres', q{SELECT reason LIKE '%slot will be lost at the next checkpoint' AND health = 'critical' AND lost_in = '0'
+	$primary->poll_query_until('postgres', q{SELECT reason LIKE '%slot will be lost at the next checkpoint by idle_replication_slot_timeout' AND health = 'critical' AND lost_in = '0'
 		FROM replica_kit.status() WHERE name = 'replica1'}) or die 'the loss is not foreseen';
+	is(wait_for_diagnosis($primary, 'slot_at_risk'), 'slot_at_risk', 'idle_timeout: diagnose() says that it is near');
+	like(remedy($primary), qr/^ALTER SYSTEM SET idle_replication_slot_timeout = '\d+s';$/m, 'idle_timeout: and how there is more time');
+	$primary->safe_psql('postgres', $_) foreach split /\n/, remedy($primary);
+	is(wait_for_diagnosis($primary, 'replica_down'), 'replica_down', 'idle_timeout: which the remedy gives');
+	set($primary, 'idle_replication_slot_timeout', '1s');
 	foreach my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 	{
 		$primary->safe_psql('postgres', 'CHECKPOINT');

@@ -284,7 +284,7 @@ my @verdicts = (
 	],
 	[
 		'gone=10 inactive=1800 restart=1 idle_limit=1800',
-		'disconnected critical slot_at_risk at-once 0: disconnected for 10 s, slot will be lost at the next checkpoint'
+		'disconnected critical slot_at_risk at-once 0: disconnected for 10 s, slot will be lost at the next checkpoint by idle_replication_slot_timeout'
 	],
 	[
 		"gone=10 inactive=300 restart=1 idle_limit=1800 warning_forecast=14400 limit=$limit safe=" . 100 * $MB,
