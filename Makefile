@@ -9,110 +9,104 @@ DATA = pg_replica_kit--1.0.sql
 DATA_built = pg_replica_kit_join.sh
 PGFILEDESC = "pg_replica_kit - the whole life of a streaming read replica"
 
-PRK_HEADERS = \
-	src/ages.h \
-	src/alerts.h \
-	src/announce.h \
-	src/backends.h \
-	src/backups.h \
-	src/board.h \
-	src/commit.h \
-	src/clock.h \
-	src/clock_file.h \
-	src/clock_shared.h \
-	src/compat.h \
-	src/derive.h \
-	src/diagnose.h \
-	src/evidence.h \
-	src/failure_table.h \
-	src/failure_words.h \
-	src/failures.h \
-	src/disk.h \
-	src/forecast.h \
-	src/format.h \
-	src/guard.h \
-	src/hba.h \
-	src/hba_edit.h \
-	src/hba_file.h \
-	src/hba_rules.h \
-	src/hba_same.h \
-	src/health.h \
-	src/history.h \
-	src/lock.h \
-	src/provision_checks.h \
-	src/receiver.h \
-	src/reload.h \
-	src/report.h \
-	src/role.h \
-	src/sample.h \
-	src/server_alert.h \
-	src/settings.h \
-	src/slot.h \
-	src/staged.h \
-	src/track.h \
-	src/unused.h \
-	src/upstream.h \
-	src/worker.h
+# The rooms of src/, from the lowest floor up; src/README.md says what each
+# promises.  No room includes a header of a higher floor (t/001_style.pl).
+TOP_OBJS = \
+	src/format.o \
+	src/settings.o
+
+SAMPLE_OBJS = \
+	src/sample/backends.o \
+	src/sample/backups.o \
+	src/sample/derive.o \
+	src/sample/receiver.o \
+	src/sample/sample.o \
+	src/sample/unused.o
+
+HBA_OBJS = \
+	src/hba/hba.o \
+	src/hba/hba_edit.o \
+	src/hba/hba_file.o \
+	src/hba/hba_funcs.o \
+	src/hba/hba_rules.o \
+	src/hba/hba_same.o \
+	src/hba/reload.o
+
+FAILURES_OBJS = \
+	src/failures/failure_funcs.o \
+	src/failures/failure_table.o \
+	src/failures/failure_words.o \
+	src/failures/failures.o
+
+CLOCK_OBJS = \
+	src/clock/clock.o \
+	src/clock/clock_file.o \
+	src/clock/clock_shared.o
+
+JUDGE_OBJS = \
+	src/judge/ages.o \
+	src/judge/disk.o \
+	src/judge/forecast.o \
+	src/judge/health.o \
+	src/judge/track.o
+
+WATCH_OBJS = \
+	src/watch/alerts.o \
+	src/watch/announce.o \
+	src/watch/board.o \
+	src/watch/history.o \
+	src/watch/history_funcs.o \
+	src/watch/judge_funcs.o \
+	src/watch/report.o \
+	src/watch/server_alert.o \
+	src/watch/standby_funcs.o \
+	src/watch/status_funcs.o \
+	src/watch/upstream.o \
+	src/watch/worker.o
+
+PROVISION_OBJS = \
+	src/provision/commit.o \
+	src/provision/guard.o \
+	src/provision/lock.o \
+	src/provision/provision_checks.o \
+	src/provision/provision_funcs.o \
+	src/provision/role.o \
+	src/provision/slot.o \
+	src/provision/staged.o
+
+JOIN_OBJS = \
+	src/join/join_funcs.o
+
+DIAGNOSE_OBJS = \
+	src/diagnose/diagnose.o \
+	src/diagnose/diagnose_attempts.o \
+	src/diagnose/diagnose_funcs.o \
+	src/diagnose/diagnose_replicas.o \
+	src/diagnose/diagnose_server.o \
+	src/diagnose/diagnose_standby.o \
+	src/diagnose/evidence.o \
+	src/diagnose/findings.o \
+	src/diagnose/preflight_funcs.o
 
 OBJS = \
 	pg_replica_kit.o \
-	src/ages.o \
-	src/alerts.o \
-	src/announce.o \
-	src/backends.o \
-	src/backups.o \
-	src/board.o \
-	src/commit.o \
-	src/clock.o \
-	src/clock_file.o \
-	src/clock_shared.o \
-	src/derive.o \
-	src/diagnose.o \
-	src/diagnose_attempts.o \
-	src/diagnose_funcs.o \
-	src/diagnose_replicas.o \
-	src/diagnose_standby.o \
-	src/evidence.o \
-	src/failure_funcs.o \
-	src/failure_table.o \
-	src/failure_words.o \
-	src/failures.o \
-	src/disk.o \
-	src/forecast.o \
-	src/format.o \
-	src/guard.o \
-	src/hba.o \
-	src/hba_edit.o \
-	src/hba_file.o \
-	src/hba_funcs.o \
-	src/hba_rules.o \
-	src/hba_same.o \
-	src/health.o \
-	src/history.o \
-	src/history_funcs.o \
-	src/join_funcs.o \
-	src/judge_funcs.o \
-	src/lock.o \
-	src/preflight_funcs.o \
-	src/provision_checks.o \
-	src/provision_funcs.o \
-	src/receiver.o \
-	src/reload.o \
-	src/report.o \
-	src/role.o \
-	src/sample.o \
-	src/server_alert.o \
-	src/settings.o \
-	src/slot.o \
-	src/staged.o \
-	src/standby_funcs.o \
-	src/status_funcs.o \
-	src/track.o \
-	src/unused.o \
-	src/upstream.o \
-	src/worker.o
+	$(TOP_OBJS) \
+	$(SAMPLE_OBJS) \
+	$(HBA_OBJS) \
+	$(FAILURES_OBJS) \
+	$(CLOCK_OBJS) \
+	$(JUDGE_OBJS) \
+	$(WATCH_OBJS) \
+	$(PROVISION_OBJS) \
+	$(JOIN_OBJS) \
+	$(DIAGNOSE_OBJS)
 
-PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
+PRK_HEADERS = $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h))
+
+PG_CPPFLAGS = -I$(srcdir)/src
+# -MMD writes beside each object which headers it is made from.  These are
+# CFLAGS, since the rule for LLVM bitcode takes CPPFLAGS, too.
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -MMD -MP
 
 # make SANITIZE=yes: for scripts/sanitize, never to be installed elsewhere.
 # What wraps is in test/sanitize_memory.c.
@@ -161,19 +155,19 @@ PRK_SCRIPTS = \
 
 # in this order
 JOIN_PARTS = \
-	src/join.sh \
-	src/join_local.sh \
-	src/join_upstream.sh \
-	src/join_compress.sh \
-	src/join_clone.sh \
-	src/join_rebuild.sh \
-	src/join_run.sh
+	src/join/join.sh \
+	src/join/join_local.sh \
+	src/join/join_upstream.sh \
+	src/join/join_compress.sh \
+	src/join/join_clone.sh \
+	src/join/join_rebuild.sh \
+	src/join/join_run.sh
 
 EXTRA_CLEAN = tmp_installcheck tmp_check_iso tmp_check results log output_iso \
-	test/*.o test/*.so
+	test/*.o test/*.so test/*.d $(OBJS:.o=.d)
 
-# The only thing out of the way of PGXS: where builds happen out of the tree.
-$(shell mkdir -p src)
+# PGXS does not make the folders that a build out of the tree needs.
+$(shell mkdir -p test $(sort $(dir $(OBJS))))
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -184,14 +178,13 @@ ifdef SANITIZE
 override CPPFLAGS += -U_FORTIFY_SOURCE
 endif
 
-# PGXS tracks no header dependencies.
-$(OBJS): $(PRK_HEADERS)
+-include $(wildcard $(OBJS:.o=.d) test/*.d)
 
 # Each header compiles alone, after postgres.h as always.
 headerscheck: $(PRK_HEADERS:=.check)
 
-src/%.h.check: src/%.h FORCE
-	$(CC) $(CFLAGS) $(CPPFLAGS) -Werror -fsyntax-only \
+%.h.check: %.h FORCE
+	$(CC) $(filter-out -MMD -MP,$(CFLAGS)) $(CPPFLAGS) -Werror -fsyntax-only \
 		-include postgres.h -include $< -x c /dev/null
 
 # Everything in C looks as pgindent would leave it; `make indent` does it.
@@ -223,17 +216,15 @@ TEST_MODULES = \
 	test/wall_clock.so
 installcheck: $(TEST_MODULES)
 
-test/clock_test.o test/hba_test.o test/health_test.o: $(PRK_HEADERS)
-test/clock_test.so: test/clock_test.o src/clock.o src/clock_file.o
+test/clock_test.so: test/clock_test.o src/clock/clock.o src/clock/clock_file.o
 test/sanitize_test.so: test/sanitize_test.o
 test/slow_disk.so: test/slow_disk.o
 test/wall_clock.so: test/wall_clock.o
-test/hba_file_link.o: src/hba_file.c src/hba_file.h
-test/hba_test.so: test/hba_test.o src/hba.o src/hba_file.o src/hba_rules.o \
-	src/hba_same.o
-test/hba_test_link.so: test/hba_test.o src/hba.o test/hba_file_link.o \
-	src/hba_rules.o src/hba_same.o
-test/health_test.so: test/health_test.o src/health.o src/forecast.o src/format.o src/sample.o \
-	src/backends.o src/backups.o src/derive.o
+test/hba_test.so: test/hba_test.o src/hba/hba.o src/hba/hba_file.o src/hba/hba_rules.o \
+	src/hba/hba_same.o
+test/hba_test_link.so: test/hba_test.o src/hba/hba.o test/hba_file_link.o \
+	src/hba/hba_rules.o src/hba/hba_same.o
+test/health_test.so: test/health_test.o src/judge/health.o src/judge/forecast.o src/format.o src/sample/sample.o \
+	src/sample/backends.o src/sample/backups.o src/sample/derive.o
 $(TEST_MODULES): $(SANITIZE_OBJS)
 	$(CC) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^ $(SANITIZE_LIBS)

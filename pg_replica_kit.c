@@ -18,12 +18,14 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 
-#include "src/board.h"
-#include "src/clock_shared.h"
-#include "src/failures.h"
-#include "src/history.h"
-#include "src/settings.h"
-#include "src/worker.h"
+#include "clock/clock_shared.h"
+#include "failures/failure_table.h"
+#include "failures/failures.h"
+#include "provision/slot.h"
+#include "settings.h"
+#include "watch/board.h"
+#include "watch/history.h"
+#include "watch/worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -39,6 +41,7 @@ void
 _PG_init(void)
 {
 	prk_settings_init();
+	prk_slot_before_drop = prk_board_forget;
 
 	if (!process_shared_preload_libraries_in_progress)
 		return;

@@ -18,7 +18,7 @@
 #include "fmgr.h"
 #include "utils/memutils.h"
 
-#include "sample.h"
+#include "sample/sample.h"
 
 PG_MODULE_MAGIC;
 

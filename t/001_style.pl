@@ -54,7 +54,7 @@ is_deeply(
 	[ 'f (' . ($max_function_lines + 2) . ' lines)' ],
 	'a function that is too long is noticed');
 
-my @files = (glob('*.c'), glob('src/*.c'), glob('src/*.h'));
+my @files = (glob('*.c'), glob('src/*.[ch]'), glob('src/*/*.[ch]'));
 my @versioned = grep { slurp($_) =~ /^\s*#.*\bPG_VERSION_NUM\b/m } @files;
 
 is("@versioned", 'src/compat.h',
@@ -87,6 +87,117 @@ foreach my $file (@files)
 	unlike($text, qr/^#include "postgres\.h"/m,
 		"$file leaves postgres.h to its users")
 	  if $file =~ /\.h$/;
+}
+
+#
+# Rooms.  A folder of src/ is a room on a floor; what lies in src/ itself is on
+# the lowest.  A file includes headers of its own room and of lower floors.
+#
+my %floor = (
+	'' => 1,
+	sample => 2,
+	hba => 2,
+	failures => 2,
+	clock => 3,
+	judge => 4,
+	watch => 5,
+	provision => 6,
+	join => 7,
+	diagnose => 7);
+
+sub room
+{
+	my ($path) = @_;
+
+	return ($path =~ s{^src/}{}r) =~ m!^(\w+)/! ? $1 : '';
+}
+
+# The project's own headers that a text includes, as paths below src/.
+sub own_includes
+{
+	my ($text) = @_;
+
+	return grep { -f "src/$_" } $text =~ /^#include "([\w\/]+\.h)"/mg;
+}
+
+# Includes that a room may not have, as "FILE -> HEADER".
+sub upward
+{
+	my ($path, @headers) = @_;
+	my $from = room($path);
+
+	return map { "$path -> $_" } grep {
+		my $to = room($_);
+		$to ne $from
+		  && ($floor{$to} // 99) >= ($floor{$from} // 0);
+	} @headers;
+}
+
+# One circle among the modules, a .c and its .h, or ''.  %$uses is module =>
+# modules that it includes.
+sub circle
+{
+	my ($uses) = @_;
+	my %done;
+
+	foreach my $start (sort keys %$uses)
+	{
+		my @path = ([ $start, sort @{ $uses->{$start} } ]);
+
+		while (@path)
+		{
+			my $next = splice @{ $path[-1] }, 1, 1;
+
+			if (!defined $next)
+			{
+				$done{ pop(@path)->[0] } = 1;
+				next;
+			}
+			next if $done{$next};
+			my @names = map { $_->[0] } @path;
+			return join ' -> ', @names, $next if grep { $_ eq $next } @names;
+			push @path, [ $next, sort @{ $uses->{$next} // [] } ];
+		}
+	}
+	return '';
+}
+
+is_deeply(
+	[ upward('src/hba/hba.c', 'hba/hba.h', 'format.h', 'sample/sample.h') ],
+	['src/hba/hba.c -> sample/sample.h'],
+	'an include that a floor does not allow is noticed');
+is(circle({ a => ['b'], b => ['c'], c => ['b'] }),
+	'a -> b -> c -> b', 'a circle is noticed');
+
+my %uses;
+my @upward;
+foreach my $file (grep { m!^src/! } @files)
+{
+	my ($module) = $file =~ m!^src/(.*)\.[ch]$!;
+	my @headers = own_includes(slurp($file));
+
+	push @upward, upward($file, @headers);
+	push @{ $uses{$module} },
+	  grep { $_ ne $module } map { s/\.h$//r } @headers;
+}
+is(join("\n", @upward), '', 'no room includes a header of a higher floor');
+is(circle(\%uses), '', 'no circle among the files');
+cmp_ok(scalar(map { @$_ } values %uses),
+	'>', 100, 'the includes were really looked at');
+
+# The rooms are those of the table above, each says what it promises, and none
+# has the name of a folder of the server's headers, which -Isrc would hide.
+my @rooms = grep { $_ ne '' } sort keys %floor;
+my @folders = sort map { m!^src/(\w+)/$! ? $1 : () } glob('src/*/');
+is("@folders", "@rooms", 'each folder of src/ has a floor');
+my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
+chomp(my $server_headers = `$pg_config --includedir-server`);
+ok(-f "$server_headers/postgres.h", 'the headers of the server are there');
+foreach my $room (@rooms)
+{
+	ok(-s "src/$room/README.md", "src/$room says what it promises");
+	ok(!-e "$server_headers/$room",
+		"src/$room does not hide headers of the server");
 }
 
 # One version, in the control file.

@@ -14,12 +14,12 @@ sub slurp
 }
 
 my $doc = slurp('doc/diagnoses.md');
-my ($table) = slurp('src/diagnose.c') =~ /codes\[\] = \{(.*?)\};/s or die 'no table of codes';
+my ($table) = slurp('src/diagnose/findings.c') =~ /codes\[\] = \{(.*?)\};/s or die 'no table of codes';
 my @known = $table =~ /"(\w+)"/g;
 my @described = $doc =~ /^### (\w+)$/mg;
 my @used;
 
-foreach my $file (glob 'src/diagnose*.c')
+foreach my $file (glob 'src/diagnose/*.c')
 {
 	my $text = slurp($file);
 	$text =~ s/codes\[\] = \{.*?\};//s;
@@ -30,7 +30,7 @@ is_deeply([ sort @described ], [ sort @known ], 'every code is described, and no
 is_deeply(\@known, [ sort @known ], 'the table of codes is sorted');
 
 # Those that health.c gives are passed on.
-push @used, slurp('src/health.c') =~ /"([a-z_]+)"/g;
+push @used, slurp('src/judge/health.c') =~ /"([a-z_]+)"/g;
 my %used = map { $_ => 1 } @used;
 is_deeply([ grep { !$used{$_} } @known ], [], 'every code is given by some rule');
 

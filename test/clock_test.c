@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * clock_test.c
- *	  Drives src/clock.c and src/clock_file.c for the tests, from SQL.
+ *	  Drives src/clock/clock.c and src/clock/clock_file.c for the tests, from SQL.
  *
  * A module of its own, never installed.  Each session has one clock, to which
  * it brings the times itself, in seconds: days pass in a moment, machines
@@ -17,7 +17,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
-#include "../src/clock_file.h"
+#include "clock/clock_file.h"
 
 PG_MODULE_MAGIC;
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * hba_file_link.c
- *	  src/hba_file.c as it is where two files cannot exchange their names.
+ *	  src/hba/hba_file.c as it is where two files cannot exchange their names.
  *
  * IDENTIFICATION
  *	  test/hba_file_link.c
@@ -15,4 +15,4 @@
 #undef SYS_renameat2
 #endif
 
-#include "../src/hba_file.c"
+#include "../src/hba/hba_file.c"

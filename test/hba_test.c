@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * hba_test.c
- *	  Drives src/hba.c and src/hba_file.c for the tests, from SQL.
+ *	  Drives src/hba/hba.c and src/hba/hba_file.c for the tests, from SQL.
  *
  * A module of its own, never installed, so that what it calls stays closed to
  * users.  hba_test_text() makes random files and compares what we make of
@@ -25,10 +25,10 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#include "../src/compat.h"
-#include "../src/hba.h"
-#include "../src/hba_file.h"
-#include "../src/hba_rules.h"
+#include "compat.h"
+#include "hba/hba.h"
+#include "hba/hba_file.h"
+#include "hba/hba_rules.h"
 
 PG_MODULE_MAGIC;
 

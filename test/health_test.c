@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * health_test.c
- *	  Drives src/health.c and src/format.c for the tests, from SQL.
+ *	  Drives src/judge/health.c and src/format.c for the tests, from SQL.
  *
  * A module of its own, never installed.  health_test_judge() takes the facts
  * of one replica as "key=value" words and returns the verdict; what is not
@@ -18,8 +18,8 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
-#include "../src/format.h"
-#include "../src/health.h"
+#include "format.h"
+#include "judge/health.h"
 
 PG_MODULE_MAGIC;
 

@@ -1,0 +1,31 @@
+/*-------------------------------------------------------------------------
+ *
+ * clock_file.h
+ *	  The LSN clock in a file.
+ *
+ * IDENTIFICATION
+ *	  src/clock/clock_file.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRK_CLOCK_FILE_H
+#define PRK_CLOCK_FILE_H
+
+#include "clock/clock.h"
+#include "datatype/timestamp.h"
+
+/* Which server, and when, by both kinds of clock. */
+typedef struct PrkClockMoment
+{
+	uint64		system_identifier;
+	TimestampTz wall;
+	int64		boottime;		/* microseconds since the machine's boot */
+	char		boot_id[40];	/* of that boot; "" not known */
+} PrkClockMoment;
+
+extern bool prk_clock_file_write(const char *path, const PrkClock *clock,
+								 const PrkClockMoment *moment);
+extern const char *prk_clock_file_read(const char *path, PrkClock *clock,
+									   const PrkClockMoment *moment);
+
+#endif							/* PRK_CLOCK_FILE_H */

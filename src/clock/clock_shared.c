@@ -1,0 +1,373 @@
+/*-------------------------------------------------------------------------
+ *
+ * clock_shared.c
+ *	  The LSN clock that the worker keeps and everybody reads.
+ *
+ * One struct of fixed size in shared memory, there when the library is
+ * preloaded.  The worker alone writes it, once a second; one lightweight lock
+ * protects it.  Readers search it under the shared lock, some dozen steps
+ * for each position, instead of copying what is much larger than what they
+ * want to know.  Nothing under the lock allocates, waits or raises.
+ *
+ * Times are those of CLOCK_BOOTTIME, which no change of the wall clock
+ * touches and which goes on while the machine sleeps.
+ *
+ * On a primary the clock is fed with the write position, on a standby with
+ * what its upstream says of its own: when that was promoted, the clock already
+ * knows since when the others lack what.  While nothing is received, nothing
+ * is known of the upstream, and nothing is noted: so there the last pair also
+ * tells how long ago the upstream was heard of.
+ *
+ * IDENTIFICATION
+ *	  src/clock/clock_shared.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <time.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "access/xlogrecovery.h"
+#include "pgstat.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "clock/clock_file.h"
+#include "clock/clock_shared.h"
+#include "sample/receiver.h"
+
+#define CLOCK_NAME		"pg_replica_kit clock"
+
+/* Base backups and pg_rewind leave the contents of this directory out. */
+#define CLOCK_PATH		PG_STAT_TMP_DIR "/pg_replica_kit.clock"
+
+/* What is less than this is not a clock that was set. */
+#define MIN_JUMP		(2 * USECS_PER_SEC)
+
+/* A worker that ticks at all does so within this. */
+#define ALIVE_TIME		(15 * USECS_PER_SEC)
+
+#define BOOT_ID_PATH	"/proc/sys/kernel/random/boot_id"
+
+/* In shared memory; all of it is protected by lock. */
+typedef struct SharedClock
+{
+	LWLock	   *lock;			/* set once, at startup */
+	bool		resumed;		/* the file was looked at */
+	bool		in_recovery;	/* when it last ticked */
+	TimeLineID	timeline;		/* that was received then */
+	int64		alive_at;		/* the worker's last sign of life, or the time
+								 * from which on one can be expected */
+	PrkClock	clock;
+} SharedClock;
+
+/* NULL where the library was not preloaded. */
+static SharedClock *shared = NULL;
+
+static void tick_here(void);
+static void tick_upstream(void);
+static void load(XLogRecPtr position, bool in_recovery);
+static void note_moment(PrkClockMoment *moment);
+
+/* For shmem_request_hook. */
+void
+prk_clock_shmem_request(void)
+{
+	RequestAddinShmemSpace(sizeof(SharedClock));
+	RequestNamedLWLockTranche(CLOCK_NAME, 1);
+}
+
+/* For shmem_startup_hook; takes AddinShmemInitLock. */
+void
+prk_clock_shmem_startup(void)
+{
+	bool		found;
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared = ShmemInitStruct(CLOCK_NAME, sizeof(SharedClock), &found);
+	if (!found)
+	{
+		memset(shared, 0, sizeof(SharedClock));
+		shared->lock = &(GetNamedLWLockTranche(CLOCK_NAME))->lock;
+		shared->alive_at = prk_clock_now();
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Microseconds since the machine's boot, or some other fixed time. */
+int64
+prk_clock_now(void)
+{
+	struct timespec now;
+
+#ifdef CLOCK_BOOTTIME
+	clock_gettime(CLOCK_BOOTTIME, &now);
+#else
+	clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
+	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
+}
+
+/*
+ * By how much was the machine's wall clock set between two moments, each of
+ * which is known by both clocks?  In microseconds; 0 if it only went a little
+ * faster or slower.
+ */
+int64
+prk_clock_jump(TimestampTz wall1, int64 clock1,
+			   TimestampTz wall2, int64 clock2)
+{
+	int64		jump = (wall2 - wall1) - (clock2 - clock1);
+
+	return jump >= MIN_JUMP || jump <= -MIN_JUMP ? jump : 0;
+}
+
+/*
+ * When, by prk_clock_now(), did the worker last show that it is alive, if only
+ * by a tick?  0 without preloading.
+ */
+int64
+prk_clock_alive_at(void)
+{
+	int64		result;
+
+	if (shared == NULL)
+		return 0;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	result = shared->alive_at;
+	LWLockRelease(shared->lock);
+	return result;
+}
+
+/*
+ * The age of the WAL behind each of the positions: prk_clock_age().  Without
+ * preloading nothing is known.
+ */
+void
+prk_clock_ages(const XLogRecPtr *positions, PrkClockAge *ages,
+			   int npositions, int64 now, XLogRecPtr current)
+{
+	memset(ages, 0, npositions * sizeof(PrkClockAge));
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (int i = 0; i < npositions; i++)
+		ages[i] = prk_clock_age(&shared->clock, positions[i], now, current);
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * On a standby: how long ago did the worker last see that its upstream speaks,
+ * in microseconds?  -1 when that is not known, as without a worker.
+ */
+int64
+prk_clock_contact_age(void)
+{
+	int64		now = prk_clock_now();
+	int64		result = -1;
+	PrkClockPair newest;
+
+	if (shared == NULL)
+		return -1;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	if (now - shared->alive_at < ALIVE_TIME &&
+		prk_clock_newest(&shared->clock, &newest))
+		result = Max(now - newest.at, 0);
+	LWLockRelease(shared->lock);
+	return result;
+}
+
+/*
+ * Bytes of WAL written per second, over both windows; -1 when not known.
+ */
+void
+prk_clock_rates(int64 now, XLogRecPtr current,
+				double *rate_short, double *rate_long)
+{
+	*rate_short = *rate_long = -1;
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	*rate_short = prk_clock_rate(&shared->clock, now, current,
+								 PRK_WINDOW_SHORT);
+	*rate_long = prk_clock_rate(&shared->clock, now, current,
+								PRK_WINDOW_LONG);
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * To be called when a worker starts or is switched off.  The file is good only
+ * if the server has written no WAL unwatched since; a worker that was ended
+ * while the server went on leaves one, too.
+ */
+void
+prk_clock_drop_file(bool unwatched)
+{
+	if (unwatched || shared->resumed)
+		unlink(CLOCK_PATH);
+}
+
+/* Shows that the worker is alive, though there is nothing to note yet. */
+void
+prk_clock_show_life(void)
+{
+	int64		now = prk_clock_now();
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->alive_at = now;
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * Notes where the primary is now.  The first time after the server's start it
+ * takes up what the file has.  Raises nothing but out of memory.
+ */
+void
+prk_clock_tick(void)
+{
+	if (RecoveryInProgress())
+		tick_upstream();
+	else
+		tick_here();
+}
+
+static void
+tick_here(void)
+{
+	int64		now = prk_clock_now();
+	XLogRecPtr	position = GetXLogWriteRecPtr();
+
+	/* Nobody else writes these, so they may be read without the lock. */
+	if (!shared->resumed)
+		load(position, false);
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (shared->in_recovery)
+		prk_clock_cut(&shared->clock, position);
+	prk_clock_add(&shared->clock, now, position);
+	shared->in_recovery = false;
+	shared->alive_at = now;
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * The same on a standby, with the upstream's position as far as it has told.
+ *
+ * An idle upstream is silent for a while, so that silence at first means that
+ * it is where it was; when it turns out to be a stall, that was not known.
+ * And another timeline may have branched off before what was known.
+ */
+static void
+tick_upstream(void)
+{
+	int64		now = prk_clock_now();
+	PrkReceiver receiver;
+	PrkClockPair newest;
+	XLogRecPtr	position;
+
+	prk_receiver_read(&receiver);
+	if (!shared->resumed)
+		load(InvalidXLogRecPtr, true);
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	position = Max(receiver.latest_end, receiver.received_lsn);
+	if (receiver.stalled)
+		prk_clock_forget(&shared->clock, now - receiver.silence);
+	else if (receiver.settled && !XLogRecPtrIsInvalid(position))
+	{
+		if (shared->timeline != 0 && shared->timeline != receiver.timeline)
+			prk_clock_cut(&shared->clock, GetXLogReplayRecPtr(NULL));
+		shared->timeline = receiver.timeline;
+
+		/* An upstream's messages need not be in the order of its positions. */
+		if (prk_clock_newest(&shared->clock, &newest))
+			position = Max(position, newest.position);
+		prk_clock_add(&shared->clock, now, position);
+	}
+	shared->in_recovery = true;
+	shared->alive_at = now;
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * Puts the clock into its file, for the next start.  What fails is logged.
+ */
+void
+prk_clock_save(void)
+{
+	PrkClock   *copy = palloc(sizeof(PrkClock));
+	PrkClockMoment moment;
+
+	/* The worker is the only one who writes it. */
+	*copy = shared->clock;
+	note_moment(&moment);
+	if (copy->nfine > 0)
+		(void) prk_clock_file_write(CLOCK_PATH, copy, &moment);
+	pfree(copy);
+}
+
+/*
+ * Takes up what an earlier life of this server has left in the file.  A
+ * server that stops writes little; if it is more, it was written some other
+ * time.
+ */
+static void
+load(XLogRecPtr position, bool in_recovery)
+{
+	PrkClock   *clock = palloc(sizeof(PrkClock));
+	PrkClockMoment moment;
+	PrkClockPair newest;
+	const char *problem;
+
+	note_moment(&moment);
+	problem = prk_clock_file_read(CLOCK_PATH, clock, &moment);
+	if (problem == NULL && !in_recovery &&
+		prk_clock_newest(clock, &newest) && newest.position > position)
+		problem = "it is ahead of this server's WAL";
+	if (problem != NULL)
+	{
+		prk_clock_clear(clock);
+		if (problem[0] != '\0')
+			ereport(LOG,
+					(errmsg("ignoring file \"%s\": %s", CLOCK_PATH, problem)));
+	}
+	else if (!in_recovery &&
+			 prk_clock_newest(clock, &newest) &&
+			 position - newest.position < (uint64) wal_segment_size)
+		prk_clock_resume(clock, position);
+
+	/* After a crash nothing of it would be true. */
+	unlink(CLOCK_PATH);
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->clock = *clock;
+	shared->in_recovery = in_recovery;
+	shared->resumed = true;
+	LWLockRelease(shared->lock);
+	pfree(clock);
+}
+
+static void
+note_moment(PrkClockMoment *moment)
+{
+	int			fd;
+	ssize_t		len;
+
+	memset(moment, 0, sizeof(PrkClockMoment));
+	moment->system_identifier = GetSystemIdentifier();
+	moment->wall = GetCurrentTimestamp();
+	moment->boottime = prk_clock_now();
+
+	fd = OpenTransientFile(BOOT_ID_PATH, O_RDONLY);
+	if (fd < 0)
+		return;
+	len = read(fd, moment->boot_id, sizeof(moment->boot_id) - 1);
+	moment->boot_id[Max(len, 0)] = '\0';
+	CloseTransientFile(fd);
+}

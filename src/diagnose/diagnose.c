@@ -1,0 +1,64 @@
+/*-------------------------------------------------------------------------
+ *
+ * diagnose.c
+ *	  From evidence to root causes.  Pure functions.
+ *
+ * One cause gives one diagnosis: a replica that the slot's limit has cut off
+ * is "slot_lost", not also down, refused and behind.  So for each replica the
+ * rules are asked in the order in which one cause explains the next, and the
+ * first that finds something ends the search.  Causes of the server itself
+ * are looked for apart.
+ *
+ * A failure to connect is evidence only while it is recent, and only of what
+ * has not connected since.
+ *
+ * Each remedy can be run as it stands.  What can't be done by SQL on this
+ * server stands in it as a comment.  No remedy lets in an address that only a
+ * failed connection has named.
+ *
+ * IDENTIFICATION
+ *	  src/diagnose/diagnose.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "diagnose/diagnose.h"
+#include "diagnose/diagnose_attempts.h"
+#include "diagnose/diagnose_replicas.h"
+#include "diagnose/diagnose_server.h"
+#include "diagnose/diagnose_standby.h"
+
+static int	compare_diagnoses(const ListCell *a, const ListCell *b);
+
+/*
+ * PrkDiagnoses, the worst first, then those of the server itself, then by
+ * name; palloc'd in the caller's memory context.  NIL: nothing is wrong.
+ */
+List *
+prk_diagnose(const PrkEvidence *evidence)
+{
+	PrkFindings findings = {evidence, NIL};
+
+	prk_diagnose_server(&findings);
+	prk_diagnose_replicas(&findings);
+	prk_diagnose_attempts(&findings);
+	prk_diagnose_leftovers(&findings);
+	if (evidence->upstream.in_recovery)
+		prk_diagnose_standby(&findings);
+	list_sort(findings.diagnoses, compare_diagnoses);
+	return findings.diagnoses;
+}
+
+static int
+compare_diagnoses(const ListCell *a, const ListCell *b)
+{
+	const PrkDiagnosis *diagnosis1 = lfirst(a);
+	const PrkDiagnosis *diagnosis2 = lfirst(b);
+
+	if (diagnosis1->gravity != diagnosis2->gravity)
+		return diagnosis1->gravity > diagnosis2->gravity ? -1 : 1;
+	if (diagnosis1->name == NULL || diagnosis2->name == NULL)
+		return (diagnosis1->name != NULL) - (diagnosis2->name != NULL);
+	return strcmp(diagnosis1->name, diagnosis2->name);
+}

@@ -1,0 +1,428 @@
+/*-------------------------------------------------------------------------
+ *
+ * evidence.c
+ *	  All that the diagnoses go by, gathered once.
+ *
+ * Everything is palloc'd in the caller's memory context.  Catalogs are read
+ * (roles and the comments on them), pg_hba.conf as it is on disk, and shared
+ * memory; nothing is locked beyond that.
+ *
+ * IDENTIFICATION
+ *	  src/diagnose/evidence.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+
+#include "access/genam.h"
+#include "access/twophase.h"
+#include "access/table.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_control.h"
+#include "common/controldata_utils.h"
+#include "common/ip.h"
+#include "libpq/ifaddr.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker_internals.h"
+#include "replication/syncrep.h"
+#include "replication/walsender.h"
+#include "replication/walsender_private.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "diagnose/evidence.h"
+#include "failures/failure_words.h"
+#include "hba/hba.h"
+#include "hba/hba_file.h"
+
+static List *load_rules(PrkEvidence *evidence, List **managed);
+static void gather_attempts(PrkEvidence *evidence, List *rules,
+							List *managed);
+static void match_rules(PrkAttempt *attempt, List *rules, List *managed);
+static bool line_covers(const PrkHbaManaged *line, const SockAddr *addr);
+static void gather_owners(PrkEvidence *evidence, List *managed);
+static void gather_leftovers(PrkEvidence *evidence, List *managed);
+static bool is_row(const PrkReport *report, const char *name);
+static bool is_leftover(List *leftovers, const char *name);
+static void gather_upstream(PrkEvidence *evidence);
+static void gather_parameters(PrkEvidence *evidence);
+static void gather_waits(PrkEvidence *evidence);
+static void gather_counts(PrkEvidence *evidence);
+
+/* Gathers all; config_error is left to the caller. */
+PrkEvidence *
+prk_evidence_gather(void)
+{
+	PrkEvidence *evidence = palloc0(sizeof(PrkEvidence));
+	List	   *managed = NIL;
+	List	   *rules;
+
+	evidence->report = prk_report_take();
+	evidence->now = evidence->report->sample->taken_at;
+	rules = load_rules(evidence, &managed);
+	gather_attempts(evidence, rules, managed);
+	gather_owners(evidence, managed);
+	if (!evidence->report->sample->in_recovery)
+		gather_leftovers(evidence, managed);
+	gather_upstream(evidence);
+	gather_parameters(evidence);
+	gather_waits(evidence);
+	gather_counts(evidence);
+	return evidence;
+}
+
+/*
+ * The rules of pg_hba.conf as it is on disk, and our lines in it.  An error
+ * with which the server would not load it becomes evidence.  (What raises it
+ * holds nothing by then but memory.)
+ */
+static List *
+load_rules(PrkEvidence *evidence, List **managed)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *volatile rules = NIL;
+
+	PG_TRY();
+	{
+		PrkHbaFile *file = prk_hba_file_read(CurrentMemoryContext);
+
+		*managed = prk_hba_managed(prk_hba_file_text(file));
+		rules = prk_hba_rules_load(HbaFileName);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) ==
+			ERRCODE_OPERATOR_INTERVENTION)
+			PG_RE_THROW();
+		FlushErrorState();
+		evidence->hba_error = edata->detail != NULL ? edata->detail :
+			edata->message;
+	}
+	PG_END_TRY();
+	return rules;
+}
+
+/* The incoming failures, with what they would meet now. */
+static void
+gather_attempts(PrkEvidence *evidence, List *rules, List *managed)
+{
+	const PrkFailures *failures = evidence->report->failures;
+
+	evidence->attempts = palloc0(Max(failures->nfailures, 1) *
+								 sizeof(PrkAttempt));
+	for (int i = 0; i < failures->nfailures; i++)
+	{
+		PrkAttempt *attempt = &evidence->attempts[evidence->nattempts];
+		char		host[NI_MAXHOST];
+
+		if (failures->failures[i].outgoing)
+			continue;
+		evidence->nattempts++;
+		attempt->failure = &failures->failures[i];
+		attempt->kind = attempt->failure->kind;
+		if (prk_failures_address(attempt->failure, host,
+								 sizeof(host)) != NULL)
+			attempt->address = pstrdup(host);
+		prk_role_look_up(attempt->failure->role_name, &attempt->role);
+		if (rules != NIL)
+			match_rules(attempt, rules, managed);
+	}
+}
+
+static void
+match_rules(PrkAttempt *attempt, List *rules, List *managed)
+{
+	PrkHbaQuery query = {0};
+	ListCell   *cell;
+
+	/* Rules for Unix sockets are not looked at. */
+	if (!attempt->failure->has_client_addr)
+		return;
+	query.role = attempt->failure->role_name;
+	query.database = "replication";
+	query.ssl = attempt->failure->ssl;
+	query.addr = attempt->failure->client_addr.addr;
+	attempt->has_match = true;
+	prk_hba_rules_match(rules, &query, &attempt->match);
+	query.ssl = true;
+	prk_hba_rules_match(rules, &query, &attempt->tls_match);
+
+	foreach(cell, managed)
+	{
+		const PrkHbaManaged *line = lfirst(cell);
+
+		if (line->role != NULL &&
+			strcmp(line->role, attempt->failure->role_name) == 0 &&
+			line_covers(line, &attempt->failure->client_addr))
+			attempt->let_in = true;
+	}
+}
+
+/* Is the address in the network that the line names? */
+static bool
+line_covers(const PrkHbaManaged *line, const SockAddr *addr)
+{
+	char		host[128];
+	char	   *slash;
+	struct sockaddr_storage base;
+	struct sockaddr_storage mask;
+
+	if (line->address == NULL)
+		return false;
+	strlcpy(host, line->address, sizeof(host));
+	slash = strchr(host, '/');
+	if (slash == NULL)
+		return false;
+	*slash = '\0';
+
+	memset(&base, 0, sizeof(base));
+	base.ss_family = addr->addr.ss_family;
+	if (inet_pton(base.ss_family, host,
+				  base.ss_family == AF_INET ?
+				  (void *) &((struct sockaddr_in *) &base)->sin_addr :
+				  (void *) &((struct sockaddr_in6 *) &base)->sin6_addr) != 1 ||
+		pg_sockaddr_cidr_mask(&mask, slash + 1, base.ss_family) != 0)
+		return false;
+	return pg_range_sockaddr(&addr->addr, &base, &mask) != 0;
+}
+
+/* For each row of the report: who watches it, whose it is. */
+static void
+gather_owners(PrkEvidence *evidence, List *managed)
+{
+	const PrkReport *report = evidence->report;
+
+	evidence->owners = palloc0(Max(report->nrows, 1) * sizeof(PrkOwner));
+	for (int i = 0; i < report->nrows; i++)
+	{
+		PrkOwner   *owner = &evidence->owners[i];
+		const PrkReplica *replica = report->rows[i].replica;
+		ListCell   *cell;
+
+		if (report->board->worker_pid != 0)
+			owner->entry = prk_board_find(report->board, replica);
+		owner->role_name = prk_role_of_replica(replica->name);
+		foreach(cell, managed)
+		{
+			const PrkHbaManaged *line = lfirst(cell);
+
+			if (strcmp(line->replica, replica->name) != 0)
+				continue;
+			owner->has_line = true;
+			if (owner->role_name == NULL)
+				owner->role_name = line->role;
+			if (owner->address == NULL)
+				owner->address = line->address;
+		}
+		if (owner->role_name != NULL)
+		{
+			PrkRole		role;
+
+			prk_role_look_up(owner->role_name, &role);
+			owner->role_exists = OidIsValid(role.oid);
+		}
+	}
+}
+
+/*
+ * Roles and lines of replicas that have no slot here and are not connected
+ * either.  On a standby lines are no orphans: the file was cloned; nor are
+ * roles, which are its primary's.
+ */
+static void
+gather_leftovers(PrkEvidence *evidence, List *managed)
+{
+	Relation	rel = table_open(AuthIdRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0,
+										  NULL);
+	HeapTuple	tuple;
+	ListCell   *cell;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_authid form = (Form_pg_authid) GETSTRUCT(tuple);
+		PrkRole		role;
+
+		if (!form->rolreplication)
+			continue;
+		prk_role_look_up(NameStr(form->rolname), &role);
+		foreach(cell, role.replicas)
+		{
+			PrkLeftover *leftover;
+
+			if (is_row(evidence->report, lfirst(cell)))
+				continue;
+			leftover = palloc(sizeof(PrkLeftover));
+			leftover->name = lfirst(cell);
+			leftover->role_name = pstrdup(NameStr(form->rolname));
+			evidence->leftovers = lappend(evidence->leftovers, leftover);
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+
+	foreach(cell, managed)
+	{
+		const PrkHbaManaged *line = lfirst(cell);
+		PrkLeftover *leftover;
+
+		if (is_row(evidence->report, line->replica) ||
+			is_leftover(evidence->leftovers, line->replica))
+			continue;
+		leftover = palloc(sizeof(PrkLeftover));
+		leftover->name = line->replica;
+		leftover->role_name = NULL;
+		evidence->leftovers = lappend(evidence->leftovers, leftover);
+	}
+}
+
+static bool
+is_row(const PrkReport *report, const char *name)
+{
+	for (int i = 0; i < report->nrows; i++)
+	{
+		if (strcmp(report->rows[i].replica->name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool
+is_leftover(List *leftovers, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, leftovers)
+	{
+		if (strcmp(((PrkLeftover *) lfirst(cell))->name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* This server as a standby */
+static void
+gather_upstream(PrkEvidence *evidence)
+{
+	const PrkBoard *board = evidence->report->board;
+
+	prk_upstream_read(&evidence->upstream);
+	prk_settings_thresholds(PRK_UPSTREAM_NAME,
+							&evidence->upstream_thresholds);
+	prk_upstream_judge(&evidence->upstream, &evidence->upstream_thresholds,
+					   board->cycle_at != 0 && board->worker_pid != 0,
+					   board->upstream.gone_since, evidence->now,
+					   &evidence->upstream_verdict);
+	evidence->upstream_failure =
+		prk_failures_of_upstream(evidence->report->failures);
+	if (evidence->upstream_failure != NULL)
+		evidence->upstream_kind = prk_failure_kind(evidence->upstream_failure);
+}
+
+/*
+ * What the primary had when it last told, by WAL: the control file has it.
+ */
+static void
+gather_parameters(PrkEvidence *evidence)
+{
+	bool		crc_ok;
+	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+	const PrkParameter parameters[PRK_NPARAMETERS] = {
+		{"max_connections", MaxConnections, control->MaxConnections},
+		{"max_worker_processes", max_worker_processes,
+		control->max_worker_processes},
+		{"max_wal_senders", max_wal_senders, control->max_wal_senders},
+		{"max_prepared_transactions", max_prepared_xacts,
+		control->max_prepared_xacts},
+		{"max_locks_per_transaction", max_locks_per_xact,
+		control->max_locks_per_xact}
+	};
+
+	if (crc_ok)
+		memcpy(evidence->parameters, parameters, sizeof(parameters));
+	pfree(control);
+}
+
+/*
+ * Who waits for what, from the array of processes, without any lock as
+ * pg_stat_get_activity() reads wait events.  ReplicationSlotDrop is waited
+ * for by whoever invalidates a slot, RecoveryConflict* and, for a pin,
+ * BufferPin by the startup process, which has no xmin of its own.
+ */
+static void
+gather_waits(PrkEvidence *evidence)
+{
+	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
+	{
+		PGPROC	   *proc = &ProcGlobal->allProcs[i];
+		uint32		wait = *(volatile uint32 *) &proc->wait_event_info;
+		TransactionId xmin = *(volatile TransactionId *) &proc->xmin;
+		int			pid = proc->pid;
+		const char *event;
+
+		if (pid == 0)
+			continue;
+		if (pid != MyProcPid && TransactionIdIsNormal(xmin) &&
+			(evidence->oldest_pid == 0 ||
+			 TransactionIdPrecedes(xmin, evidence->oldest_xmin)))
+		{
+			evidence->oldest_pid = pid;
+			evidence->oldest_xmin = xmin;
+		}
+		event = wait != 0 ? pgstat_get_wait_event(wait) : NULL;
+		if (event == NULL)
+			continue;
+		if (strcmp(event, "ReplicationSlotDrop") == 0)
+			evidence->slot_drop_waits = true;
+		else if (strncmp(event, "RecoveryConflict", 16) == 0)
+			evidence->replay_waits = event;
+	}
+}
+
+/* How much of what there is a fixed number of is used. */
+static void
+gather_counts(PrkEvidence *evidence)
+{
+	const PrkReport *report = evidence->report;
+	SyncRepStandbyData *standbys;
+
+	for (int i = 0; i < max_wal_senders; i++)
+	{
+		if (((volatile WalSnd *) &WalSndCtl->walsnds[i])->pid != 0)
+			evidence->walsenders_used++;
+	}
+	for (int i = 0; i < report->nrows; i++)
+	{
+		if (report->rows[i].replica->has_slot)
+			evidence->slots_used++;
+	}
+
+	if (SyncRepConfig != NULL && !report->sample->in_recovery)
+	{
+		const char *name = SyncRepConfig->member_names;
+
+		evidence->sync_wanted = SyncRepConfig->num_sync;
+		evidence->sync_there =
+			Min(SyncRepGetCandidateStandbys(&standbys),
+				evidence->sync_wanted);
+		for (int i = 0; i < SyncRepConfig->nmembers; i++)
+		{
+			evidence->sync_names = lappend(evidence->sync_names,
+										   pstrdup(name));
+			name += strlen(name) + 1;
+		}
+	}
+}

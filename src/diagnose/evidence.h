@@ -1,0 +1,93 @@
+/*-------------------------------------------------------------------------
+ *
+ * evidence.h
+ *	  All that the diagnoses go by, gathered once.
+ *
+ * IDENTIFICATION
+ *	  src/diagnose/evidence.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRK_EVIDENCE_H
+#define PRK_EVIDENCE_H
+
+#include "failures/failures.h"
+#include "hba/hba_rules.h"
+#include "provision/role.h"
+#include "watch/report.h"
+#include "watch/upstream.h"
+
+/* A failed connection, and what it would meet today. */
+typedef struct PrkAttempt
+{
+	const PrkFailure *failure;
+	PrkFailureKind kind;		/* its words understood */
+	const char *address;		/* NULL: over a Unix socket */
+	PrkRole		role;
+	bool		has_match;		/* the rules could be read */
+	PrkHbaMatch match;			/* for it as it came */
+	PrkHbaMatch tls_match;		/* had it come with TLS */
+	bool		let_in;			/* a managed line names role and address */
+} PrkAttempt;
+
+/* Whose a replica of the report is. */
+typedef struct PrkOwner
+{
+	const PrkBoardEntry *entry; /* NULL: nobody watches it */
+	const char *role_name;		/* that the kit made or a line names; NULL */
+	bool		role_exists;
+	bool		has_line;
+	const char *address;		/* of its first managed line; NULL none */
+} PrkOwner;
+
+/* What the kit made and a slot of that name is not there for. */
+typedef struct PrkLeftover
+{
+	const char *name;
+	const char *role_name;		/* NULL: only the line is left */
+} PrkLeftover;
+
+/* A setting that a standby may not have lower than its primary. */
+typedef struct PrkParameter
+{
+	const char *name;
+	int			here;
+	int			primary;
+} PrkParameter;
+
+#define PRK_NPARAMETERS	5
+
+typedef struct PrkEvidence
+{
+	TimestampTz now;
+	PrkReport  *report;
+	PrkOwner   *owners;			/* one for each row of the report */
+	int			nattempts;
+	PrkAttempt *attempts;		/* incoming, the newest first */
+	List	   *leftovers;		/* of PrkLeftover; none on a standby */
+
+	const char *hba_error;		/* NULL: the server would load the file */
+	const char *config_error;	/* NULL: it would load postgresql.conf */
+
+	PrkUpstream upstream;
+	PrkVerdict	upstream_verdict;
+	PrkThresholds upstream_thresholds;
+	const PrkFailure *upstream_failure; /* NULL: none */
+	PrkFailureKind upstream_kind;
+	PrkParameter parameters[PRK_NPARAMETERS];
+
+	bool		slot_drop_waits;	/* a checkpoint waits for a slot */
+	const char *replay_waits;	/* recovery conflict; NULL: none */
+	int			oldest_pid;		/* whose snapshot is the oldest; 0: none */
+	TransactionId oldest_xmin;
+
+	int			walsenders_used;
+	int			slots_used;
+	int			sync_wanted;	/* standbys that a commit waits for */
+	int			sync_there;
+	List	   *sync_names;		/* char *, of synchronous_standby_names */
+} PrkEvidence;
+
+extern PrkEvidence *prk_evidence_gather(void);
+
+#endif							/* PRK_EVIDENCE_H */

@@ -1,0 +1,334 @@
+/*-------------------------------------------------------------------------
+ *
+ * join_funcs.c
+ *	  SQL function join_script(): the shell script that makes a replica.
+ *
+ * The script itself is a file beside the extension (src/join*.sh).  This
+ * puts the values of one replica below the file's head comment: where the
+ * upstream is, and those facts that the replica's role may not ask for over
+ * the replication protocol.  No secret is among them.
+ *
+ * IDENTIFICATION
+ *	  src/join/join_funcs.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <arpa/inet.h>
+
+#include "access/xlog.h"
+#include "common/ip.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "libpq/libpq-be.h"
+#include "miscadmin.h"
+#include "postmaster/postmaster.h"
+#include "storage/fd.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+#include "compat.h"
+#include "hba/hba_edit.h"
+#include "provision/role.h"
+
+PG_FUNCTION_INFO_V1(pg_replica_kit_join_script);
+
+static const char *session_server_address(void);
+static bool is_host(const char *host);
+static char *find_role(const char *name);
+static char *query_text(const char *query, const char *argument);
+static char *provision_hint(const char *name);
+static void append_facts(StringInfo out);
+static void append_libraries(StringInfo out);
+static void append_value(StringInfo out, const char *variable,
+						 const char *value);
+static char *read_script(void);
+
+/*
+ * join_script(name, primary_host, primary_port)
+ *
+ * The script for the replica "name", which must have been provisioned: its
+ * slot is there, and so is a role that the kit knows as its own.
+ */
+Datum
+pg_replica_kit_join_script(PG_FUNCTION_ARGS)
+{
+	char	   *name;
+	const char *host;
+	int			port = PostPortNumber;
+	char	   *role;
+	char	   *script;
+	char	   *body;
+	StringInfoData out;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("name of the replica must not be null")));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	if (PG_ARGISNULL(1))
+		host = session_server_address();
+	else
+		host = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (!is_host(host))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid host \"%s\"", host),
+				 errhint("Use an IP address or a host name that the replica can reach.")));
+
+	if (!PG_ARGISNULL(2))
+		port = PG_GETARG_INT32(2);
+	if (port < 1 || port > 65535)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid port number: %d", port)));
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	role = find_role(name);
+
+	script = read_script();
+	for (body = script; *body == '#'; body++)
+	{
+		body = strchr(body, '\n');
+		if (body == NULL)
+			elog(ERROR, "script for the replica has no code");
+	}
+
+	/* SPI's memory ends with it, the result must not. */
+	initStringInfo(&out);
+	appendBinaryStringInfo(&out, script, body - script);
+	appendStringInfoString(&out, "\n# Made by replica_kit.join_script().  Holds no password.\n");
+	append_value(&out, "prk_name", name);
+	append_value(&out, "prk_host", host);
+	append_value(&out, "prk_port", psprintf("%d", port));
+	append_value(&out, "prk_role", role);
+	append_facts(&out);
+	appendStringInfoString(&out, body);
+
+	{
+		char	   *result = SPI_palloc(VARHDRSZ + out.len);
+
+		SET_VARSIZE(result, VARHDRSZ + out.len);
+		memcpy(VARDATA(result), out.data, out.len);
+		SPI_finish();
+		PG_RETURN_TEXT_P((text *) result);
+	}
+}
+
+/*
+ * The server's address as this session has reached it; raises an error when
+ * that was no network address.
+ */
+static const char *
+session_server_address(void)
+{
+	char		address[NI_MAXHOST];
+
+	if (MyProcPort == NULL ||
+		(MyProcPort->laddr.addr.ss_family != AF_INET &&
+		 MyProcPort->laddr.addr.ss_family != AF_INET6) ||
+		pg_getnameinfo_all(&MyProcPort->laddr.addr,
+						   MyProcPort->laddr.salen,
+						   address, sizeof(address), NULL, 0,
+						   NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this session does not show at which address a replica can reach the server"),
+				 errdetail("It is not connected over TCP/IP."),
+				 errhint("Pass primary_host to join_script().")));
+
+	return pstrdup(address);
+}
+
+/* Is it an IP address or could it be a host name?  Nothing else passes. */
+static bool
+is_host(const char *host)
+{
+	struct in6_addr addr;
+	size_t		len = strlen(host);
+
+	if (inet_pton(AF_INET6, host, &addr) == 1)
+		return true;
+	if (len == 0 || len > 253 || host[0] == '-' || host[0] == '.')
+		return false;
+	return strspn(host, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				  "0123456789._-") == len;
+}
+
+/*
+ * The role that the replica connects as: the one whose comment names the
+ * replica, or else the one in its pg_hba.conf rule.  Raises an error when the
+ * replica has not been provisioned.  Needs SPI.
+ */
+static char *
+find_role(const char *name)
+{
+	char	   *role;
+
+	if (query_text("SELECT 't' FROM pg_catalog.pg_replication_slots"
+				   " WHERE slot_name OPERATOR(pg_catalog.=) $1"
+				   " AND slot_type OPERATOR(pg_catalog.=) 'physical'"
+				   " AND NOT temporary", name) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("replica \"%s\" is not provisioned", name),
+				 errdetail("There is no physical replication slot of that name."),
+				 errhint("Run: %s", provision_hint(name))));
+
+	role = prk_role_of_replica(name);
+	if (role == NULL)
+		role = prk_hba_edit_role(name);
+	if (role == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("replica \"%s\" is not provisioned", name),
+				 errdetail("Neither a comment on a role nor a rule in pg_hba.conf names it."),
+				 errhint("Run: %s", provision_hint(name))));
+	return role;
+}
+
+/*
+ * The first column of the first row as text, NULL for no row or NULL.  $1 is
+ * the argument, as text.  Needs SPI.
+ */
+static char *
+query_text(const char *query, const char *argument)
+{
+	Oid			types[1] = {TEXTOID};
+	Datum		values[1];
+	int			rc;
+
+	values[0] = CStringGetTextDatum(argument);
+	rc = SPI_execute_with_args(query, 1, types, values, NULL, true, 1);
+	if (rc != SPI_OK_SELECT)
+		elog(ERROR, "SPI_execute_with_args failed: %s",
+			 SPI_result_code_string(rc));
+	if (SPI_processed == 0)
+		return NULL;
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+}
+
+/* The statement that provisions the replica, but for its address. */
+static char *
+provision_hint(const char *name)
+{
+	return psprintf("SELECT * FROM replica_kit.provision(%s, 'ADDRESS OF THE REPLICA');",
+					quote_literal_cstr(name));
+}
+
+/*
+ * What the script has to know about this server.  Sizes are bytes; each
+ * tablespace outside the data directory is a line of size and location.
+ * Needs SPI.
+ */
+static void
+append_facts(StringInfo out)
+{
+	append_value(out, "prk_made_at",
+				 timestamptz_to_str(GetCurrentTimestamp()));
+	append_value(out, "prk_version",
+				 GetConfigOption("server_version", false, false));
+	append_value(out, "prk_major", psprintf("%d", PRK_COMPAT_MAJOR));
+	append_value(out, "prk_system_id",
+				 psprintf(UINT64_FORMAT, GetSystemIdentifier()));
+	append_value(out, "prk_server_port", psprintf("%d", PostPortNumber));
+	append_value(out, "prk_segment_size", psprintf("%d", wal_segment_size));
+	append_value(out, "prk_data_directory", DataDir);
+	append_libraries(out);
+
+	/* In-place tablespaces have a relative location. */
+	append_value(out, "prk_data_size",
+				 query_text("SELECT pg_catalog.sum(pg_catalog.pg_tablespace_size(oid))::pg_catalog.text"
+							" FROM pg_catalog.pg_tablespace"
+							" WHERE pg_catalog.pg_tablespace_location(oid) OPERATOR(pg_catalog.!~~) $1",
+							"/%"));
+	append_value(out, "prk_tablespaces",
+				 query_text("SELECT COALESCE(pg_catalog.string_agg("
+							"  pg_catalog.pg_tablespace_size(oid) OPERATOR(pg_catalog.||) ' '"
+							"  OPERATOR(pg_catalog.||) location OPERATOR(pg_catalog.||) E'\\n', '' ORDER BY location), '')"
+							" FROM pg_catalog.pg_tablespace,"
+							" LATERAL pg_catalog.pg_tablespace_location(oid) AS location"
+							" WHERE location OPERATOR(pg_catalog.~~) $1",
+							"/%"));
+}
+
+/* The libraries that this server preloads, one a line. */
+static void
+append_libraries(StringInfo out)
+{
+	const char *settings[] = {"shared_preload_libraries",
+		"session_preload_libraries",
+	"local_preload_libraries"};
+	StringInfoData lines;
+
+	initStringInfo(&lines);
+	for (size_t i = 0; i < lengthof(settings); i++)
+	{
+		char	   *value = pstrdup(GetConfigOption(settings[i], false, false));
+		List	   *names;
+		ListCell   *cell;
+
+		if (!SplitDirectoriesString(value, ',', &names))
+			continue;
+		foreach(cell, names)
+			appendStringInfo(&lines, "%s\n", (char *) lfirst(cell));
+	}
+	append_value(out, "prk_libraries", lines.data);
+}
+
+/*
+ * One assignment, quoted so that a shell takes the value as it is.  NULL is
+ * empty.
+ */
+static void
+append_value(StringInfo out, const char *variable, const char *value)
+{
+	appendStringInfo(out, "%s='", variable);
+	for (const char *c = value ? value : ""; *c != '\0'; c++)
+	{
+		if (*c == '\'')
+			appendStringInfoString(out, "'\\''");
+		else
+			appendStringInfoChar(out, *c);
+	}
+	appendStringInfoString(out, "'\n");
+}
+
+/* The script as installed beside the extension. */
+static char *
+read_script(void)
+{
+	char		share_path[MAXPGPATH];
+	char		path[MAXPGPATH];
+	FILE	   *file;
+	StringInfoData text;
+	char		buf[8192];
+	size_t		nread;
+
+	get_share_path(my_exec_path, share_path);
+	snprintf(path, sizeof(path), "%s/extension/pg_replica_kit_join.sh",
+			 share_path);
+
+	file = AllocateFile(path, PG_BINARY_R);
+	if (file == NULL)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not open file \"%s\": %m", path),
+				 errhint("Install the extension's files anew.")));
+	initStringInfo(&text);
+	while ((nread = fread(buf, 1, sizeof(buf), file)) > 0)
+		appendBinaryStringInfo(&text, buf, nread);
+	if (ferror(file))
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not read file \"%s\": %m", path)));
+	FreeFile(file);
+
+	return text.data;
+}

@@ -1,0 +1,502 @@
+/*-------------------------------------------------------------------------
+ *
+ * commit.c
+ *	  Do at commit what a transaction has noted: slots, pg_hba.conf, audit.
+ *
+ * Slots and files are not transactional in PostgreSQL, so nothing is done
+ * before the transaction is about to commit:
+ *
+ * PRE_COMMIT  under one cluster-wide lock: new slots are created temporary,
+ *			   pg_hba.conf is exchanged and the reload awaited, the slot to be
+ *			   dropped is taken.  Each of these may fail: the transaction aborts.
+ * ABORT	   puts back whatever PRE_COMMIT had done; errors can still follow
+ *			   it (other callbacks, a serialization failure).
+ * COMMIT	   the commit record is written.  The held slot is dropped, new ones
+ *			   become persistent, then the lines that name the dropped one go,
+ *			   last since they tell whose a left-over slot is.
+ *
+ * An error in the COMMIT callback is a PANIC of the whole server, because a
+ * transaction that has committed can't abort.  So each step there runs under
+ * a guard that turns an error into a WARNING with the statement that completes
+ * the work.
+ *
+ * Crash safety: the commit is forced to be synchronous, so that no crash
+ * leaves a slot without its role; but it does not wait for standbys, because
+ * the only synchronous standby may be the one that waits for its slot.
+ *
+ * IDENTIFICATION
+ *	  src/provision/commit.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "replication/syncrep.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "provision/commit.h"
+#include "provision/guard.h"
+#include "provision/lock.h"
+#include "provision/slot.h"
+
+/* What is wrong when the last step of an edit fails. */
+#define LEFT_COPY \
+	"a copy of the old pg_hba.conf stays beside it"
+
+/* All in TopTransactionContext; NIL and NULL outside of a commit. */
+static PrkHbaEdit *edit = NULL;
+static List *audit = NIL;
+
+/* The name of the slot that PRE_COMMIT holds for a deprovision. */
+static const char *held_slot = NULL;
+
+static void stage_slot(List *entries, PrkStaged *entry);
+static void edit_file(List *entries);
+static void commit_durably(void);
+static void drop_slot(PrkStaged *entry);
+static void remove_lines(PrkDeprovision *d);
+static void undo_remedy(List *entries, char *buf, size_t size);
+static void forget(void);
+static void step_persist(void *arg);
+static void step_drop(void *arg);
+static void step_remove_lines(void *arg);
+static void tell_saved(const char *saved);
+static void step_finish_file(void *arg);
+static void step_audit(void *arg);
+static void log_change(const char *user, const char *change);
+static void step_let_go(void *arg);
+static void step_undo_file(void *arg);
+static void step_discard(void *arg);
+
+/*
+ * Do what can fail.  An error aborts the transaction, and prk_commit_undo()
+ * has to follow.
+ */
+void
+prk_commit_prepare(List *entries)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopTransactionContext);
+	ListCell   *lc;
+
+	prk_lock_cluster();
+
+	foreach(lc, entries)
+	{
+		PrkStaged  *entry = lfirst(lc);
+
+		if (entry->kind == PRK_STAGED_PROVISION)
+			stage_slot(entries, entry);
+	}
+
+	edit_file(entries);
+
+	/* last, because nothing above may use MyReplicationSlot any more */
+	foreach(lc, entries)
+	{
+		PrkStaged  *entry = lfirst(lc);
+
+		if (entry->kind == PRK_STAGED_DEPROVISION && entry->deprovision.has_slot)
+		{
+			held_slot = entry->deprovision.name;
+			prk_slot_hold(held_slot, entry->deprovision.force);
+		}
+	}
+
+	commit_durably();
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/*
+ * Create the replica's slot unless it has one: from before, or by an earlier
+ * entry with another address.  One that somebody else has made by that name
+ * since the statement is not the replica's.
+ */
+static void
+stage_slot(List *entries, PrkStaged *entry)
+{
+	const char *name = entry->provision.name;
+	PrkSlotInfo slot;
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		PrkStaged  *other = lfirst(lc);
+
+		if (other->slot_staged && strcmp(other->provision.name, name) == 0)
+			return;
+	}
+
+	prk_slot_look_up(name, &slot);
+	if (slot.exists && entry->provision.has_slot)
+		return;
+	entry->slot_staged = true;
+	prk_slot_create_staged(name);
+}
+
+/*
+ * Exchange pg_hba.conf, unless it has all it should have.  The lines of a
+ * deprovision stay until its slot is gone.
+ */
+static void
+edit_file(List *entries)
+{
+	List	   *additions = NIL;
+	List	   *removals = NIL;
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		PrkStaged  *entry = lfirst(lc);
+
+		if (entry->kind == PRK_STAGED_PROVISION && entry->provision.has_rule)
+			additions = lappend(additions, &entry->provision.rule);
+		else if (entry->kind == PRK_STAGED_REVOKE)
+			removals = lappend(removals, &entry->revoke);
+	}
+
+	(void) prk_hba_edit_tidy(false);
+	if (additions != NIL || removals != NIL)
+		prk_hba_edit_apply(&edit, additions, removals, &audit);
+}
+
+/*
+ * Make the commit one that a crash can't undo and that waits for no standby.
+ */
+static void
+commit_durably(void)
+{
+	if (!RecoveryInProgress())
+	{
+		/* without an xid, commit would flush nothing */
+		(void) GetCurrentTransactionId();
+		ForceSyncCommit();
+	}
+
+	if (synchronous_commit > SYNCHRONOUS_COMMIT_LOCAL_FLUSH &&
+		!RecoveryInProgress())
+	{
+		if (SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0')
+			ereport(NOTICE,
+					(errmsg("this transaction does not wait for synchronous standbys"),
+					 errdetail("The one that it would wait for may be the replica that it is about.")));
+		(void) set_config_option("synchronous_commit", "local",
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
+	}
+}
+
+/*
+ * The commit record is written.  Nothing here may raise an error.
+ */
+void
+prk_commit_finish(List *entries)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopTransactionContext);
+	ListCell   *lc;
+
+	/* first, since a slot can be made persistent only while none is held */
+	foreach(lc, entries)
+	{
+		PrkStaged  *entry = lfirst(lc);
+
+		if (entry->kind == PRK_STAGED_DEPROVISION)
+			drop_slot(entry);
+	}
+
+	foreach(lc, entries)
+	{
+		PrkStaged  *entry = lfirst(lc);
+
+		if (entry->slot_staged)
+			(void) prk_guard_run(step_persist, entry,
+								 "replication slot is not saved on disk yet",
+								 "CHECKPOINT;");
+	}
+
+	if (edit != NULL)
+		(void) prk_guard_run(step_finish_file, edit, LEFT_COPY, NULL);
+
+	/* the lines name the slot's owner, so they stay if it does */
+	foreach(lc, entries)
+	{
+		PrkStaged  *entry = lfirst(lc);
+		PrkDeprovision *d = &entry->deprovision;
+
+		if (entry->kind == PRK_STAGED_DEPROVISION && d->nrules > 0 &&
+			(entry->slot_dropped || !d->has_slot))
+			remove_lines(d);
+	}
+	(void) prk_guard_run(step_audit, entries, "change of a replica is not logged", NULL);
+
+	forget();
+	MemoryContextSwitchTo(oldcontext);
+}
+
+static void
+drop_slot(PrkStaged *entry)
+{
+	PrkDeprovision *d = &entry->deprovision;
+	char		remedy[NAMEDATALEN + 64];
+
+	if (!d->has_slot)
+		return;
+
+	/* without its role, and without lines, nothing says that it is ours */
+	snprintf(remedy, sizeof(remedy),
+			 d->nrules > 0 ? "SELECT * FROM replica_kit.deprovision('%s');" :
+			 "SELECT pg_drop_replication_slot('%s');", d->name);
+	entry->slot_dropped = prk_guard_run(step_drop, d,
+										"replication slot could not be dropped",
+										remedy);
+	held_slot = NULL;
+}
+
+/*
+ * The last part of a deprovision.  A file that was exchanged but not loaded is
+ * put back: what the server uses and what stands there shall agree.
+ */
+static void
+remove_lines(PrkDeprovision *d)
+{
+	char		remedy[NAMEDATALEN + 64];
+
+	snprintf(remedy, sizeof(remedy),
+			 "SELECT * FROM replica_kit.deprovision('%s');", d->name);
+
+	edit = NULL;
+	if (prk_guard_run(step_remove_lines, d,
+					  "pg_hba.conf still has lines of the replica", remedy))
+	{
+		if (edit != NULL)
+			(void) prk_guard_run(step_finish_file, edit, LEFT_COPY, NULL);
+	}
+	else if (edit != NULL)
+		(void) prk_hba_edit_undo(edit);
+}
+
+/*
+ * Put back what prk_commit_prepare() had done when it, or something after it,
+ * failed.  Nothing here may raise an error.
+ */
+void
+prk_commit_undo(List *entries)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopTransactionContext);
+	char		remedy[1024];
+	ListCell   *lc;
+
+	if (held_slot != NULL)
+		(void) prk_guard_run(step_let_go, unconstify(char *, held_slot),
+							 "replication slot is still held", NULL);
+
+	undo_remedy(entries, remedy, sizeof(remedy));
+	(void) prk_guard_run(step_undo_file, entries,
+						 "pg_hba.conf could not be put back",
+						 remedy[0] ? remedy : NULL);
+
+	foreach(lc, entries)
+	{
+		PrkStaged  *entry = lfirst(lc);
+
+		if (entry->slot_staged)
+			(void) prk_guard_run(step_discard, entry,
+								 "replication slot could not be dropped", NULL);
+	}
+
+	forget();
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/*
+ * What puts right by hand a file that could not be put back: lines of addresses
+ * that were not to be let in.
+ */
+static void
+undo_remedy(List *entries, char *buf, size_t size)
+{
+	size_t		len = 0;
+	ListCell   *lc;
+
+	buf[0] = '\0';
+	foreach(lc, entries)
+	{
+		PrkStaged  *entry = lfirst(lc);
+		PrkHbaAddition *rule = &entry->provision.rule;
+
+		if (entry->kind == PRK_STAGED_PROVISION && rule->added && len < size)
+			len += snprintf(buf + len, size - len,
+							"%sSELECT replica_kit.revoke_address('%s', '%s');",
+							len > 0 ? " " : "", rule->replica, rule->address);
+	}
+}
+
+/*
+ * Forget the transaction.  Its memory goes, so the pointers must.
+ */
+static void
+forget(void)
+{
+	edit = NULL;
+	audit = NIL;
+	held_slot = NULL;
+}
+
+static void
+step_persist(void *arg)
+{
+	prk_slot_persist(((PrkStaged *) arg)->provision.name);
+}
+
+static void
+step_drop(void *arg)
+{
+	prk_slot_drop_held(((PrkDeprovision *) arg)->name);
+}
+
+static void
+step_remove_lines(void *arg)
+{
+	PrkDeprovision *d = arg;
+	PrkHbaRemoval removal = {.replica = d->name,.address = NULL};
+
+	prk_hba_edit_apply(&edit, NIL, list_make1(&removal), &audit);
+}
+
+/* Somebody else's version that has no place any more is not lost silently. */
+static void
+tell_saved(const char *saved)
+{
+	if (saved != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("another program has edited it meanwhile, see file \"%s\"",
+						saved)));
+}
+
+static void
+step_finish_file(void *arg)
+{
+	if (prk_hba_edit_finish(arg))
+		return;
+	tell_saved(prk_hba_edit_saved(arg));
+	ereport(ERROR,
+			(errcode(ERRCODE_IO_ERROR),
+			 errmsg("could not remove file: %m")));
+}
+
+/*
+ * The audit lines: each change of file, slot or role, with who did it.
+ */
+static void
+step_audit(void *arg)
+{
+	List	   *entries = arg;
+	const char *user = NULL;
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		PrkStaged  *entry = lfirst(lc);
+
+		user = entry->user;
+		switch (entry->kind)
+		{
+			case PRK_STAGED_PROVISION:
+				if (entry->provision.role_created)
+					log_change(user, psprintf("created role \"%s\"",
+											  entry->provision.role));
+				if (entry->slot_staged)
+					log_change(user, psprintf("created replication slot \"%s\"",
+											  entry->provision.name));
+				break;
+			case PRK_STAGED_DEPROVISION:
+				if (entry->slot_dropped)
+					log_change(user, psprintf("dropped replication slot \"%s\"",
+											  entry->deprovision.name));
+				if (entry->deprovision.role_dropped)
+					log_change(user, psprintf("dropped role \"%s\"",
+											  entry->deprovision.role_dropped));
+				break;
+			case PRK_STAGED_REVOKE:
+			case PRK_STAGED_TIDY:
+				break;
+			case PRK_STAGED_NOTE:
+				log_change(user, entry->note);
+				break;
+		}
+	}
+
+	foreach(lc, audit)
+		log_change(user, lfirst(lc));
+}
+
+static void
+log_change(const char *user, const char *change)
+{
+	ereport(LOG,
+			(errmsg("replica_kit: user \"%s\" %s",
+					user ? user : "?", change),
+			 errhidestmt(true)));
+}
+
+static void
+step_let_go(void *arg)
+{
+	prk_slot_let_go(arg);
+}
+
+/*
+ * Where another program has put its version in the place of ours, our lines
+ * may be in that.
+ */
+static void
+step_undo_file(void *arg)
+{
+	List	   *entries = arg;
+	List	   *removals = NIL;
+	bool		undone = edit == NULL || prk_hba_edit_undo(edit);
+	const char *saved = edit != NULL ? prk_hba_edit_saved(edit) : NULL;
+	ListCell   *lc;
+
+	if (edit != NULL && undone)
+	{
+		(void) prk_hba_edit_tidy(false);
+		tell_saved(saved);
+		return;
+	}
+
+	foreach(lc, entries)
+	{
+		PrkStaged  *entry = lfirst(lc);
+		PrkHbaRemoval *removal;
+
+		if (entry->kind != PRK_STAGED_PROVISION ||
+			!entry->provision.rule.added)
+			continue;
+		removal = palloc(sizeof(PrkHbaRemoval));
+		removal->replica = entry->provision.rule.replica;
+		removal->address = entry->provision.rule.address;
+		removals = lappend(removals, removal);
+	}
+	if (removals == NIL && !undone)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("another program has changed it, or the file system refuses")));
+
+	edit = NULL;
+	if (removals != NIL)
+		prk_hba_edit_apply(&edit, NIL, removals, &audit);
+	if (edit != NULL)
+		step_finish_file(edit);
+	tell_saved(saved);
+}
+
+static void
+step_discard(void *arg)
+{
+	prk_slot_discard(((PrkStaged *) arg)->provision.name);
+}

@@ -1,0 +1,609 @@
+/*-------------------------------------------------------------------------
+ *
+ * provision_funcs.c
+ *	  SQL functions that set a replica up and take it away again.
+ *
+ * They check everything, change the role at once, and leave slot and file to
+ * commit (staged.c).  What they return says what the commit will do.
+ *
+ * IDENTIFICATION
+ *	  src/provision/provision_funcs.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xlog.h"
+#include "common/ip.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "libpq/crypt.h"
+#include "libpq/libpq-be.h"
+#include "miscadmin.h"
+#include "postmaster/postmaster.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/inet.h"
+
+#include "hba/hba.h"
+#include "provision/lock.h"
+#include "provision/provision_checks.h"
+#include "provision/slot.h"
+#include "provision/staged.h"
+#include "sample/sample.h"
+
+/* Columns of provision() */
+typedef enum ProvisionColumn
+{
+	PROVISION_NAME,
+	PROVISION_ROLE_NAME,
+	PROVISION_SLOT_NAME,
+	PROVISION_HBA_RULE,
+	PROVISION_PASSWORD,
+	PROVISION_NEXT_STEP,
+	PROVISION_NCOLS
+} ProvisionColumn;
+
+/* Columns of deprovision() */
+typedef enum DeprovisionColumn
+{
+	DEPROVISION_NAME,
+	DEPROVISION_SLOT_DROPPED,
+	DEPROVISION_HBA_RULES_REMOVED,
+	DEPROVISION_ROLE_DROPPED,
+	DEPROVISION_NCOLS
+} DeprovisionColumn;
+
+/* Whose a replica is, by the marks that the kit left. */
+typedef struct Ownership
+{
+	char	   *role;			/* its role; NULL: no mark at all */
+	bool		in_comment;		/* the role's comment lists it */
+	int			nrules;			/* managed lines in pg_hba.conf */
+} Ownership;
+
+PG_FUNCTION_INFO_V1(pg_replica_kit_provision);
+PG_FUNCTION_INFO_V1(pg_replica_kit_deprovision);
+PG_FUNCTION_INFO_V1(pg_replica_kit_rotate_password);
+PG_FUNCTION_INFO_V1(pg_replica_kit_revoke_address);
+
+static char *text_arg(FunctionCallInfo fcinfo, int argno, const char *name);
+static bool bool_arg(FunctionCallInfo fcinfo, int argno, const char *name);
+static inet *inet_arg(FunctionCallInfo fcinfo, int argno);
+static Ownership find_owner(const char *replica);
+static void check_owner(const char *name, const char *role,
+						const Ownership *owner, const PrkSlotInfo *slot);
+static void provision_role(PrkProvision *provision, const PrkRole *role,
+						   const char *password, bool dry_run);
+static void say_would(const PrkProvision *provision, bool role_exists,
+					  bool slot_exists);
+static Datum provision_row(FunctionCallInfo fcinfo,
+						   const PrkProvision *provision,
+						   const char *rule);
+static char *next_step(const char *name);
+static const char *release_role(const char *name, const Ownership *owner,
+								bool dry_run);
+static char *other_walsender(const PrkRole *role, const char *name);
+static Datum deprovision_row(FunctionCallInfo fcinfo,
+							 const PrkDeprovision *deprovision);
+static HeapTuple form_row(FunctionCallInfo fcinfo, Datum *values,
+						  bool *nulls, int natts);
+
+/*
+ * provision(name, ip, role, password, require_ssl, manage_hba, dry_run)
+ */
+Datum
+pg_replica_kit_provision(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_arg(fcinfo, 0, "name");
+	inet	   *ip = inet_arg(fcinfo, 1);
+	char	   *role_name = PG_ARGISNULL(2) ? name : text_arg(fcinfo, 2, "role");
+	char	   *password = PG_ARGISNULL(3) ? NULL : text_arg(fcinfo, 3, "password");
+	bool		require_ssl = bool_arg(fcinfo, 4, "require_ssl");
+	bool		manage_hba = bool_arg(fcinfo, 5, "manage_hba");
+	bool		dry_run = bool_arg(fcinfo, 6, "dry_run");
+	PrkProvision provision = {0};
+	const PrkProvision *earlier;
+	const PrkDeprovision *leaving;
+	PrkAddress	address;
+	Ownership	owner;
+	PrkSlotInfo slot;
+	PrkRole		role;
+	char	   *rule;
+
+	prk_check_writable("replica_kit.provision()");
+	prk_check_name(name);
+	prk_check_role_name(role_name);
+	prk_check_address(ip, &address);
+	rule = prk_hba_rule(role_name, address.text, require_ssl);
+
+	if (!dry_run)
+	{
+		prk_lock_name(name);
+		prk_lock_role(role_name);
+	}
+
+	earlier = prk_staged_find_provision(name, role_name,
+										manage_hba ? rule : NULL);
+	if (earlier != NULL)
+		return provision_row(fcinfo, earlier, rule);
+	leaving = prk_staged_find_deprovision();
+	if (leaving != NULL && strcmp(leaving->name, name) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("replica \"%s\" is being deprovisioned by this transaction",
+						name),
+				 errhint("COMMIT first.")));
+
+	owner = find_owner(name);
+	prk_slot_look_up(name, &slot);
+	prk_role_look_up(role_name, &role);
+	check_owner(name, role_name, &owner, &slot);
+	prk_check_server(&address, require_ssl,
+					 slot.exists ? 0 : 1 + prk_staged_count_provisions());
+
+	provision.name = name;
+	provision.role = role_name;
+	provision.has_slot = slot.exists;
+	provision.has_rule = manage_hba;
+	provision.rule.replica = name;
+	provision.rule.role = role_name;
+	provision.rule.rule = rule;
+	provision.rule.address = address.text;
+	provision.rule.require_ssl = require_ssl;
+	provision.rule.first = address.first;
+	provision.rule.last = address.last;
+	provision_role(&provision, &role, password, dry_run);
+
+	if (manage_hba)
+		prk_hba_edit_plan(&provision.rule);
+	else
+		prk_hba_edit_advise(&provision.rule);
+
+	if (dry_run)
+		say_would(&provision, OidIsValid(role.oid), slot.exists);
+	else
+		prk_staged_provision(&provision);
+
+	return provision_row(fcinfo, &provision, rule);
+}
+
+/*
+ * deprovision(name, force, dry_run)
+ */
+Datum
+pg_replica_kit_deprovision(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_arg(fcinfo, 0, "name");
+	bool		force = bool_arg(fcinfo, 1, "force");
+	bool		dry_run = bool_arg(fcinfo, 2, "dry_run");
+	PrkDeprovision deprovision = {0};
+	const PrkDeprovision *earlier;
+	Ownership	owner;
+	PrkSlotInfo slot;
+
+	prk_check_writable("replica_kit.deprovision()");
+	prk_check_name(name);
+	if (!dry_run)
+		prk_lock_name(name);
+
+	earlier = prk_staged_find_deprovision();
+	if (earlier != NULL && strcmp(earlier->name, name) == 0)
+		return deprovision_row(fcinfo, earlier);
+	if (earlier != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot deprovision two replicas in one transaction"),
+				 errhint("COMMIT after each.")));
+	if (prk_staged_provisions(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("replica \"%s\" is being provisioned by this transaction",
+						name),
+				 errhint("ROLLBACK instead, or COMMIT first.")));
+
+	owner = find_owner(name);
+	if (owner.role != NULL && !dry_run)
+		prk_lock_role(owner.role);
+	prk_slot_look_up(name, &slot);
+	deprovision.name = name;
+	deprovision.force = force;
+	deprovision.nrules = owner.nrules;
+
+	if (owner.role == NULL && owner.nrules == 0)
+	{
+		if (slot.exists)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("replication slot \"%s\" was not made by pg_replica_kit",
+							name),
+					 errdetail("No role's comment and no line of pg_hba.conf names it."),
+					 errhint("If it is not needed, run: SELECT pg_drop_replication_slot('%s');",
+							 name)));
+		ereport(NOTICE,
+				(errmsg("replica \"%s\" is not provisioned, nothing to do",
+						name)));
+		if (!dry_run && prk_hba_edit_tidy(true))
+			prk_staged_tidy();
+		return deprovision_row(fcinfo, &deprovision);
+	}
+
+	deprovision.has_slot = slot.exists && !slot.logical && !slot.temporary;
+	if (deprovision.has_slot && slot.active_pid != 0 && !force)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("replica \"%s\" is connected, its slot is active for PID %d",
+						name, slot.active_pid),
+				 errhint("Stop the replica first, or run: SELECT * FROM replica_kit.deprovision('%s', force => true);",
+						 name)));
+
+	if (owner.in_comment)
+		deprovision.role_dropped = release_role(name, &owner, dry_run);
+	if (!dry_run)
+		prk_staged_deprovision(&deprovision);
+
+	return deprovision_row(fcinfo, &deprovision);
+}
+
+/*
+ * rotate_password(name, password)
+ */
+Datum
+pg_replica_kit_rotate_password(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_arg(fcinfo, 0, "name");
+	char	   *password = PG_ARGISNULL(1) ? prk_role_make_password() :
+	text_arg(fcinfo, 1, "password");
+	Ownership	owner;
+	PrkRole		role;
+	ListCell   *lc;
+
+	PreventCommandIfReadOnly("replica_kit.rotate_password()");
+	PreventCommandDuringRecovery("replica_kit.rotate_password()");
+	prk_check_name(name);
+	prk_lock_name(name);
+
+	owner = find_owner(name);
+	if (owner.role == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("replica \"%s\" is not provisioned", name),
+				 errhint("Run: SELECT * FROM replica_kit.provision('%s', 'ADDRESS');",
+						 name)));
+	prk_lock_role(owner.role);
+	prk_role_look_up(owner.role, &role);
+	if (!role.ours)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("role \"%s\" was not made by pg_replica_kit", owner.role),
+				 errhint("In psql run: \\password %s",
+						 quote_identifier(owner.role))));
+
+	/* or EXECUTE on this function would be a way to become one */
+	if (role.superuser)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" is a superuser", owner.role),
+				 errhint("In psql run: \\password %s",
+						 quote_identifier(owner.role))));
+
+	prk_role_set_password(owner.role, password);
+	prk_staged_note(psprintf("changed the password of role \"%s\"",
+							 owner.role));
+
+	foreach(lc, role.replicas)
+		ereport(NOTICE,
+				(errmsg("replica \"%s\" will not reconnect until it has the new password",
+						(char *) lfirst(lc)),
+				 errhint("On its machine run its join script with: --set-password")));
+
+	if (get_password_type(password) != PASSWORD_TYPE_PLAINTEXT)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(password));
+}
+
+/*
+ * revoke_address(name, ip)
+ */
+Datum
+pg_replica_kit_revoke_address(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_arg(fcinfo, 0, "name");
+	inet	   *ip = inet_arg(fcinfo, 1);
+	PrkAddress	address;
+	int			nrules;
+
+	prk_check_writable("replica_kit.revoke_address()");
+	prk_check_name(name);
+	prk_check_address(ip, &address);
+	prk_lock_name(name);
+
+	nrules = prk_hba_edit_count(name, address.text);
+	if (nrules > 0)
+		prk_staged_revoke(name, address.text);
+
+	PG_RETURN_INT32(nrules);
+}
+
+/*
+ * An argument that must not be NULL.  The functions can't be STRICT, because
+ * others of their arguments may be, so that each says which one was missing.
+ */
+static char *
+text_arg(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", name)));
+	return text_to_cstring(PG_GETARG_TEXT_PP(argno));
+}
+
+static bool
+bool_arg(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", name)));
+	return PG_GETARG_BOOL(argno);
+}
+
+static inet *
+inet_arg(FunctionCallInfo fcinfo, int argno)
+{
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", "ip")));
+	return PG_GETARG_INET_PP(argno);
+}
+
+/*
+ * Whose is the replica: the role whose comment lists it, else the one that
+ * its lines in pg_hba.conf let in.
+ */
+static Ownership
+find_owner(const char *replica)
+{
+	Ownership	owner;
+
+	owner.role = prk_role_of_replica(replica);
+	owner.in_comment = owner.role != NULL;
+	owner.nrules = prk_hba_edit_count(replica, NULL);
+	if (owner.role == NULL)
+		owner.role = prk_hba_edit_role(replica);
+
+	return owner;
+}
+
+/*
+ * What exists by this name must be ours and the same role's.
+ */
+static void
+check_owner(const char *name, const char *role, const Ownership *owner,
+			const PrkSlotInfo *slot)
+{
+	if (owner->role != NULL && strcmp(owner->role, role) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("replica \"%s\" is provisioned already, with role \"%s\"",
+						name, owner->role),
+				 errhint("Choose another name, or first run: SELECT * FROM replica_kit.deprovision('%s');",
+						 name)));
+	if (!slot->exists)
+		return;
+	if (slot->logical || slot->temporary)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("replication slot \"%s\" already exists", name),
+				 slot->logical ?
+				 errdetail("It is a logical slot.") :
+				 errdetail("It is a temporary slot of PID %d.",
+						   slot->active_pid),
+				 errhint("Choose another name.")));
+	if (owner->role == NULL && !prk_staged_provisions(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("replication slot \"%s\" already exists and was not made by pg_replica_kit",
+						name),
+				 errdetail("No role's comment and no line of pg_hba.conf names it."),
+				 errhint("Choose another name, or, if the slot is not needed, first run: SELECT pg_drop_replication_slot('%s');",
+						 name)));
+	if (slot->invalidated)
+		ereport(WARNING,
+				(errmsg("replication slot \"%s\" is lost", name),
+				 errdetail("The replica must be rebuilt; its join script makes the slot anew.")));
+}
+
+/*
+ * The replica's role: used when it exists, else made, with the password given
+ * or a generated one.
+ */
+static void
+provision_role(PrkProvision *provision, const PrkRole *role,
+			   const char *password, bool dry_run)
+{
+	bool		standby = RecoveryInProgress();
+
+	if (OidIsValid(role->oid))
+	{
+		prk_check_existing_role(provision->role, role, password != NULL);
+		if (role->ours && !standby && !dry_run)
+			prk_role_add_replica(role, provision->name);
+		return;
+	}
+
+	if (standby)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"%s\" does not exist", provision->role),
+				 errdetail("A standby cannot make roles, it has its primary's."),
+				 errhint("Name one that exists, such as the role of this standby itself, or run on the primary: CREATE ROLE %s LOGIN REPLICATION; and in psql: \\password %s",
+						 quote_identifier(provision->role),
+						 quote_identifier(provision->role))));
+	if (dry_run)
+		return;
+
+	if (password == NULL)
+		password = prk_role_make_password();
+	prk_role_create(provision->role, password, provision->name);
+	provision->role_created = true;
+	if (get_password_type(password) == PASSWORD_TYPE_PLAINTEXT)
+		provision->password = password;
+}
+
+/*
+ * What a call without dry_run would do.
+ */
+static void
+say_would(const PrkProvision *provision, bool role_exists, bool slot_exists)
+{
+	if (!role_exists)
+		ereport(NOTICE,
+				(errmsg("would create role \"%s\"", provision->role)));
+	if (!slot_exists)
+		ereport(NOTICE,
+				(errmsg("would create replication slot \"%s\"",
+						provision->name)));
+	if (provision->has_rule && !prk_hba_edit_has(&provision->rule))
+		ereport(NOTICE,
+				(errmsg("would add pg_hba.conf rule: %s",
+						provision->rule.rule)));
+}
+
+static Datum
+provision_row(FunctionCallInfo fcinfo, const PrkProvision *provision,
+			  const char *rule)
+{
+	Datum		values[PROVISION_NCOLS] = {0};
+	bool		nulls[PROVISION_NCOLS] = {0};
+
+	values[PROVISION_NAME] = CStringGetTextDatum(provision->name);
+	values[PROVISION_ROLE_NAME] = CStringGetTextDatum(provision->role);
+	values[PROVISION_SLOT_NAME] = CStringGetTextDatum(provision->name);
+	values[PROVISION_HBA_RULE] = CStringGetTextDatum(rule);
+	if (provision->password != NULL)
+		values[PROVISION_PASSWORD] = CStringGetTextDatum(provision->password);
+	else
+		nulls[PROVISION_PASSWORD] = true;
+	values[PROVISION_NEXT_STEP] =
+		CStringGetTextDatum(next_step(provision->name));
+
+	PG_RETURN_DATUM(HeapTupleGetDatum(form_row(fcinfo, values, nulls,
+											   PROVISION_NCOLS)));
+}
+
+/*
+ * The command that makes the script, with this server's address where the
+ * session tells it.
+ */
+static char *
+next_step(const char *name)
+{
+	char		host[NI_MAXHOST] = "";
+
+	if (MyProcPort != NULL && MyProcPort->laddr.addr.ss_family != AF_UNIX)
+		(void) pg_getnameinfo_all(&MyProcPort->laddr.addr,
+								  MyProcPort->laddr.salen,
+								  host, sizeof(host), NULL, 0,
+								  NI_NUMERICHOST);
+	if (host[0] == '\0')
+		strlcpy(host, "ADDRESS_OF_THIS_SERVER", sizeof(host));
+
+	return psprintf("psql -XAt -p %d -c \"SELECT replica_kit.join_script('%s', '%s', %d)\" > join_%s.sh, then on the replica's machine: sh join_%s.sh --help",
+					PostPortNumber, name, host, PostPortNumber, name, name);
+}
+
+/*
+ * Take the replica out of its role's comment, and drop the role when it was
+ * the last and nothing else needs it.  The name of a dropped role, or NULL.
+ */
+static const char *
+release_role(const char *name, const Ownership *owner, bool dry_run)
+{
+	PrkRole		role;
+	char	   *detail;
+
+	if (RecoveryInProgress())
+		return NULL;
+
+	prk_role_look_up(owner->role, &role);
+	if (list_length(role.replicas) > 1)
+	{
+		if (!dry_run)
+			prk_role_remove_replica(&role, name);
+		return NULL;
+	}
+
+	detail = other_walsender(&role, name);
+	if (detail != NULL || prk_role_is_needed(&role, &detail))
+	{
+		ereport(NOTICE,
+				(errmsg("role \"%s\" stays because it serves something else",
+						owner->role),
+				 detail ? errdetail_internal("%s", detail) : 0));
+		if (!dry_run)
+			prk_role_remove_replica(&role, name);
+		return NULL;
+	}
+
+	if (!dry_run)
+		prk_role_drop(owner->role);
+	return owner->role;
+}
+
+/*
+ * Whom else the role serves just now, for a DETAIL, palloc'd: a replica that
+ * was made by hand knows of no comment, and could not connect again.  NULL:
+ * nobody.  A base backup ends by itself; the replica's own connection is the
+ * one with its slot or, without, its name.  One that has not asked for a slot
+ * yet is nobody's: it may be the replica, coming back for its own.
+ */
+static char *
+other_walsender(const PrkRole *role, const char *name)
+{
+	PrkSample  *sample = prk_sample_take(NULL);
+
+	for (int i = 0; i < sample->nreplicas; i++)
+	{
+		const PrkReplica *replica = &sample->replicas[i];
+
+		if (replica->has_walsender && replica->userid == role->oid &&
+			replica->state != PRK_STATE_BACKUP &&
+			replica->state != PRK_STATE_STARTUP &&
+			strcmp(replica->name, name) != 0)
+			return psprintf(_("\"%s\" is connected with it (PID %d)."),
+							replica->name, replica->pid);
+	}
+	return NULL;
+}
+
+static Datum
+deprovision_row(FunctionCallInfo fcinfo, const PrkDeprovision *deprovision)
+{
+	Datum		values[DEPROVISION_NCOLS] = {0};
+	bool		nulls[DEPROVISION_NCOLS] = {0};
+
+	values[DEPROVISION_NAME] = CStringGetTextDatum(deprovision->name);
+	values[DEPROVISION_SLOT_DROPPED] = BoolGetDatum(deprovision->has_slot);
+	values[DEPROVISION_HBA_RULES_REMOVED] = Int32GetDatum(deprovision->nrules);
+	values[DEPROVISION_ROLE_DROPPED] =
+		BoolGetDatum(deprovision->role_dropped != NULL);
+
+	PG_RETURN_DATUM(HeapTupleGetDatum(form_row(fcinfo, values, nulls,
+											   DEPROVISION_NCOLS)));
+}
+
+static HeapTuple
+form_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls, int natts)
+{
+	TupleDesc	tupdesc;
+
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	Assert(tupdesc->natts == natts);
+
+	return heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls);
+}

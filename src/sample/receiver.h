@@ -1,0 +1,39 @@
+/*-------------------------------------------------------------------------
+ *
+ * receiver.h
+ *	  The wal receiver: does it stream, and how far has it got?
+ *
+ * IDENTIFICATION
+ *	  src/sample/receiver.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRK_RECEIVER_H
+#define PRK_RECEIVER_H
+
+#include <netdb.h>
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+
+typedef struct PrkReceiver
+{
+	bool		streaming;		/* connected at this instant */
+	bool		settled;		/* and has been for more than an instant */
+	bool		stalled;		/* but nothing comes any more */
+	bool		flushing;		/* it waits for its disk */
+	int64		silence;		/* microseconds without a message; 0 when not
+								 * connected */
+	TimestampTz last_message_at;	/* 0: none since it connected */
+	char		sender_host[NI_MAXHOST];	/* "" unknown */
+	int			sender_port;
+	char		slot_name[NAMEDATALEN]; /* "" none */
+	TimeLineID	timeline;		/* that it asked for; 0 none so far */
+	XLogRecPtr	latest_end;		/* where the upstream said that it is */
+	XLogRecPtr	written_lsn;
+	XLogRecPtr	received_lsn;	/* flushed here; invalid: nothing so far */
+} PrkReceiver;
+
+extern void prk_receiver_read(PrkReceiver *receiver);
+
+#endif							/* PRK_RECEIVER_H */

@@ -1,0 +1,668 @@
+/*-------------------------------------------------------------------------
+ *
+ * alerts.c
+ *	  From verdicts over time to the lines that are worth a person's time.
+ *
+ * A state machine per replica, fed with one sample after the other.  It
+ * reads no clock (the sample has the time) and writes nothing: the caller
+ * logs the lines and publishes the entries.
+ *
+ * A level is announced when the verdict has been at it or above for
+ * alert_after; a verdict that says so is announced at once (absence has its
+ * own time, a lost slot needs none).  What was announced is not announced
+ * again, only repeated while critical; but that a slot is lost is told though
+ * its replica was critical before.  It is taken back when the verdict is
+ * below it even with limits for lag that are a fifth lower, and forecasts of
+ * a quarter further, so that a replica at its threshold doesn't alternate.  A
+ * replica that is connecting, catching up or being cloned is given the time:
+ * it has recovered when it streams.
+ *
+ * A slot that goes away while watched is told, unless somebody dropped it on
+ * purpose through the kit.  A walsender without a slot may go as it came; one
+ * that comes back under its name takes over what was announced of it.
+ *
+ * IDENTIFICATION
+ *	  src/watch/alerts.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/ip.h"
+#include "utils/memutils.h"
+
+#include "judge/track.h"
+#include "watch/alerts.h"
+
+/*
+ * Lag limits are lowered to this share before an alert is taken back, those
+ * for forecasts raised by as much.
+ */
+#define CLEAR_PERCENT		80
+
+/* How long a slot may take to go after it was forgotten on purpose. */
+#define FORGOTTEN_WITHIN	USECS_PER_MINUTE
+
+typedef struct Watched
+{
+	PrkBoardEntry entry;		/* what is published */
+	PrkReplica	last;			/* as last sampled */
+	PrkVerdict	verdict;		/* of that sample */
+	PrkTrack   *track;			/* how it moved, in the list's context */
+	TimestampTz warning_since;	/* at or above warning since; 0: it is not */
+	TimestampTz critical_since;
+	TimestampTz said_at;		/* the last line about it */
+	char		announced_code[PRK_CODE_LEN];	/* "" if ok, or only restored */
+	bool		sampled;		/* last is set: not only restored */
+	bool		matched;		/* scratch: found in the new sample */
+} Watched;
+
+struct PrkAlerts
+{
+	MemoryContext context;		/* where the list lives */
+	bool		started;		/* not the first step */
+	int			nwatched;
+	Watched    *watched;		/* in the order of prk_board_compare() */
+};
+
+/* The lines of one step, while they are gathered. */
+typedef struct Lines
+{
+	int			nlines;
+	PrkLine    *lines;
+} Lines;
+
+static int	compare_watched(const void *a, const void *b);
+static int	find_place(const PrkAlerts *alerts, const char *name, int pid);
+static Watched *find_exact(PrkAlerts *alerts, const PrkReplica *replica);
+static Watched *find_successor(PrkAlerts *alerts, const PrkReplica *replica);
+static void begin_watch(const PrkAlerts *alerts, const PrkSample *sample,
+						const PrkReplica *replica, Watched *watched);
+static void learn(const PrkAlerts *alerts, const PrkSample *sample,
+				  const PrkReplica *replica, Watched *watched);
+static bool was_used(const PrkReplica *replica, PrkKnown *known);
+static void note_address(const PrkReplica *replica, PrkKnown *known);
+static void judge(const PrkSample *sample, const PrkThresholds *thresholds,
+				  Watched *watched);
+static void lower_limit(int64 *limit);
+static void raise_limit(int64 *limit);
+static PrkLevel choose_level(const PrkThresholds *thresholds,
+							 const Watched *watched, TimestampTz now);
+static void announce(const PrkThresholds *thresholds, Watched *watched,
+					 TimestampTz now, Lines *lines);
+static bool is_tablesync_slot(const PrkReplica *replica);
+static void tell_vanished(const Watched *watched, TimestampTz now,
+						  Lines *lines);
+static void add_line(Lines *lines, PrkLineKind kind, PrkLevel level,
+					 int64 lasted, const Watched *watched);
+
+/*
+ * A machine that lives in the given context and takes over what the board
+ * has: a worker that was restarted doesn't announce again.
+ */
+PrkAlerts *
+prk_alerts_create(MemoryContext context, const PrkBoard *board)
+{
+	PrkAlerts  *alerts = MemoryContextAllocZero(context, sizeof(PrkAlerts));
+
+	alerts->context = context;
+	alerts->nwatched = board->nentries;
+	alerts->watched =
+		MemoryContextAllocZero(context,
+							   Max(board->nentries, 1) * sizeof(Watched));
+	for (int i = 0; i < board->nentries; i++)
+	{
+		alerts->watched[i].entry = board->entries[i];
+		alerts->watched[i].said_at = board->cycle_at;
+	}
+	return alerts;
+}
+
+/*
+ * Takes in one sample.  Returns the lines that it gives, palloc'd in the
+ * current memory context; what they point to is valid until the next step,
+ * but no longer than that context.
+ */
+PrkLine *
+prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample, int *nlines)
+{
+	TimestampTz now = sample->taken_at;
+	int			nreplicas = sample->nreplicas;
+	Watched    *old = alerts->watched;
+	Watched    *fresh;
+	Lines		lines = {0};
+
+	lines.lines = palloc(Max(nreplicas + alerts->nwatched, 1) *
+						 sizeof(PrkLine));
+	fresh = MemoryContextAllocZero(alerts->context,
+								   Max(nreplicas, 1) * sizeof(Watched));
+
+	/*
+	 * First those that are who they were, then those that came back under
+	 * their name, so that nobody takes over from somebody who is there.
+	 */
+	for (int i = 0; i < alerts->nwatched; i++)
+		old[i].matched = false;
+	for (int i = 0; i < nreplicas; i++)
+	{
+		Watched    *before = find_exact(alerts, &sample->replicas[i]);
+
+		if (before == NULL)
+			continue;
+		before->matched = true;
+		fresh[i] = *before;
+	}
+	for (int i = 0; i < nreplicas; i++)
+	{
+		const PrkReplica *replica = &sample->replicas[i];
+		Watched    *before;
+
+		if (fresh[i].matched)
+			continue;
+		before = find_successor(alerts, replica);
+		if (before != NULL)
+		{
+			before->matched = true;
+			fresh[i] = *before;
+			fresh[i].entry.pid = replica->pid;
+		}
+		else
+			begin_watch(alerts, sample, replica, &fresh[i]);
+	}
+
+	for (int i = 0; i < nreplicas; i++)
+		learn(alerts, sample, &sample->replicas[i], &fresh[i]);
+	qsort(fresh, nreplicas, sizeof(Watched), compare_watched);
+	for (int i = 0; i < nreplicas; i++)
+	{
+		PrkThresholds thresholds;
+
+		prk_settings_thresholds(fresh[i].entry.name, &thresholds);
+		judge(sample, &thresholds, &fresh[i]);
+		announce(&thresholds, &fresh[i], now, &lines);
+	}
+	for (int i = 0; i < alerts->nwatched; i++)
+	{
+		if (!old[i].matched)
+		{
+			Watched    *gone = palloc(sizeof(Watched));
+
+			*gone = old[i];
+			tell_vanished(gone, now, &lines);
+			if (old[i].track != NULL)
+				pfree(old[i].track);
+		}
+	}
+
+	pfree(old);
+	alerts->watched = fresh;
+	alerts->nwatched = nreplicas;
+	alerts->started = true;
+	*nlines = lines.nlines;
+	return lines.lines;
+}
+
+/*
+ * The machine's clock was set by so much: what lasts has lasted for as long
+ * as before.
+ */
+void
+prk_alerts_shift(PrkAlerts *alerts, int64 jump)
+{
+	for (int i = 0; i < alerts->nwatched; i++)
+	{
+		Watched    *watched = &alerts->watched[i];
+
+		prk_board_shift_entry(&watched->entry, jump);
+		if (watched->warning_since != 0)
+			watched->warning_since += jump;
+		if (watched->critical_since != 0)
+			watched->critical_since += jump;
+		watched->said_at += jump;
+	}
+}
+
+/* What is to be published, in order, palloc'd in the current context. */
+PrkBoardEntry *
+prk_alerts_entries(const PrkAlerts *alerts, int *nentries)
+{
+	PrkBoardEntry *entries;
+
+	entries = palloc(Max(alerts->nwatched, 1) * sizeof(PrkBoardEntry));
+	for (int i = 0; i < alerts->nwatched; i++)
+		entries[i] = alerts->watched[i].entry;
+	*nentries = alerts->nwatched;
+	return entries;
+}
+
+/* What is to be kept of this step, palloc'd in the current context. */
+PrkHistoryRow *
+prk_alerts_history(const PrkAlerts *alerts, TimestampTz now, int *nrows)
+{
+	PrkHistoryRow *rows;
+
+	rows = palloc(Max(alerts->nwatched, 1) * sizeof(PrkHistoryRow));
+	for (int i = 0; i < alerts->nwatched; i++)
+	{
+		const Watched *watched = &alerts->watched[i];
+
+		rows[i].sampled_at = now;
+		strlcpy(rows[i].name, watched->entry.name, NAMEDATALEN);
+		rows[i].state = watched->verdict.state;
+		rows[i].lag_bytes = watched->last.lag_bytes;
+		rows[i].lag_time = watched->verdict.lag_time;
+		rows[i].retained_bytes = watched->last.retained_bytes;
+	}
+	*nrows = alerts->nwatched;
+	return rows;
+}
+
+/*
+ * The slot that is furthest back, of several the first by name; none: NULL.
+ * What it points to is valid until the next step.
+ */
+void
+prk_alerts_holder(const PrkAlerts *alerts, PrkHolder *holder)
+{
+	memset(holder, 0, sizeof(PrkHolder));
+	for (int i = 0; i < alerts->nwatched; i++)
+	{
+		const Watched *watched = &alerts->watched[i];
+		const PrkReplica *replica = &watched->last;
+
+		if (!watched->sampled || !replica->has_slot ||
+			replica->invalidation != NULL ||
+			XLogRecPtrIsInvalid(replica->restart_lsn))
+			continue;
+		if (holder->replica == NULL ||
+			replica->restart_lsn < holder->replica->restart_lsn)
+		{
+			holder->replica = replica;
+			holder->forecast = &watched->verdict.forecast;
+		}
+	}
+}
+
+static int
+compare_watched(const void *a, const void *b)
+{
+	const PrkBoardEntry *entry1 = &((const Watched *) a)->entry;
+	const PrkBoardEntry *entry2 = &((const Watched *) b)->entry;
+
+	return prk_board_compare(entry1->name, entry1->pid,
+							 entry2->name, entry2->pid);
+}
+
+/* The first place in the list that is not before this name and pid. */
+static int
+find_place(const PrkAlerts *alerts, const char *name, int pid)
+{
+	int			low = 0;
+	int			high = alerts->nwatched;
+
+	while (low < high)
+	{
+		int			middle = low + (high - low) / 2;
+		const PrkBoardEntry *entry = &alerts->watched[middle].entry;
+
+		if (prk_board_compare(entry->name, entry->pid, name, pid) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* The same slot, or the same process. */
+static Watched *
+find_exact(PrkAlerts *alerts, const PrkReplica *replica)
+{
+	int			pid = prk_board_pid(replica);
+	int			place = find_place(alerts, replica->name, pid);
+	Watched    *watched = &alerts->watched[place];
+
+	if (place < alerts->nwatched && watched->entry.pid == pid &&
+		strcmp(watched->entry.name, replica->name) == 0)
+		return watched;
+	return NULL;
+}
+
+/* A walsender of this name, without a slot, that is no more. */
+static Watched *
+find_successor(PrkAlerts *alerts, const PrkReplica *replica)
+{
+	if (replica->has_slot)
+		return NULL;
+	for (int i = find_place(alerts, replica->name, 1); i < alerts->nwatched; i++)
+	{
+		Watched    *watched = &alerts->watched[i];
+
+		if (strcmp(watched->entry.name, replica->name) != 0)
+			break;
+		if (!watched->matched)
+			return watched;
+	}
+	return NULL;
+}
+
+static void
+begin_watch(const PrkAlerts *alerts, const PrkSample *sample,
+			const PrkReplica *replica, Watched *watched)
+{
+	PrkBoardEntry *entry = &watched->entry;
+
+	strlcpy(entry->name, replica->name, NAMEDATALEN);
+	entry->pid = prk_board_pid(replica);
+	entry->known.appeared_at = sample->taken_at;
+
+	/* What was there before the watch began may have been used before. */
+	if (replica->unused_since != 0)
+		entry->known.appeared_at = replica->unused_since;
+	entry->known.never_connected = replica->has_slot &&
+		(alerts->started || replica->unused_since != 0);
+}
+
+/*
+ * Brings up to date what only a watcher knows.
+ *
+ * A backend that holds a physical slot is no replica: it makes, moves or drops
+ * it.  A logical one it may well read.
+ */
+static void
+learn(const PrkAlerts *alerts, const PrkSample *sample,
+	  const PrkReplica *replica, Watched *watched)
+{
+	PrkKnown   *known = &watched->entry.known;
+	TimestampTz now = sample->taken_at;
+	XLogRecPtr	position = prk_health_position(replica);
+
+	known->watched = true;
+	if (replica->has_walsender ||
+		(replica->logical && prk_sample_in_use(replica)))
+	{
+		/* A clone goes before the replica's own first connection. */
+		if (replica->state != PRK_STATE_BACKUP)
+			known->never_connected = false;
+		known->unused_seen = false;
+		known->gone_since = 0;
+		known->seen_at = now;
+		if (!watched->sampled || watched->last.pid != replica->pid)
+			note_address(replica, known);
+	}
+	else
+	{
+		if (known->never_connected && was_used(replica, known))
+		{
+			known->never_connected = false;
+			known->gone_since = 0;
+		}
+		if (known->gone_since == 0)
+			known->gone_since = replica->inactive_since != 0 ?
+				Min(replica->inactive_since, now) : now;
+	}
+
+	if (!replica->has_walsender || replica->lag_bytes <= 0)
+		known->stuck_since = 0;
+	else if (known->stuck_since == 0 || known->stuck_at != position)
+		known->stuck_since = now;
+	known->stuck_at = position;
+
+	if (replica->reply_time == 0)
+		known->reply_seen_at = 0;
+	else if (known->reply_seen_at == 0 ||
+			 known->reply_time != replica->reply_time)
+		known->reply_seen_at = now;
+	known->reply_time = replica->reply_time;
+
+	if (watched->track == NULL)
+		watched->track = MemoryContextAllocZero(alerts->context,
+												sizeof(PrkTrack));
+	prk_track_add(watched->track, sample->clock_at, sample->current_lsn,
+				  replica->lag_bytes, replica->retained_bytes);
+	prk_track_pace(watched->track, &known->pace);
+
+	watched->last = *replica;
+	watched->sampled = true;
+}
+
+/*
+ * Was a slot that nobody holds used between two samples?  A replica that came
+ * and went in less than check_interval has moved its restart_lsn, or at least,
+ * from 17 on, the time since when it is inactive.  What is seen first is how
+ * it was made.
+ */
+static bool
+was_used(const PrkReplica *replica, PrkKnown *known)
+{
+	bool		result;
+
+	if (replica->pid != 0)
+		return false;
+	result = known->unused_seen &&
+		(known->unused_lsn != replica->restart_lsn ||
+		 known->unused_since != replica->inactive_since);
+	known->unused_seen = true;
+	known->unused_lsn = replica->restart_lsn;
+	known->unused_since = replica->inactive_since;
+	return result;
+}
+
+/*
+ * Notes where a replica is connected from.  A Unix socket reads as it does in
+ * the server's own log.
+ */
+static void
+note_address(const PrkReplica *replica, PrkKnown *known)
+{
+	if (!replica->has_client_addr ||
+		replica->client_addr.addr.ss_family == AF_UNIX)
+		strlcpy(known->last_addr, "[local]", sizeof(known->last_addr));
+	else if (pg_getnameinfo_all(&replica->client_addr.addr,
+								replica->client_addr.salen,
+								known->last_addr, sizeof(known->last_addr),
+								NULL, 0, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		strlcpy(known->last_addr, "???", sizeof(known->last_addr));
+}
+
+/*
+ * Judges the sample, and once more with lower limits for lag if the verdict
+ * would take back what was announced.
+ */
+static void
+judge(const PrkSample *sample, const PrkThresholds *thresholds,
+	  Watched *watched)
+{
+	PrkLevel	announced = watched->entry.alert;
+	PrkVerdict *verdict = &watched->verdict;
+	TimestampTz now = sample->taken_at;
+
+	prk_health_judge(sample, &watched->last, thresholds,
+					 &watched->entry.known, verdict);
+	if (verdict->level < announced)
+	{
+		PrkThresholds lower = *thresholds;
+		PrkVerdict	again;
+
+		lower_limit(&lower.warning_lag);
+		lower_limit(&lower.critical_lag);
+		lower_limit(&lower.warning_lag_time);
+		lower_limit(&lower.critical_lag_time);
+		raise_limit(&lower.warning_forecast);
+		raise_limit(&lower.critical_forecast);
+		lower.strict = true;
+		prk_health_judge(sample, &watched->last, &lower,
+						 &watched->entry.known, &again);
+		if (again.level > verdict->level)
+			*verdict = again;
+	}
+
+	if (verdict->level < PRK_WARNING)
+		watched->warning_since = 0;
+	else if (watched->warning_since == 0)
+		watched->warning_since = now;
+	if (verdict->level < PRK_CRITICAL)
+		watched->critical_since = 0;
+	else if (watched->critical_since == 0)
+		watched->critical_since = now;
+}
+
+static void
+lower_limit(int64 *limit)
+{
+	if (*limit >= 0)
+		*limit = *limit * CLEAR_PERCENT / 100;
+}
+
+/* A forecast is taken back when what it warns of is further away. */
+static void
+raise_limit(int64 *limit)
+{
+	if (*limit >= 0)
+		*limit = *limit * 100 / CLEAR_PERCENT;
+}
+
+/* The level that should stand announced now. */
+static PrkLevel
+choose_level(const PrkThresholds *thresholds, const Watched *watched,
+			 TimestampTz now)
+{
+	PrkLevel	announced = watched->entry.alert;
+	const PrkVerdict *verdict = &watched->verdict;
+	TimestampTz long_ago = now - Max(thresholds->alert_after, 0) * 1000;
+
+	if (verdict->level < announced)
+	{
+		/*
+		 * Not there yet, or not for itself, or away: again, or before it had
+		 * recovered from something else.
+		 */
+		if (verdict->state == PRK_STATE_STARTUP ||
+			verdict->state == PRK_STATE_CATCHUP ||
+			verdict->state == PRK_STATE_STOPPING ||
+			verdict->state == PRK_STATE_BACKUP ||
+			(verdict->state == PRK_STATE_DISCONNECTED &&
+			 (strcmp(watched->announced_code, "replica_down") != 0 ||
+			  watched->entry.known.gone_since > watched->entry.trouble_since)))
+			return announced;
+		return verdict->level;
+	}
+	if (verdict->at_once)
+		return verdict->level;
+	if (verdict->level == PRK_CRITICAL && watched->critical_since <= long_ago)
+		return PRK_CRITICAL;
+	if (verdict->level >= PRK_WARNING && watched->warning_since <= long_ago)
+		return Max(announced, PRK_WARNING);
+	return announced;
+}
+
+/* Brings what is announced in line with the verdict. */
+static void
+announce(const PrkThresholds *thresholds, Watched *watched, TimestampTz now,
+		 Lines *lines)
+{
+	PrkBoardEntry *entry = &watched->entry;
+	const PrkVerdict *verdict = &watched->verdict;
+	PrkLevel	level = choose_level(thresholds, watched, now);
+
+	/* What was feared has come, and cannot be mended any more. */
+	bool		newly_lost = strcmp(verdict->code, "slot_lost") == 0 &&
+	watched->announced_code[0] != '\0' &&
+	strcmp(watched->announced_code, "slot_lost") != 0;
+
+	if ((level == entry->alert && !newly_lost) || thresholds->off)
+	{
+		if (thresholds->off)
+			level = PRK_OK;
+		else if (level == PRK_CRITICAL && verdict->level == PRK_CRITICAL &&
+				 thresholds->repeat_interval >= 0 &&
+				 now - watched->said_at >= thresholds->repeat_interval * 1000)
+		{
+			add_line(lines, PRK_LINE_REMINDER, level,
+					 now - entry->alert_since, watched);
+			watched->said_at = now;
+		}
+	}
+	else if (level == PRK_OK)
+	{
+		add_line(lines, PRK_LINE_RECOVERY, level,
+				 now - entry->trouble_since, watched);
+		watched->said_at = now;
+	}
+	else
+	{
+		if (entry->alert == PRK_OK)
+			entry->trouble_since = entry->known.gone_since != 0 ?
+				entry->known.gone_since : watched->warning_since;
+		add_line(lines, PRK_LINE_CHANGE, level, 0, watched);
+		watched->said_at = now;
+	}
+
+	if (level == entry->alert && !newly_lost)
+		return;
+	if (level != entry->alert)
+		entry->alert_since = level == PRK_OK ? 0 : now;
+	entry->alert = level;
+	if (level == PRK_OK)
+		entry->trouble_since = 0;
+	strlcpy(entry->reason, level == PRK_OK ? "" : verdict->reason,
+			PRK_REASON_LEN);
+	strlcpy(watched->announced_code, level == PRK_OK ? "" : verdict->code,
+			PRK_CODE_LEN);
+}
+
+/*
+ * Is this the slot of a logical replication worker that copies one table?
+ * It is dropped when the copy is done (ReplicationSlotNameForTablesync() in
+ * src/backend/replication/logical/tablesync.c).
+ */
+static bool
+is_tablesync_slot(const PrkReplica *replica)
+{
+	unsigned int subscription;
+	unsigned int table;
+	uint64		system;
+
+	return replica->logical &&
+		sscanf(replica->slot_name, "pg_%u_sync_%u_" UINT64_FORMAT,
+			   &subscription, &table, &system) == 3;
+}
+
+/*
+ * A replica that is no longer in the sample.  Its alert ends with it, so a
+ * walsender without a slot is told only if there was one.
+ */
+static void
+tell_vanished(const Watched *watched, TimestampTz now, Lines *lines)
+{
+	const PrkBoardEntry *entry = &watched->entry;
+	PrkThresholds thresholds;
+
+	prk_settings_thresholds(entry->name, &thresholds);
+	if (!watched->sampled || thresholds.off ||
+		watched->last.temporary || watched->last.synced ||
+		is_tablesync_slot(&watched->last))
+		return;
+	if (entry->pid != 0 && entry->alert == PRK_OK)
+		return;
+	if (entry->pid == 0 &&
+		prk_board_forgotten(entry->name, now - FORGOTTEN_WITHIN))
+		return;
+	add_line(lines, PRK_LINE_VANISHED, PRK_WARNING, 0, watched);
+}
+
+static void
+add_line(Lines *lines, PrkLineKind kind, PrkLevel level, int64 lasted,
+		 const Watched *watched)
+{
+	PrkLine    *line = &lines->lines[lines->nlines++];
+
+	line->kind = kind;
+	line->level = level;
+	line->name = watched->entry.name;
+	line->code = watched->verdict.code;
+	line->reason = watched->verdict.reason;
+	line->outlook = watched->verdict.outlook;
+	line->lasted = lasted;
+	line->replica = &watched->last;
+	line->known = &watched->entry.known;
+}

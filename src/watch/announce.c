@@ -1,0 +1,348 @@
+/*-------------------------------------------------------------------------
+ *
+ * announce.c
+ *	  The worker's lines in the server's log.
+ *
+ * The first words of each are fixed: people and programs search for them.
+ *
+ *		LOG:  replica_kit worker started: ...
+ *		LOG:  replica_kit worker paused: ...
+ *		WARNING:  replica "NAME" warning: REASON
+ *		WARNING:  replica "NAME" critical: REASON
+ *		WARNING:  replica "NAME" still critical after TIME: REASON
+ *		LOG:  replica "NAME" ok: REASON, after TIME
+ *		WARNING:  server warning: REASON	(and so on)
+ *
+ * Their SQLSTATE is RK000 for ok, RK001 for warning, RK002 for critical.  The
+ * DETAIL has the figures, the HINT the statement that comes next.
+ *
+ * IDENTIFICATION
+ *	  src/watch/announce.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+
+#include "failures/failure_table.h"
+#include "failures/failures.h"
+#include "format.h"
+#include "watch/announce.h"
+
+static void describe(StringInfo buf, const PrkLine *line);
+static void describe_connection(StringInfo buf, const PrkLine *line);
+static void describe_absence(StringInfo buf, const PrkLine *line);
+static void describe_slot(StringInfo buf, const PrkReplica *replica);
+static void describe_last_error(StringInfo buf, const PrkLine *line);
+static void describe_disk(StringInfo buf, const PrkDisk *disk);
+static void advise_disk(StringInfo buf, const PrkDisk *disk);
+static void append_bytes(StringInfo buf, const char *name, int64 bytes);
+static void advise(StringInfo buf, const PrkLine *line);
+
+/* The SQLSTATE that goes with a level. */
+int
+prk_announce_errcode(PrkLevel level)
+{
+	switch (level)
+	{
+		case PRK_OK:
+			return PRK_ERRCODE_OK;
+		case PRK_WARNING:
+			return PRK_ERRCODE_WARNING;
+		case PRK_CRITICAL:
+			return PRK_ERRCODE_CRITICAL;
+	}
+	pg_unreachable();
+}
+
+/* Logs one line of the alerts; allocates in the current memory context. */
+void
+prk_announce_line(const PrkLine *line)
+{
+	StringInfoData detail;
+	StringInfoData hint;
+	char		lasted[PRK_FORMAT_LEN];
+
+	initStringInfo(&detail);
+	initStringInfo(&hint);
+	describe(&detail, line);
+	advise(&hint, line);
+	prk_format_duration(lasted, line->lasted);
+
+	switch (line->kind)
+	{
+		case PRK_LINE_CHANGE:
+			ereport(WARNING,
+					(errcode(prk_announce_errcode(line->level)),
+					 errmsg("replica \"%s\" %s: %s", line->name,
+							prk_level_name(line->level), line->reason),
+					 errdetail_internal("%s", detail.data),
+					 errhint("%s", hint.data)));
+			break;
+		case PRK_LINE_REMINDER:
+			ereport(WARNING,
+					(errcode(prk_announce_errcode(line->level)),
+					 errmsg("replica \"%s\" still %s after %s: %s",
+							line->name, prk_level_name(line->level), lasted,
+							line->reason),
+					 errdetail_internal("%s", detail.data),
+					 errhint("%s", hint.data)));
+			break;
+		case PRK_LINE_RECOVERY:
+			ereport(LOG,
+					(errcode(PRK_ERRCODE_OK),
+					 errmsg("replica \"%s\" ok: %s, after %s", line->name,
+							line->reason, lasted)));
+			break;
+		case PRK_LINE_VANISHED:
+			ereport(WARNING,
+					(errcode(prk_announce_errcode(line->level)),
+					 line->replica->has_slot ?
+					 errmsg("replica \"%s\" warning: its slot was dropped",
+							line->name) :
+					 errmsg("replica \"%s\" warning: it is gone, and has no slot to come back to",
+							line->name),
+					 errdetail_internal("%s", detail.data),
+					 errhint("%s", hint.data)));
+			break;
+	}
+}
+
+/* Logs a line about the server as a whole. */
+void
+prk_announce_server(const PrkServerLine *line)
+{
+	StringInfoData detail;
+	StringInfoData hint;
+	char		lasted[PRK_FORMAT_LEN];
+
+	initStringInfo(&detail);
+	initStringInfo(&hint);
+	describe_disk(&detail, &line->disk);
+	advise_disk(&hint, &line->disk);
+	prk_format_duration(lasted, line->lasted);
+
+	switch (line->kind)
+	{
+		case PRK_LINE_CHANGE:
+			ereport(WARNING,
+					(errcode(prk_announce_errcode(line->level)),
+					 errmsg("server %s: %s", prk_level_name(line->level),
+							line->reason),
+					 errdetail_internal("%s", detail.data),
+					 errhint("%s", hint.data)));
+			break;
+		case PRK_LINE_REMINDER:
+			ereport(WARNING,
+					(errcode(prk_announce_errcode(line->level)),
+					 errmsg("server still %s after %s: %s",
+							prk_level_name(line->level), lasted,
+							line->reason),
+					 errdetail_internal("%s", detail.data),
+					 errhint("%s", hint.data)));
+			break;
+		case PRK_LINE_RECOVERY:
+			ereport(LOG,
+					(errcode(PRK_ERRCODE_OK),
+					 errmsg("server ok: %s, after %s", line->reason,
+							lasted)));
+			break;
+		case PRK_LINE_VANISHED:
+			break;				/* servers don't */
+	}
+}
+
+/* What there is, what comes, and who keeps it. */
+static void
+describe_disk(StringInfo buf, const PrkDisk *disk)
+{
+	char		size[PRK_FORMAT_LEN];
+
+	appendStringInfo(buf, "%s free", prk_format_size(size, disk->free_bytes));
+	if (disk->growth >= 0)
+		appendStringInfo(buf, ", WAL grows %s/s",
+						 prk_format_size(size, (int64) disk->growth));
+	if (disk->holder[0] != '\0')
+		appendStringInfo(buf, "; slot \"%s\" holds %s", disk->holder,
+						 prk_format_size(size, disk->held_bytes));
+	appendStringInfoChar(buf, '.');
+}
+
+static void
+advise_disk(StringInfo buf, const PrkDisk *disk)
+{
+	const char *name = quote_literal_cstr(disk->holder);
+
+	if (disk->holder_logical)
+		appendStringInfo(buf, "Start the subscriber.  If it will not return, run: SELECT pg_drop_replication_slot(%s);",
+						 name);
+	else
+		appendStringInfo(buf, "Start the replica.  If it will not return, run: SELECT * FROM replica_kit.deprovision(%s);",
+						 name);
+}
+
+/* Says that the watch has begun, and of how many. */
+void
+prk_announce_start(const PrkSample *sample)
+{
+	char		interval[PRK_FORMAT_LEN];
+	int			count = 0;
+
+	/* those that are there to stay */
+	for (int i = 0; i < sample->nreplicas; i++)
+	{
+		const PrkReplica *replica = &sample->replicas[i];
+
+		if (!replica->temporary && !replica->synced &&
+			(replica->has_slot || replica->state != PRK_STATE_BACKUP))
+			count++;
+	}
+	prk_format_duration(interval, (int64) prk_check_interval * 1000);
+	ereport(LOG,
+			(errcode(PRK_ERRCODE_OK),
+			 errmsg_plural("replica_kit worker started: %d replica, sampling every %s",
+						   "replica_kit worker started: %d replicas, sampling every %s",
+						   count, count, interval)));
+}
+
+/* Says that the watch was switched off. */
+void
+prk_announce_pause(void)
+{
+	ereport(LOG,
+			(errcode(PRK_ERRCODE_OK),
+			 errmsg("replica_kit worker paused: replica_kit.worker is off")));
+}
+
+static void
+describe(StringInfo buf, const PrkLine *line)
+{
+	const PrkReplica *replica = line->replica;
+	bool		in_use = prk_sample_in_use(replica);
+
+	if (in_use && line->kind != PRK_LINE_VANISHED)
+		describe_connection(buf, line);
+	else
+		describe_absence(buf, line);
+	if (replica->has_slot)
+		describe_slot(buf, replica);
+	else
+		appendStringInfoString(buf, "; no slot holds WAL for it");
+	if (!in_use)
+		describe_last_error(buf, line);
+	if (line->kind != PRK_LINE_VANISHED && line->outlook[0] != '\0')
+		appendStringInfo(buf, "; %s", line->outlook);
+	appendStringInfoChar(buf, '.');
+}
+
+/* Where it is connected from, and where its WAL is. */
+static void
+describe_connection(StringInfo buf, const PrkLine *line)
+{
+	const PrkReplica *replica = line->replica;
+
+	appendStringInfo(buf, "%s %s (pid %d)",
+					 replica->state == PRK_STATE_STREAMING ?
+					 "Streaming to" : "Connected from",
+					 line->known->last_addr, replica->pid);
+	if (replica->lag_bytes < 0)
+		return;
+	append_bytes(buf, ": unsent", replica->unsent_bytes);
+	append_bytes(buf, ", unwritten", replica->unwritten_bytes);
+	append_bytes(buf, ", unflushed", replica->unflushed_bytes);
+	append_bytes(buf, ", unreplayed", replica->unreplayed_bytes);
+}
+
+/* When it was there, and where. */
+static void
+describe_absence(StringInfo buf, const PrkLine *line)
+{
+	const PrkKnown *known = line->known;
+	char		when[PRK_FORMAT_LEN];
+
+	if (known->seen_at == 0)
+		appendStringInfo(buf, "Not seen since %s",
+						 prk_format_time(when, known->appeared_at));
+	else
+		appendStringInfo(buf, "Last seen at %s at %s", known->last_addr,
+						 prk_format_time(when, known->seen_at));
+}
+
+/* What the slot holds, and how long it still may. */
+static void
+describe_slot(StringInfo buf, const PrkReplica *replica)
+{
+	if (replica->retained_bytes >= 0)
+		append_bytes(buf, "; slot retains", replica->retained_bytes);
+	else
+		appendStringInfoString(buf, "; slot retains nothing");
+	if (replica->has_safe_wal_size && replica->safe_wal_size >= 0)
+	{
+		append_bytes(buf, ",", replica->safe_wal_size);
+		appendStringInfoString(buf, " left");
+	}
+	if (replica->wal_status != PRK_WAL_NONE)
+		appendStringInfo(buf, ", wal_status \"%s\"",
+						 prk_wal_status_name(replica->wal_status));
+	if (replica->invalidation != NULL)
+		appendStringInfo(buf, ", cause \"%s\"", replica->invalidation);
+}
+
+/* Why it could not come back, if it tried. */
+static void
+describe_last_error(StringInfo buf, const PrkLine *line)
+{
+	const PrkFailure *failure = prk_failures_of_replica(prk_failures_read(),
+														line->name);
+
+	if (failure != NULL && failure->last_at >= line->known->seen_at)
+		appendStringInfo(buf, "; last error: %s",
+						 prk_format_foreign(failure->message));
+}
+
+static void
+append_bytes(StringInfo buf, const char *name, int64 bytes)
+{
+	char		size[PRK_FORMAT_LEN];
+
+	appendStringInfo(buf, "%s %s", name,
+					 bytes >= 0 ? prk_format_size(size, bytes) : "not known");
+}
+
+/* The statement, or the deed, that comes next. */
+static void
+advise(StringInfo buf, const PrkLine *line)
+{
+	const PrkReplica *replica = line->replica;
+	const char *name = quote_literal_cstr(line->name);
+	const char *goodbye;
+
+	if (!replica->has_slot)
+	{
+		appendStringInfoString(buf, "Run: SELECT * FROM replica_kit.status();");
+		return;
+	}
+	if (replica->logical)
+		goodbye = psprintf("SELECT pg_drop_replication_slot(%s);", name);
+	else
+		goodbye = psprintf("SELECT * FROM replica_kit.deprovision(%s);", name);
+
+	if (line->kind == PRK_LINE_VANISHED)
+	{
+		if (replica->logical)
+			appendStringInfoString(buf, "If the subscriber is still wanted, build it anew.");
+		else
+			appendStringInfo(buf, "If the replica is still wanted, provision and rebuild it.  If not, run: %s",
+							 goodbye);
+	}
+	else if (strcmp(line->code, "slot_lost") == 0)
+		appendStringInfo(buf, "Rebuild the %s.  If it will not return, run: %s",
+						 replica->logical ? "subscriber" : "replica", goodbye);
+	else if (replica->pid == 0)
+		appendStringInfo(buf, "Start the %s.  If it will not return, run: %s",
+						 replica->logical ? "subscriber" : "replica", goodbye);
+	else
+		appendStringInfoString(buf, "Run: SELECT * FROM replica_kit.status();");
+}

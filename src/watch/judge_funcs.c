@@ -1,0 +1,287 @@
+/*-------------------------------------------------------------------------
+ *
+ * judge_funcs.c
+ *	  SQL functions that judge: unhealthy(), assert_healthy().
+ *
+ * IDENTIFICATION
+ *	  src/watch/judge_funcs.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+
+#include "watch/announce.h"
+#include "watch/report.h"
+#include "watch/upstream.h"
+
+/* One thing that is at or above the level asked for. */
+typedef struct PrkTrouble
+{
+	const char *name;
+	const char *label;			/* what the name is of, and the name */
+	PrkLevel	level;
+	const char *reason;
+} PrkTrouble;
+
+/* Columns of unhealthy() */
+typedef enum UnhealthyColumn
+{
+	UNHEALTHY_NAME,
+	UNHEALTHY_LEVEL,
+	UNHEALTHY_REASON,
+	UNHEALTHY_NCOLS
+} UnhealthyColumn;
+
+PG_FUNCTION_INFO_V1(pg_replica_kit_unhealthy);
+PG_FUNCTION_INFO_V1(pg_replica_kit_assert_healthy);
+
+static PrkLevel get_level(FunctionCallInfo fcinfo, int argno);
+static List *list_troubles(const PrkReport *report, PrkLevel level);
+static PrkTrouble *make_server_trouble(PrkLevel level, const char *reason);
+static int	compare_troubles(const ListCell *a, const ListCell *b);
+static PrkTrouble *judge_upstream(const PrkReport *report);
+static int	count_streaming(const PrkReport *report);
+
+/*
+ * unhealthy(level text)
+ *
+ * No special permission is asked for: EXECUTE is the only gate.
+ */
+Datum
+pg_replica_kit_unhealthy(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	PrkLevel	level = get_level(fcinfo, 0);
+	List	   *troubles;
+	ListCell   *cell;
+
+	InitMaterializedSRF(fcinfo, 0);
+	Assert(rsinfo->setDesc->natts == UNHEALTHY_NCOLS);
+
+	troubles = list_troubles(prk_report_take(), level);
+	foreach(cell, troubles)
+	{
+		const PrkTrouble *trouble = lfirst(cell);
+		Datum		values[UNHEALTHY_NCOLS] = {0};
+		bool		nulls[UNHEALTHY_NCOLS] = {0};
+
+		values[UNHEALTHY_NAME] = CStringGetTextDatum(trouble->name);
+		values[UNHEALTHY_LEVEL] =
+			CStringGetTextDatum(prk_level_name(trouble->level));
+		values[UNHEALTHY_REASON] = CStringGetTextDatum(trouble->reason);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
+							 values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * assert_healthy(level text, min_streaming integer)
+ *
+ * The first trouble stands in the primary message, since that is what
+ * schedulers keep of a failed run.
+ */
+Datum
+pg_replica_kit_assert_healthy(PG_FUNCTION_ARGS)
+{
+	PrkLevel	level = get_level(fcinfo, 0);
+	PrkReport  *report;
+	List	   *troubles;
+	ListCell   *cell;
+	int32		wanted;
+	int			streaming;
+
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("min_streaming must not be null")));
+	wanted = PG_GETARG_INT32(1);
+	if (wanted < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("min_streaming must not be negative")));
+
+	report = prk_report_take();
+	troubles = list_troubles(report, level);
+	if (troubles != NIL)
+	{
+		const PrkTrouble *worst = linitial(troubles);
+		StringInfoData detail;
+
+		initStringInfo(&detail);
+		foreach(cell, troubles)
+		{
+			const PrkTrouble *trouble = lfirst(cell);
+
+			appendStringInfo(&detail, "%s%s %s: %s.",
+							 detail.len > 0 ? "\n" : "", trouble->label,
+							 prk_level_name(trouble->level), trouble->reason);
+		}
+		ereport(ERROR,
+				(errcode(prk_announce_errcode(worst->level)),
+				 list_length(troubles) == 1 ?
+				 errmsg("%s %s: %s", worst->label,
+						prk_level_name(worst->level), worst->reason) :
+				 errmsg("%s %s: %s, and %d more", worst->label,
+						prk_level_name(worst->level), worst->reason,
+						list_length(troubles) - 1),
+				 errdetail_internal("%s", detail.data),
+				 errhint("Run: SELECT * FROM replica_kit.status();")));
+	}
+
+	streaming = count_streaming(report);
+	if (streaming < wanted)
+		ereport(ERROR,
+				(errcode(PRK_ERRCODE_CRITICAL),
+				 errmsg("too few replicas are streaming: %d of at least %d",
+						streaming, wanted),
+				 errhint("Run: SELECT * FROM replica_kit.status();")));
+	PG_RETURN_VOID();
+}
+
+/* A level argument: warning or critical, and nothing else. */
+static PrkLevel
+get_level(FunctionCallInfo fcinfo, int argno)
+{
+	char	   *level;
+
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("level must not be null"),
+				 errhint("Levels are \"warning\" and \"critical\".")));
+	level = text_to_cstring(PG_GETARG_TEXT_PP(argno));
+	if (strcmp(level, "warning") == 0)
+		return PRK_WARNING;
+	if (strcmp(level, "critical") == 0)
+		return PRK_CRITICAL;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unrecognized level: \"%s\"", level),
+			 errhint("Levels are \"warning\" and \"critical\".")));
+}
+
+/*
+ * PrkTroubles at or above the level, worst first, then by name.
+ *
+ * A replica that the worker has judged counts by what was announced, so that
+ * a scheduler neither cries before the worker does nor falls silent before
+ * it; the reason is today's, unless that is better than what was announced.
+ */
+static List *
+list_troubles(const PrkReport *report, PrkLevel level)
+{
+	List	   *result = NIL;
+	PrkTrouble *upstream;
+
+	for (int i = 0; i < report->nrows; i++)
+	{
+		const PrkReportRow *row = &report->rows[i];
+		PrkTrouble *trouble = palloc(sizeof(PrkTrouble));
+
+		trouble->name = row->replica->name;
+		trouble->label = psprintf("replica \"%s\"", row->replica->name);
+		trouble->level = row->has_alert ? row->alert : row->verdict.level;
+		trouble->reason = row->verdict.level >= trouble->level ?
+			row->verdict.reason : row->alert_reason;
+		if (trouble->level >= level)
+			result = lappend(result, trouble);
+	}
+
+	if (report->worker_trouble != NULL && level <= PRK_WARNING)
+		result = lappend(result, make_server_trouble(PRK_WARNING,
+													 report->worker_trouble));
+	else if (report->watched && report->board->server.alert >= level)
+		result = lappend(result,
+						 make_server_trouble(report->board->server.alert,
+											 report->board->server.reason));
+
+	upstream = judge_upstream(report);
+	if (upstream->level >= level)
+		result = lappend(result, upstream);
+
+	list_sort(result, compare_troubles);
+	return result;
+}
+
+/* Something wrong with this server as a whole */
+static PrkTrouble *
+make_server_trouble(PrkLevel level, const char *reason)
+{
+	PrkTrouble *trouble = palloc(sizeof(PrkTrouble));
+
+	trouble->name = PRK_SERVER_NAME;
+	trouble->label = PRK_SERVER_NAME;
+	trouble->level = level;
+	trouble->reason = reason;
+	return trouble;
+}
+
+static int
+compare_troubles(const ListCell *a, const ListCell *b)
+{
+	const PrkTrouble *trouble1 = lfirst(a);
+	const PrkTrouble *trouble2 = lfirst(b);
+
+	if (trouble1->level != trouble2->level)
+		return trouble1->level > trouble2->level ? -1 : 1;
+	return strcmp(trouble1->name, trouble2->name);
+}
+
+/*
+ * The server that this one receives from; ok where there is none.  Where the
+ * worker runs, lag has to last as that of a replica has.
+ */
+static PrkTrouble *
+judge_upstream(const PrkReport *report)
+{
+	PrkTrouble *trouble = palloc(sizeof(PrkTrouble));
+	PrkVerdict *verdict = palloc(sizeof(PrkVerdict));
+	const PrkBoardUpstream *seen = &report->board->upstream;
+	bool		watched = report->board->cycle_at != 0 && report->watched;
+	TimestampTz now = report->sample->taken_at;
+	PrkThresholds thresholds;
+	PrkUpstream upstream;
+
+	prk_upstream_read(&upstream);
+	prk_settings_thresholds(PRK_UPSTREAM_NAME, &thresholds);
+	prk_upstream_judge(&upstream, &thresholds, watched, seen->gone_since, now,
+					   verdict);
+
+	/* A replica would not have been announced yet, either. */
+	if (watched && !verdict->at_once &&
+		(seen->late_since == 0 ||
+		 now - seen->late_since < Max(thresholds.alert_after, 0) * 1000))
+		verdict->level = PRK_OK;
+	trouble->name = PRK_UPSTREAM_NAME;
+	trouble->label = PRK_UPSTREAM_NAME;
+	trouble->level = verdict->level;
+	trouble->reason = verdict->reason;
+	return trouble;
+}
+
+/*
+ * Read replicas that stream: physical, with replay reported, so that neither
+ * the stream of a base backup nor a WAL archiver counts as one.
+ */
+static int
+count_streaming(const PrkReport *report)
+{
+	int			count = 0;
+
+	for (int i = 0; i < report->nrows; i++)
+	{
+		const PrkReportRow *row = &report->rows[i];
+
+		if (row->verdict.state == PRK_STATE_STREAMING &&
+			!row->replica->logical && !row->replica->temporary &&
+			!XLogRecPtrIsInvalid(row->replica->replay_lsn))
+			count++;
+	}
+	return count;
+}

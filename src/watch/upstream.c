@@ -1,0 +1,234 @@
+/*-------------------------------------------------------------------------
+ *
+ * upstream.c
+ *	  Does this server receive from an upstream, and does it stream?
+ *
+ * IDENTIFICATION
+ *	  src/watch/upstream.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "utils/timestamp.h"
+
+#include "clock/clock_shared.h"
+#include "format.h"
+#include "watch/upstream.h"
+
+/* What is still on its way while all is well, in bytes. */
+#define IN_FLIGHT		(1024 * 1024)
+
+static void measure_bytes(PrkUpstream *upstream, const PrkReceiver *receiver);
+static void measure_age(PrkUpstream *upstream, const PrkReceiver *receiver);
+
+/*
+ * Reads the states of wal receiver and replay, each under its spinlock, and
+ * what the LSN clock knows of them.
+ */
+void
+prk_upstream_read(PrkUpstream *upstream)
+{
+	PrkReceiver receiver;
+
+	memset(upstream, 0, sizeof(PrkUpstream));
+	upstream->unreceived_bytes = -1;
+	upstream->in_recovery = RecoveryInProgress();
+	if (!upstream->in_recovery)
+		return;
+	upstream->wanted = PrimaryConnInfo != NULL && PrimaryConnInfo[0] != '\0';
+
+	prk_receiver_read(&receiver);
+	upstream->streaming = receiver.streaming;
+	upstream->settled = receiver.settled;
+	upstream->stalled = receiver.stalled;
+	strlcpy(upstream->sender_host, receiver.sender_host, NI_MAXHOST);
+	upstream->sender_port = receiver.sender_port;
+	strlcpy(upstream->slot_name, receiver.slot_name, NAMEDATALEN);
+	upstream->received_lsn = receiver.received_lsn;
+	upstream->last_message_at = receiver.last_message_at;
+	upstream->replayed_lsn = GetXLogReplayRecPtr(&upstream->timeline);
+	upstream->pause_state = GetRecoveryPauseState();
+	measure_bytes(upstream, &receiver);
+	measure_age(upstream, &receiver);
+}
+
+static void
+measure_bytes(PrkUpstream *upstream, const PrkReceiver *receiver)
+{
+	/* What was restored from an archive may be ahead of what was received. */
+	XLogRecPtr	reached = Max(upstream->received_lsn, upstream->replayed_lsn);
+
+	upstream->unreplayed_bytes = reached - upstream->replayed_lsn;
+	if (!upstream->streaming || upstream->stalled ||
+		XLogRecPtrIsInvalid(receiver->latest_end))
+		return;
+	upstream->unreceived_bytes = receiver->latest_end > reached ?
+		(int64) (receiver->latest_end - reached) : 0;
+	upstream->unflushed_bytes =
+		Min(upstream->unreceived_bytes,
+			(int64) (Max(receiver->written_lsn, reached) - reached));
+	upstream->flushing = receiver->flushing;
+}
+
+/*
+ * How old is the WAL that is replayed next, as far as any is known of?
+ *
+ * The LSN clock knows since when the upstream has it.  Without the clock there
+ * is GetCurrentChunkReplayStartTime(): when replay began with what had come by
+ * then.  It is of this server's clock, and unlike the time of the last
+ * replayed commit it does not age while there is nothing to replay; but it
+ * is too long ago when replay has not once been at the end since.
+ */
+static void
+measure_age(PrkUpstream *upstream, const PrkReceiver *receiver)
+{
+	XLogRecPtr	end = Max(upstream->received_lsn, upstream->replayed_lsn);
+	TimestampTz began = GetCurrentChunkReplayStartTime();
+	PrkClockAge age;
+
+	if (upstream->unreceived_bytes > 0)
+		end += upstream->unreceived_bytes;
+	upstream->contact_age = prk_clock_contact_age();
+	prk_clock_ages(&upstream->replayed_lsn, &age, 1, prk_clock_now(), end);
+	upstream->has_clock = age.known;
+	if (upstream->replayed_lsn >= end)
+		upstream->lag_age = 0;
+	else if (age.known)
+		upstream->lag_age = age.age;
+	else
+	{
+		upstream->lag_age = began == 0 || upstream->unreplayed_bytes == 0 ?
+			-1 : Max(GetCurrentTimestamp() - began, 0);
+
+		/* Before all that the clock knows, it still knows how long that is. */
+		if (age.age > 0)
+			upstream->lag_age = Max(upstream->lag_age, age.age);
+		else if (upstream->lag_age < 0 &&
+				 upstream->unreceived_bytes <= IN_FLIGHT)
+			upstream->lag_age = 0;
+	}
+}
+
+/*
+ * How far this standby is behind, in microseconds; -1 when not known.
+ * gone_since is when the watcher, if there is one, first saw that the stream
+ * is cut; the server itself doesn't keep that time, since each attempt to
+ * connect resets it.
+ */
+int64
+prk_upstream_lag_time(const PrkUpstream *upstream, TimestampTz gone_since,
+					  TimestampTz now)
+{
+	if (!upstream->in_recovery)
+		return -1;
+	if (upstream->stalled)
+		return Max(now - upstream->last_message_at, upstream->lag_age);
+	if (!upstream->wanted || upstream->settled)
+		return upstream->lag_age;
+
+	/* Cut, or not long enough connected to know more than before. */
+	if (upstream->contact_age >= 0)
+		return Max(upstream->contact_age, upstream->lag_age);
+	if (gone_since != 0)
+		return Max(now - gone_since, upstream->lag_age);
+	if (upstream->streaming)
+		return upstream->lag_age;
+	return upstream->lag_age > 0 ? upstream->lag_age : -1;
+}
+
+/*
+ * Judges the upstream by the thresholds for absence, and while it streams
+ * what this standby makes of the stream by those for lag.
+ */
+void
+prk_upstream_judge(const PrkUpstream *upstream,
+				   const PrkThresholds *thresholds,
+				   bool watched, TimestampTz gone_since,
+				   TimestampTz now, PrkVerdict *verdict)
+{
+	PrkReplica	replica = {0};
+	PrkSample	sample = {0};
+	PrkKnown	known = {0};
+	char		time[PRK_FORMAT_LEN];
+
+	memset(verdict, 0, sizeof(PrkVerdict));
+	verdict->state = PRK_STATE_STREAMING;
+	verdict->lag_time = -1;
+	sample.taken_at = now;
+	sample.slot_keep_limit = -1;
+	sample.slot_idle_limit = -1;
+	if (!upstream->in_recovery)
+	{
+		strlcpy(verdict->reason, "streaming", PRK_REASON_LEN);
+		return;
+	}
+
+	if (upstream->wanted && !upstream->streaming)
+	{
+		/* Absent like a replica; just lost, until the watcher has noticed. */
+		replica.state = PRK_STATE_DISCONNECTED;
+		replica.lag_bytes = -1;
+		known.watched = watched;
+		known.gone_since = watched && gone_since == 0 ? now : gone_since;
+		prk_health_judge(&sample, &replica, thresholds, &known, verdict);
+		if (verdict->level != PRK_OK)
+			strlcpy(verdict->code, "upstream_unreachable", PRK_CODE_LEN);
+		verdict->lag_time = prk_upstream_lag_time(upstream, gone_since, now);
+		return;
+	}
+
+	/* Behind like a replica whose walsender knows it all. */
+	replica.state = PRK_STATE_STREAMING;
+	replica.has_walsender = true;
+	replica.replay_lsn = upstream->replayed_lsn;
+	replica.lag_bytes = upstream->unreplayed_bytes;
+	replica.unreplayed_bytes = upstream->unreplayed_bytes;
+
+	/*
+	 * What has not come yet counts where it is known for how long: in a burst
+	 * of writing some bytes are always on their way.
+	 */
+	if (upstream->has_clock && upstream->unreceived_bytes > 0)
+	{
+		replica.lag_bytes += upstream->unreceived_bytes;
+		replica.unflushed_bytes = upstream->flushing ?
+			upstream->unreceived_bytes : upstream->unflushed_bytes;
+		replica.unwritten_bytes = upstream->unreceived_bytes -
+			replica.unflushed_bytes;
+	}
+	replica.replay_lag = prk_upstream_lag_time(upstream, gone_since, now);
+	prk_health_judge(&sample, &replica, thresholds, &known, verdict);
+	verdict->lag_time = replica.replay_lag;
+
+	if (upstream->stalled && !thresholds->off)
+	{
+		int64		silence = now - upstream->last_message_at;
+
+		if (thresholds->critical_disconnected >= 0 &&
+			silence >= thresholds->critical_disconnected * 1000)
+			verdict->level = PRK_CRITICAL;
+		else
+			verdict->level = Max(verdict->level, PRK_WARNING);
+		verdict->at_once = true;
+		strlcpy(verdict->code, "receiver_stalled", PRK_CODE_LEN);
+		snprintf(verdict->reason, PRK_REASON_LEN,
+				 "nothing received for %s although connected",
+				 prk_format_duration(time, silence));
+	}
+	else if (upstream->pause_state != RECOVERY_NOT_PAUSED)
+	{
+		char		reason[PRK_REASON_LEN];
+
+		strlcpy(reason, verdict->reason, sizeof(reason));
+		snprintf(verdict->reason, PRK_REASON_LEN, "replay is paused, %s",
+				 reason);
+		if (verdict->level != PRK_OK)
+			strlcpy(verdict->code, "replay_paused", PRK_CODE_LEN);
+	}
+	else if (!upstream->wanted && verdict->level == PRK_OK)
+		strlcpy(verdict->reason, "replaying from the archive only",
+				PRK_REASON_LEN);
+}

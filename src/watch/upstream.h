@@ -1,0 +1,61 @@
+/*-------------------------------------------------------------------------
+ *
+ * upstream.h
+ *	  Does this server receive from an upstream, and does it stream?
+ *
+ * IDENTIFICATION
+ *	  src/watch/upstream.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRK_UPSTREAM_H
+#define PRK_UPSTREAM_H
+
+#include <netdb.h>
+
+#include "access/xlogrecovery.h"
+
+#include "judge/health.h"
+#include "sample/receiver.h"
+
+/* The name under which the upstream is shown, and may be overridden. */
+#define PRK_UPSTREAM_NAME	"upstream"
+
+typedef struct PrkUpstream
+{
+	bool		wanted;			/* in recovery, and told whom to follow */
+	bool		streaming;		/* connected at this instant */
+	bool		settled;		/* and has been for more than an instant */
+	bool		stalled;		/* but nothing comes any more */
+
+	/* from here on only in recovery */
+	bool		in_recovery;
+	RecoveryPauseState pause_state;
+	char		sender_host[NI_MAXHOST];	/* "" unknown */
+	int			sender_port;
+	char		slot_name[NAMEDATALEN]; /* "" none */
+	XLogRecPtr	received_lsn;	/* flushed here; invalid: nothing so far */
+	XLogRecPtr	replayed_lsn;
+	TimeLineID	timeline;		/* of what was replayed last */
+	TimestampTz last_message_at;	/* 0: none since it connected */
+	int64		unreceived_bytes;	/* -1: not known, which it is when cut */
+	int64		unflushed_bytes;	/* of those, what was written here */
+	bool		flushing;		/* what was not comes after a slow flush */
+	int64		unreplayed_bytes;
+	bool		has_clock;		/* lag_age is by the LSN clock */
+	int64		lag_age;		/* microseconds since the WAL that is replayed
+								 * next was written, or came; 0 none waits; -1
+								 * unknown */
+	int64		contact_age;	/* microseconds since the upstream was heard
+								 * of; -1 unknown */
+} PrkUpstream;
+
+extern void prk_upstream_read(PrkUpstream *upstream);
+extern int64 prk_upstream_lag_time(const PrkUpstream *upstream,
+								   TimestampTz gone_since, TimestampTz now);
+extern void prk_upstream_judge(const PrkUpstream *upstream,
+							   const PrkThresholds *thresholds,
+							   bool watched, TimestampTz gone_since,
+							   TimestampTz now, PrkVerdict *verdict);
+
+#endif							/* PRK_UPSTREAM_H */

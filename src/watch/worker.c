@@ -1,0 +1,344 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  The process that watches.
+ *
+ * A static background worker with access to shared memory and to nothing
+ * else: it connects to no database, so it takes no transaction and no
+ * snapshot, holds no horizon back and writes no WAL.  It is up before any
+ * database is, on a primary and on a standby, and the same process goes on
+ * through a promotion.
+ *
+ * Each replica_kit.check_interval it takes a sample, lets the alerts make
+ * their lines of it, logs those, and puts what it knows on the board.  Each
+ * second, whatever that interval is, it lets the LSN clock tick.  It waits on
+ * its latch only, so a reload is followed and a shutdown obeyed at once.
+ *
+ * An error in a cycle is logged and the cycle given up; the next one starts
+ * from what the last good one knew.  Ended by a signal, the worker exits with
+ * code 1, as the logical replication launcher does: should somebody have
+ * killed it by hand, the postmaster starts it again.
+ *
+ * IDENTIFICATION
+ *	  src/watch/worker.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "clock/clock_shared.h"
+#include "judge/ages.h"
+#include "sample/sample.h"
+#include "sample/unused.h"
+#include "settings.h"
+#include "watch/alerts.h"
+#include "watch/announce.h"
+#include "watch/board.h"
+#include "watch/server_alert.h"
+#include "watch/upstream.h"
+#include "watch/worker.h"
+
+#define WORKER_NAME			"pg_replica_kit worker"
+#define RESTART_SECONDS		10
+
+/* How often it looks whether crash recovery is over, in milliseconds. */
+#define RECOVERY_POLL		500
+
+/* After an error the next cycle is not sooner than this, in milliseconds. */
+#define ERROR_PAUSE			10000
+
+/* What the worker has in its own memory while it watches. */
+typedef struct Watch
+{
+	MemoryContext context;		/* lives until the watch is switched off */
+	MemoryContext cycle;		/* reset after each cycle */
+	PrkSampleCache *cache;
+	PrkAlerts  *alerts;
+	PrkServerAlert server;
+	PrkBoardUpstream upstream;	/* as last sampled */
+	TimestampTz sampled_at;		/* the last sample by the wall clock */
+	int64		sampled_clock;	/* and by prk_clock_now(); 0: none yet */
+	bool		announced;		/* the start was logged */
+} Watch;
+
+static void stop_on_exit(int code, Datum arg);
+static Watch *begin_watching(void);
+static void end_watching(Watch *watch);
+static bool run_cycle_guarded(Watch *watch);
+static void run_cycle(Watch *watch);
+static void follow_wall_clock(Watch *watch, const PrkSample *sample);
+static void watch_upstream(Watch *watch, TimestampTz now);
+
+/* Registers the worker; to be called while libraries are preloaded. */
+void
+prk_worker_register(void)
+{
+	BackgroundWorker worker = {0};
+
+	strlcpy(worker.bgw_name, WORKER_NAME, BGW_MAXLEN);
+	strlcpy(worker.bgw_type, WORKER_NAME, BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "pg_replica_kit", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "prk_worker_main", BGW_MAXLEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_start_time = BgWorkerStart_PostmasterStart;
+	worker.bgw_restart_time = RESTART_SECONDS;
+	RegisterBackgroundWorker(&worker);
+}
+
+/* The process: entry point and main loop. */
+void
+prk_worker_main(Datum arg)
+{
+	Watch	   *watch = NULL;
+	TimestampTz last_cycle = 0;
+	TimestampTz next_cycle = 0;
+	int64		next_tick = 0;
+
+	/* The default handler for SIGTERM would raise an error where it is. */
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+
+	before_shmem_exit(stop_on_exit, (Datum) 0);
+	prk_board_worker_started();
+	prk_clock_show_life();
+	prk_clock_drop_file(false);
+
+	while (!ShutdownRequestPending)
+	{
+		long		wait = -1;
+		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			next_cycle = 0;
+		}
+
+		if (!prk_worker_enabled)
+		{
+			prk_clock_drop_file(true);
+			if (watch != NULL)
+			{
+				end_watching(watch);
+				watch = NULL;
+				prk_announce_pause();
+			}
+		}
+		else if (!prk_sample_possible())
+		{
+			prk_clock_show_life();
+			wait = RECOVERY_POLL;
+		}
+		else
+		{
+			TimestampTz now = GetCurrentTimestamp();
+
+			if (watch == NULL)
+				watch = begin_watching();
+
+			if (prk_clock_now() >= next_tick)
+			{
+				prk_clock_tick();
+				next_tick = prk_clock_now() + PRK_CLOCK_TICK;
+			}
+
+			/* A clock that was set back must not stop the watch. */
+			if (now >= next_cycle || now < last_cycle)
+			{
+				long		pause = prk_check_interval;
+
+				if (!run_cycle_guarded(watch))
+					pause = Max(pause, ERROR_PAUSE);
+				last_cycle = now;
+				next_cycle = TimestampTzPlusMilliseconds(now, pause);
+				now = GetCurrentTimestamp();
+			}
+			wait = Min(TimestampDifferenceMilliseconds(now, next_cycle),
+					   Max(next_tick - prk_clock_now(), 0) / 1000 + 1);
+		}
+
+		if (wait >= 0)
+			events |= WL_TIMEOUT;
+		(void) WaitLatch(MyLatch, events, wait, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+
+	/* what was dropped when the watch was switched off stays dropped */
+	if (prk_worker_enabled)
+		prk_clock_save();
+	proc_exit(1);
+}
+
+static void
+stop_on_exit(int code, Datum arg)
+{
+	prk_board_worker_stopped();
+}
+
+/* Starts from what the board has: a worker that ended may have left it. */
+static Watch *
+begin_watching(void)
+{
+	MemoryContext context;
+	MemoryContext old;
+	Watch	   *watch;
+	PrkBoard   *board;
+
+	context = AllocSetContextCreate(TopMemoryContext, "replica_kit watch",
+									ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
+	watch = palloc0(sizeof(Watch));
+	watch->context = context;
+	watch->cycle = AllocSetContextCreate(context, "replica_kit cycle",
+										 ALLOCSET_DEFAULT_SIZES);
+	watch->cache = prk_sample_cache_create(context);
+
+	MemoryContextSwitchTo(watch->cycle);
+	board = prk_board_read();
+	watch->alerts = prk_alerts_create(context, board);
+	watch->upstream = board->upstream;
+	watch->server.server = board->server;
+	watch->server.said_at = board->cycle_at;
+
+	MemoryContextSwitchTo(old);
+	return watch;
+}
+
+/* What was known and announced ends with the watch. */
+static void
+end_watching(Watch *watch)
+{
+	prk_board_clear();
+	MemoryContextDelete(watch->context);
+}
+
+/*
+ * Runs a cycle.  Returns false, with the error logged and the process as fit
+ * as before, if it failed.
+ */
+static bool
+run_cycle_guarded(Watch *watch)
+{
+	MemoryContext old = MemoryContextSwitchTo(watch->cycle);
+	uint32		holdoff = InterruptHoldoffCount;
+	volatile bool done = false;
+
+	PG_TRY();
+	{
+		run_cycle(watch);
+		done = true;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(watch->cycle);
+		EmitErrorReport();
+		FlushErrorState();
+		LWLockReleaseAll();
+		InterruptHoldoffCount = holdoff;
+	}
+	PG_END_TRY();
+
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(watch->cycle);
+	return done;
+}
+
+static void
+run_cycle(Watch *watch)
+{
+	PrkSample  *sample = prk_sample_take(watch->cache);
+	PrkLine    *lines;
+	PrkBoardEntry *entries;
+	int			nlines;
+	int			nentries;
+	PrkHolder	holder;
+	PrkDisk		disk;
+	PrkServerLine server_line;
+	bool		has_server_line;
+	PrkHistoryRow *rows;
+	int			nrows;
+
+	prk_ages_add(sample);
+	follow_wall_clock(watch, sample);
+
+	if (!watch->announced)
+	{
+		prk_unused_add(sample);
+		prk_announce_start(sample);
+		watch->announced = true;
+	}
+
+	lines = prk_alerts_step(watch->alerts, sample, &nlines);
+	watch_upstream(watch, sample->taken_at);
+	entries = prk_alerts_entries(watch->alerts, &nentries);
+	prk_alerts_holder(watch->alerts, &holder);
+	prk_disk_forecast(sample, &holder, &disk);
+	has_server_line = prk_server_alert_step(&watch->server, &disk,
+											sample->taken_at, &server_line);
+	prk_board_publish(entries, nentries, &watch->upstream,
+					  &watch->server.server);
+
+	rows = prk_alerts_history(watch->alerts, sample->taken_at, &nrows);
+	prk_history_add(rows, nrows);
+
+	/* Last, so that the board never lags behind what was said. */
+	for (int i = 0; i < nlines; i++)
+		prk_announce_line(&lines[i]);
+	if (has_server_line)
+		prk_announce_server(&server_line);
+}
+
+/* Should the machine's clock have been set, so are the times kept here. */
+static void
+follow_wall_clock(Watch *watch, const PrkSample *sample)
+{
+	int64		jump = watch->sampled_clock == 0 ? 0 :
+	prk_clock_jump(watch->sampled_at, watch->sampled_clock,
+				   sample->taken_at, sample->clock_at);
+
+	if (jump != 0)
+	{
+		prk_alerts_shift(watch->alerts, jump);
+		prk_server_alert_shift(&watch->server, jump);
+		prk_board_shift_upstream(&watch->upstream, jump);
+	}
+	watch->sampled_at = sample->taken_at;
+	watch->sampled_clock = sample->clock_at;
+}
+
+/* Keeps the times since when this server's own upstream is away, or behind. */
+static void
+watch_upstream(Watch *watch, TimestampTz now)
+{
+	PrkBoardUpstream *seen = &watch->upstream;
+	PrkUpstream upstream;
+	PrkThresholds thresholds;
+	PrkVerdict	verdict;
+
+	prk_upstream_read(&upstream);
+	if (!upstream.wanted || upstream.settled)
+		seen->gone_since = 0;
+	else if (!upstream.streaming && seen->gone_since == 0)
+		seen->gone_since = now;
+
+	prk_settings_thresholds(PRK_UPSTREAM_NAME, &thresholds);
+	prk_upstream_judge(&upstream, &thresholds, true, seen->gone_since, now,
+					   &verdict);
+	if (verdict.level == PRK_OK || verdict.at_once)
+		seen->late_since = 0;
+	else if (seen->late_since == 0)
+		seen->late_since = now;
+}
