@@ -36,7 +36,8 @@ debian_release()
 	printf '%s\n' "${VERSION_CODENAME:-unknown}"
 }
 
-# The PostgreSQL version that a Debian release brings, and the reverse.
+# The PostgreSQL version that a Debian release brings, and the reverse.  No
+# release has 19 yet: unstable gets it, and experimental has it before that.
 release_postgres()
 {
 	case $1 in
@@ -52,6 +53,17 @@ postgres_release()
 		15) echo bookworm ;;
 		17) echo trixie ;;
 		18) echo forky ;;
+		19) echo sid ;;
+	esac
+}
+
+# The suites of Debian's archive that PostgreSQL version $1 is looked for in.
+# Where it is in several, apt takes the newest.
+postgres_suites()
+{
+	case $1 in
+		19) echo sid forky experimental ;;
+		*) postgres_release "$1" ;;
 	esac
 }
 
@@ -66,11 +78,13 @@ packages_to_build()
 packages_to_test()
 {
 	packages_to_build "$1"
-	echo "postgresql-$1-cron libipc-run-perl iproute2 openssl acl locales"
+	echo libipc-run-perl iproute2 openssl acl locales
 
-	# Peers that are asked beside the kit.  For 18 there is no repmgr.
+	# Peers that are asked beside the kit.  Debian has no repmgr for 18 and 19,
+	# and no pg_cron for 19: what needs these is skipped there.
 	echo check-postgres
-	[ "$1" = 18 ] || echo "postgresql-$1-repmgr"
+	[ "$1" -ge 18 ] || echo "postgresql-$1-repmgr"
+	[ "$1" -ge 19 ] || echo "postgresql-$1-cron"
 
 	# Each release's own have their own taste: one is the judge.
 	[ "$1" != 15 ] || echo pg-bsd-indent shellcheck systemd
