@@ -34,18 +34,63 @@
 #define PRK_COMPAT_MAJOR	(PG_VERSION_NUM / 10000)
 
 /*
- * 17 added failover and synced (c393308b69d, ddd5f4f54a0).
+ * 17 added failover and synced (c393308b69d, ddd5f4f54a0), 19 repack.
  */
 static inline void
 prk_compat_slot_create(const char *name, bool db_specific,
 					   ReplicationSlotPersistency persistency,
-					   bool two_phase, bool failover, bool synced)
+					   bool two_phase, bool repack, bool failover,
+					   bool synced)
 {
-#if PG_VERSION_NUM >= 170000
+#if PG_VERSION_NUM >= 190000
+	ReplicationSlotCreate(name, db_specific, persistency, two_phase, repack,
+						  failover, synced);
+#elif PG_VERSION_NUM >= 170000
 	ReplicationSlotCreate(name, db_specific, persistency, two_phase,
 						  failover, synced);
 #else
 	ReplicationSlotCreate(name, db_specific, persistency, two_phase);
+#endif
+}
+
+/*
+ * How many slots can there be at all?  19 keeps some for REPACK, behind the
+ * max_replication_slots for everybody else; pg_replication_slots shows both.
+ */
+static inline int
+prk_compat_slots(void)
+{
+#if PG_VERSION_NUM >= 190000
+	return max_replication_slots + max_repack_replication_slots;
+#else
+	return max_replication_slots;
+#endif
+}
+
+/*
+ * The process that has the slot, or this copy of it; 0: none.  19 keeps the
+ * number of its PGPROC instead.  Nobody's, or the next one's, when the process
+ * has ended since the copy was made.
+ */
+static inline int
+prk_compat_slot_pid(const ReplicationSlot *slot)
+{
+#if PG_VERSION_NUM >= 190000
+	return slot->active_proc == INVALID_PROC_NUMBER ? 0 :
+		GetPGProcByNumber(slot->active_proc)->pid;
+#else
+	return slot->active_pid;
+#endif
+}
+
+/* Make the slot this process's.  The caller holds its mutex; nobody has it. */
+static inline void
+prk_compat_slot_claim(ReplicationSlot *slot)
+{
+#if PG_VERSION_NUM >= 190000
+	slot->active_proc = MyProcNumber;
+#else
+	slot->active_pid = MyProcPid;
 #endif
 }
 
@@ -104,7 +149,7 @@ static inline TimestampTz
 prk_compat_slot_inactive_since(const ReplicationSlot *slot)
 {
 #if PG_VERSION_NUM >= 170000
-	return slot->active_pid == 0 ? slot->inactive_since : 0;
+	return prk_compat_slot_pid(slot) == 0 ? slot->inactive_since : 0;
 #else
 	return 0;
 #endif

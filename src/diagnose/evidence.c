@@ -43,6 +43,7 @@
 #include "failures/failure_words.h"
 #include "hba/hba.h"
 #include "hba/hba_file.h"
+#include "provision/slot.h"
 
 static List *load_rules(PrkEvidence *evidence, List **managed);
 static void gather_attempts(PrkEvidence *evidence, List *rules,
@@ -404,11 +405,7 @@ gather_counts(PrkEvidence *evidence)
 		if (((volatile WalSnd *) &WalSndCtl->walsnds[i])->pid != 0)
 			evidence->walsenders_used++;
 	}
-	for (int i = 0; i < report->nrows; i++)
-	{
-		if (report->rows[i].replica->has_slot)
-			evidence->slots_used++;
-	}
+	evidence->slots_used = max_replication_slots - prk_slot_count_free();
 
 	if (SyncRepConfig != NULL && !report->sample->in_recovery)
 	{

@@ -82,7 +82,7 @@ typedef struct PrkEvidence
 	TransactionId oldest_xmin;
 
 	int			walsenders_used;
-	int			slots_used;
+	int			slots_used;		/* without those of REPACK */
 	int			sync_wanted;	/* standbys that a commit waits for */
 	int			sync_there;
 	List	   *sync_names;		/* char *, of synchronous_standby_names */

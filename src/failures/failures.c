@@ -41,6 +41,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 
+#include "compat.h"
 #include "failures/failure_table.h"
 #include "failures/failures.h"
 
@@ -498,7 +499,7 @@ is_slot_name(const char *name)
 {
 	if (ReplicationSlotCtl == NULL || name[0] == '\0')
 		return false;
-	for (int i = 0; i < max_replication_slots; i++)
+	for (int i = 0; i < prk_compat_slots(); i++)
 	{
 		const ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
 

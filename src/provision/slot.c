@@ -78,8 +78,8 @@ prk_slot_look_up(const char *name, PrkSlotInfo *info)
 
 	memset(info, 0, sizeof(*info));
 
-	/* with max_replication_slots = 0 there is no array at all */
-	if (max_replication_slots == 0)
+	/* with max_replication_slots = 0 there may be no array at all */
+	if (ReplicationSlotCtl == NULL)
 		return;
 
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
@@ -96,7 +96,7 @@ prk_slot_look_up(const char *name, PrkSlotInfo *info)
 		info->logical = SlotIsLogical(&copy);
 		info->temporary = copy.data.persistency != RS_PERSISTENT;
 		info->invalidated = prk_compat_slot_invalidation(&copy) != NULL;
-		info->active_pid = copy.active_pid;
+		info->active_pid = prk_compat_slot_pid(&copy);
 	}
 	LWLockRelease(ReplicationSlotControlLock);
 }
@@ -170,7 +170,8 @@ void
 prk_slot_create_staged(const char *name)
 {
 	remove_leftover(name);
-	prk_compat_slot_create(name, false, RS_TEMPORARY, false, false, false);
+	prk_compat_slot_create(name, false, RS_TEMPORARY, false, false,
+						   false, false);
 	ReplicationSlotReserveWal();
 	ReplicationSlotMarkDirty();
 	ReplicationSlotRelease();
@@ -292,17 +293,17 @@ try_hold(const char *name, int *active_pid)
 	/*
 	 * ReplicationSlotAcquire() raises an error for an active slot, and an
 	 * error can't be caught here without a subtransaction.  So claim the slot
-	 * in its own way first: whoever sets active_pid has it.
+	 * in its own way first: whoever marks it as active has it.
 	 */
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
 	slot = SearchNamedReplicationSlot(name, false);
 	if (slot != NULL)
 	{
 		SpinLockAcquire(&slot->mutex);
-		*active_pid = slot->active_pid;
-		if (slot->active_pid == 0)
+		*active_pid = prk_compat_slot_pid(slot);
+		if (*active_pid == 0)
 		{
-			slot->active_pid = MyProcPid;
+			prk_compat_slot_claim(slot);
 			held = true;
 		}
 		SpinLockRelease(&slot->mutex);
@@ -352,7 +353,7 @@ prk_slot_drop_held(const char *name)
 	if (prk_slot_before_drop)
 		prk_slot_before_drop(name);
 
-	/* to be taken once more, by its active_pid, as the function wants */
+	/* to be taken once more, as the function wants; it is still ours */
 	MyReplicationSlot = NULL;
 	ReplicationSlotDrop(name, true);
 	remove_leftover(name);

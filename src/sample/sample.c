@@ -115,12 +115,12 @@ prk_sample_cache_create(MemoryContext context)
 
 	cache = MemoryContextAlloc(context, sizeof(PrkSampleCache));
 	cache->slot_hints =
-		MemoryContextAlloc(context, sizeof(int) * (max_replication_slots + 1));
+		MemoryContextAlloc(context, sizeof(int) * (prk_compat_slots() + 1));
 	cache->walsnd_hints =
 		MemoryContextAlloc(context, sizeof(int) * (max_wal_senders + 1));
 
 	/* All bits set: -1. */
-	memset(cache->slot_hints, 0xff, sizeof(int) * max_replication_slots);
+	memset(cache->slot_hints, 0xff, sizeof(int) * prk_compat_slots());
 	memset(cache->walsnd_hints, 0xff, sizeof(int) * max_wal_senders);
 	return cache;
 }
@@ -138,7 +138,7 @@ prk_sample_take(PrkSampleCache *cache)
 {
 	Draft		draft = {0};
 	PrkSample  *sample = palloc0(sizeof(PrkSample));
-	int			max_replicas = max_replication_slots + max_wal_senders + 1;
+	int			max_replicas = prk_compat_slots() + max_wal_senders + 1;
 
 	draft.sample = sample;
 	draft.cache = cache;
@@ -304,14 +304,14 @@ read_slots(Draft *draft)
 	PrkSample  *sample = draft->sample;
 	int		   *places;
 
-	/* max_replication_slots is 0 */
+	/* no slot is allowed */
 	if (ReplicationSlotCtl == NULL)
 		return;
 
-	places = palloc(sizeof(int) * max_replication_slots);
+	places = palloc(sizeof(int) * prk_compat_slots());
 
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
-	for (int i = 0; i < max_replication_slots; i++)
+	for (int i = 0; i < prk_compat_slots(); i++)
 	{
 		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
 		ReplicationSlot copy;
@@ -364,7 +364,7 @@ copy_slot(const ReplicationSlot *slot, PrkReplica *replica)
 	replica->xmin = slot->data.xmin;
 	replica->catalog_xmin = slot->data.catalog_xmin;
 	replica->inactive_since = prk_compat_slot_inactive_since(slot);
-	replica->pid = slot->active_pid;
+	replica->pid = prk_compat_slot_pid(slot);
 	replica->write_lag = -1;
 	replica->flush_lag = -1;
 	replica->replay_lag = -1;

@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 
 #include "clock/clock_shared.h"
+#include "compat.h"
 #include "watch/board.h"
 
 #define BOARD_NAME		"pg_replica_kit board"
@@ -67,7 +68,7 @@ static void shift(TimestampTz *when, int64 jump);
 static int
 max_entries(void)
 {
-	return max_replication_slots + max_wal_senders;
+	return prk_compat_slots() + max_wal_senders;
 }
 
 static Size

@@ -30,6 +30,7 @@
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 
+#include "compat.h"
 #include "watch/history.h"
 
 #define HISTORY_NAME	"pg_replica_kit history"
@@ -66,7 +67,7 @@ static StoredName *names = NULL;
 static int
 max_names(void)
 {
-	return 2 * (max_replication_slots + max_wal_senders);
+	return 2 * (prk_compat_slots() + max_wal_senders);
 }
 
 static Size

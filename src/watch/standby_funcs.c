@@ -21,6 +21,7 @@
 #include "utils/pg_lsn.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
 #include "failures/failure_table.h"
 #include "failures/failures.h"
