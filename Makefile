@@ -13,7 +13,8 @@ PGFILEDESC = "pg_replica_kit - the whole life of a streaming read replica"
 # promises.  No room includes a header of a higher floor (t/001_style.pl).
 TOP_OBJS = \
 	src/format.o \
-	src/settings.o
+	src/settings.o \
+	src/sql.o
 
 SAMPLE_OBJS = \
 	src/sample/backends.o \

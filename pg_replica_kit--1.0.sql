@@ -28,7 +28,7 @@ CREATE FUNCTION replica_kit.preflight_facts(
     OUT missing_libraries text
 )
 RETURNS record
-AS 'MODULE_PATHNAME', 'pg_replica_kit_preflight_facts'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_preflight_facts_1_0'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION replica_kit.preflight_facts(text) IS
@@ -42,7 +42,7 @@ REVOKE ALL ON FUNCTION replica_kit.preflight_facts(text) FROM PUBLIC;
 -- For preflight() alone.
 CREATE FUNCTION replica_kit.preflight_accepts(name text, setting text)
 RETURNS boolean
-AS 'MODULE_PATHNAME', 'pg_replica_kit_preflight_accepts'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_preflight_accepts_1_0'
 LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION replica_kit.preflight_accepts(text, text) IS
@@ -358,7 +358,7 @@ CREATE FUNCTION replica_kit.provision(
     OUT next_step text
 )
 RETURNS record
-AS 'MODULE_PATHNAME', 'pg_replica_kit_provision'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_provision_1_0'
 LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp;
 
@@ -380,7 +380,7 @@ CREATE FUNCTION replica_kit.deprovision(
     OUT role_dropped boolean
 )
 RETURNS record
-AS 'MODULE_PATHNAME', 'pg_replica_kit_deprovision'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_deprovision_1_0'
 LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp;
 
@@ -397,7 +397,7 @@ CREATE FUNCTION replica_kit.rotate_password(
     password text DEFAULT NULL
 )
 RETURNS text
-AS 'MODULE_PATHNAME', 'pg_replica_kit_rotate_password'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_rotate_password_1_0'
 LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp;
 
@@ -414,7 +414,7 @@ CREATE FUNCTION replica_kit.revoke_address(
     ip inet
 )
 RETURNS integer
-AS 'MODULE_PATHNAME', 'pg_replica_kit_revoke_address'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_revoke_address_1_0'
 LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp;
 
@@ -436,7 +436,7 @@ CREATE FUNCTION replica_kit.hba_match(
 	OUT rule text,
 	OUT auth_method text,
 	OUT verdict text)
-AS 'MODULE_PATHNAME', 'pg_replica_kit_hba_match'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_hba_match_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION replica_kit.hba_match(text, inet, text, boolean) IS
@@ -452,7 +452,7 @@ CREATE FUNCTION replica_kit.join_script(
     primary_port integer DEFAULT NULL
 )
 RETURNS text
-AS 'MODULE_PATHNAME', 'pg_replica_kit_join_script'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_join_script_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp;
 
@@ -507,7 +507,7 @@ CREATE FUNCTION replica_kit.status(
 	OUT last_error text,
 	OUT last_error_at timestamptz)
 RETURNS SETOF record
-AS 'MODULE_PATHNAME', 'pg_replica_kit_status'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_status_1_0'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED ROWS 10;
 COMMENT ON FUNCTION replica_kit.status() IS
 'One row per replication slot and per walsender without one, worst first: who it is, how far behind, what it holds back, and what is wrong with it.';
@@ -570,7 +570,7 @@ CREATE FUNCTION replica_kit.standby_status(
 	OUT last_error text,
 	OUT last_error_at timestamptz)
 RETURNS SETOF record
-AS 'MODULE_PATHNAME', 'pg_replica_kit_standby_status'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_standby_status_1_0'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED ROWS 1;
 COMMENT ON FUNCTION replica_kit.standby_status() IS
 'On a standby one row, on a primary none: what it receives and from whom, how far it is behind, and what is wrong with that. state is streaming, stalled, disconnected or archive recovery.';
@@ -592,7 +592,7 @@ CREATE FUNCTION replica_kit.connection_errors(
 	OUT sqlstate text,
 	OUT message text)
 RETURNS SETOF record
-AS 'MODULE_PATHNAME', 'pg_replica_kit_connection_errors'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_connection_errors_1_0'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED ROWS 10;
 COMMENT ON FUNCTION replica_kit.connection_errors() IS
 'Why replication connections to this server (direction in) or from it to its upstream (out) failed since it was started: one row per distinct failure with its count, newest first.';
@@ -612,7 +612,7 @@ CREATE FUNCTION replica_kit.history(
     OUT lag_time pg_catalog.interval,
     OUT retained_bytes pg_catalog.int8)
 RETURNS SETOF pg_catalog.record
-AS 'MODULE_PATHNAME', 'pg_replica_kit_history'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_history_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED ROWS 1000;
 COMMENT ON FUNCTION replica_kit.history(pg_catalog.text, pg_catalog.interval) IS
 'What the worker has sampled of a replica, or of all (name null), since so long ago, oldest first. Columns: sampled_at; name; state, lag_bytes, lag_time and retained_bytes as in status().';
@@ -627,7 +627,7 @@ CREATE FUNCTION replica_kit.lag_graph(
     since pg_catalog.interval DEFAULT '1 hour',
     width pg_catalog.int4 DEFAULT 60)
 RETURNS pg_catalog.text
-AS 'MODULE_PATHNAME', 'pg_replica_kit_lag_graph'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_lag_graph_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION replica_kit.lag_graph(pg_catalog.text, pg_catalog.interval, pg_catalog.int4) IS
 'The lag of a replica since so long ago as a picture in characters, so many columns wide; each shows the greatest lag of its part of the time.';
@@ -650,7 +650,7 @@ CREATE FUNCTION replica_kit.diagnose(
 	OUT evidence text,
 	OUT remedy text)
 RETURNS SETOF record
-AS 'MODULE_PATHNAME', 'pg_replica_kit_diagnose'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_diagnose_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE ROWS 10
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION replica_kit.diagnose(text) IS
@@ -667,7 +667,7 @@ CREATE FUNCTION replica_kit.unhealthy(
     OUT level pg_catalog.text,
     OUT reason pg_catalog.text)
 RETURNS SETOF pg_catalog.record
-AS 'MODULE_PATHNAME', 'pg_replica_kit_unhealthy'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_unhealthy_1_0'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION replica_kit.unhealthy(pg_catalog.text) IS
 'What is at or above a level (warning or critical), worst first: replicas, by what the worker announced or, without one, by their health now; on a standby also this server''s own upstream. Columns: name; level, warning or critical; reason.';
@@ -681,7 +681,7 @@ CREATE FUNCTION replica_kit.assert_healthy(
     level pg_catalog.text DEFAULT 'critical',
     min_streaming pg_catalog.int4 DEFAULT 0)
 RETURNS pg_catalog.void
-AS 'MODULE_PATHNAME', 'pg_replica_kit_assert_healthy'
+AS 'MODULE_PATHNAME', 'pg_replica_kit_assert_healthy_1_0'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION replica_kit.assert_healthy(pg_catalog.text, pg_catalog.int4) IS
 'Raises an error that lists what unhealthy() lists at this level (SQLSTATE RK001 if the worst is a warning, RK002 if it is critical), or that fewer read replicas than min_streaming are streaming (RK002).';

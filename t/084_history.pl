@@ -80,12 +80,12 @@ is($primary->safe_psql('postgres', q{SELECT max(length(l)) <= 10 + 14 FROM regex
 # What is not sensible
 foreach my $case (
 	[ q{SELECT replica_kit.lag_graph('r1', width => 0)}, qr/width must be between 1 and 1000/ ],
-	[ q{SELECT replica_kit.lag_graph('r1', width => NULL)}, qr/width must be between 1 and 1000/ ],
-	[ q{SELECT replica_kit.lag_graph(NULL)}, qr/name must not be null/ ],
+	[ q{SELECT replica_kit.lag_graph('r1', width => NULL)}, qr/argument "width" must not be null/ ],
+	[ q{SELECT replica_kit.lag_graph(NULL)}, qr/argument "name" must not be null/ ],
 	[ q{SELECT replica_kit.lag_graph('r1', '0 s')}, qr/since must be greater than zero/ ],
 	[ q{SELECT replica_kit.lag_graph('r1', '-1 h')}, qr/since must be greater than zero/ ],
-	[ q{SELECT * FROM replica_kit.history(since => NULL)}, qr/since must not be null/ ],
-	[ q{SELECT * FROM replica_kit.history(repeat('x', 64))}, qr/name of a replica is too long/ ])
+	[ q{SELECT * FROM replica_kit.history(since => NULL)}, qr/argument "since" must not be null/ ],
+	[ q{SELECT * FROM replica_kit.history(repeat('x', 64))}, qr/argument "name" is too long/ ])
 {
 	my ($code, $out, $err) = $primary->psql('postgres', $case->[0]);
 	like($err, qr/ERROR:  $case->[1]/, "refused: $case->[0]");

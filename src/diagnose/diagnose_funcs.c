@@ -11,12 +11,9 @@
 #include "postgres.h"
 
 #include "executor/spi.h"
-#include "fmgr.h"
-#include "funcapi.h"
-#include "utils/builtins.h"
-#include "utils/tuplestore.h"
 
 #include "diagnose/diagnose.h"
+#include "sql.h"
 
 /* The columns of diagnose(), in order. */
 typedef enum DiagnosisColumn
@@ -30,7 +27,20 @@ typedef enum DiagnosisColumn
 	DIAGNOSIS_NCOLS
 } DiagnosisColumn;
 
-PG_FUNCTION_INFO_V1(pg_replica_kit_diagnose);
+static const PrkSignature diagnose_signature = {
+	.args = {TEXTOID},
+	.ncolumns = DIAGNOSIS_NCOLS,
+	.columns = {
+		[DIAGNOSIS_LEVEL] = TEXTOID,
+		[DIAGNOSIS_CODE] = TEXTOID,
+		[DIAGNOSIS_NAME] = TEXTOID,
+		[DIAGNOSIS_FINDING] = TEXTOID,
+		[DIAGNOSIS_EVIDENCE] = TEXTOID,
+		[DIAGNOSIS_REMEDY] = TEXTOID
+	}
+};
+
+PG_FUNCTION_INFO_V1(pg_replica_kit_diagnose_1_0);
 
 static char *read_config_error(void);
 
@@ -42,40 +52,33 @@ static char *read_config_error(void);
  * quotes neither rules nor values.
  */
 Datum
-pg_replica_kit_diagnose(PG_FUNCTION_ARGS)
+pg_replica_kit_diagnose_1_0(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	char	   *name = PG_ARGISNULL(0) ? NULL :
-	text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *name;
 	PrkEvidence *evidence;
 	ListCell   *cell;
+	PrkRow		row;
 
-	InitMaterializedSRF(fcinfo, 0);
-	Assert(rsinfo->setDesc->natts == DIAGNOSIS_NCOLS);
+	prk_rows_begin(fcinfo, &diagnose_signature, &row);
+	name = PG_ARGISNULL(0) ? NULL : prk_arg_text(fcinfo, 0, "name");
 
 	evidence = prk_evidence_gather();
 	evidence->config_error = read_config_error();
 	foreach(cell, prk_diagnose(evidence))
 	{
 		const PrkDiagnosis *diagnosis = lfirst(cell);
-		Datum		values[DIAGNOSIS_NCOLS] = {0};
-		bool		nulls[DIAGNOSIS_NCOLS] = {0};
 
 		if (name != NULL &&
 			(diagnosis->name == NULL || strcmp(diagnosis->name, name) != 0))
 			continue;
-		values[DIAGNOSIS_LEVEL] =
-			CStringGetTextDatum(prk_gravity_name(diagnosis->gravity));
-		values[DIAGNOSIS_CODE] = CStringGetTextDatum(diagnosis->code);
-		if (diagnosis->name != NULL)
-			values[DIAGNOSIS_NAME] = CStringGetTextDatum(diagnosis->name);
-		else
-			nulls[DIAGNOSIS_NAME] = true;
-		values[DIAGNOSIS_FINDING] = CStringGetTextDatum(diagnosis->finding);
-		values[DIAGNOSIS_EVIDENCE] = CStringGetTextDatum(diagnosis->evidence);
-		values[DIAGNOSIS_REMEDY] = CStringGetTextDatum(diagnosis->remedy);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
-							 values, nulls);
+		prk_put_text(&row, DIAGNOSIS_LEVEL,
+					 prk_gravity_name(diagnosis->gravity));
+		prk_put_text(&row, DIAGNOSIS_CODE, diagnosis->code);
+		prk_put_text(&row, DIAGNOSIS_NAME, diagnosis->name);
+		prk_put_text(&row, DIAGNOSIS_FINDING, diagnosis->finding);
+		prk_put_text(&row, DIAGNOSIS_EVIDENCE, diagnosis->evidence);
+		prk_put_text(&row, DIAGNOSIS_REMEDY, diagnosis->remedy);
+		prk_rows_add(&row);
 	}
 	return (Datum) 0;
 }

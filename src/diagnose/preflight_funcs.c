@@ -17,13 +17,9 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
-#include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog_internal.h"
-#include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -32,6 +28,7 @@
 #include "hba/hba.h"
 #include "hba/hba_file.h"
 #include "hba/hba_rules.h"
+#include "sql.h"
 
 /* Columns of preflight_facts() */
 typedef enum FactsColumn
@@ -43,8 +40,24 @@ typedef enum FactsColumn
 	FACTS_NCOLS
 } FactsColumn;
 
-PG_FUNCTION_INFO_V1(pg_replica_kit_preflight_facts);
-PG_FUNCTION_INFO_V1(pg_replica_kit_preflight_accepts);
+static const PrkSignature facts_signature = {
+	.args = {TEXTOID},
+	.ncolumns = FACTS_NCOLS,
+	.columns = {
+		[FACTS_WAL_FREE] = INT8OID,
+		[FACTS_HBA_OWNER] = TEXTOID,
+		[FACTS_HBA_ERROR] = TEXTOID,
+		[FACTS_MISSING_LIBRARIES] = TEXTOID
+	}
+};
+
+static const PrkSignature accepts_signature = {
+	.args = {TEXTOID, TEXTOID},
+	.result = BOOLOID
+};
+
+PG_FUNCTION_INFO_V1(pg_replica_kit_preflight_facts_1_0);
+PG_FUNCTION_INFO_V1(pg_replica_kit_preflight_accepts_1_0);
 
 static bool free_beside_wal(int64 *bytes);
 static char *hba_error(const char **owner);
@@ -57,45 +70,26 @@ static bool file_exists(const char *directory, const char *name);
  * shared_preload_libraries will have after the next restart.
  */
 Datum
-pg_replica_kit_preflight_facts(PG_FUNCTION_ARGS)
+pg_replica_kit_preflight_facts_1_0(PG_FUNCTION_ARGS)
 {
-	char	   *libraries = PG_ARGISNULL(0) ? NULL :
-	text_to_cstring(PG_GETARG_TEXT_PP(0));
-	Datum		values[FACTS_NCOLS] = {0};
-	bool		nulls[FACTS_NCOLS] = {0};
-	TupleDesc	tupdesc;
+	char	   *libraries;
 	int64		bytes;
 	const char *owner = NULL;
 	char	   *error;
-	char	   *missing;
+	PrkRow		row;
 
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	Assert(tupdesc->natts == FACTS_NCOLS);
+	prk_row_begin(fcinfo, &facts_signature, &row);
+	libraries = PG_ARGISNULL(0) ? NULL : prk_arg_text(fcinfo, 0, "libraries");
 
 	if (free_beside_wal(&bytes))
-		values[FACTS_WAL_FREE] = Int64GetDatum(bytes);
-	else
-		nulls[FACTS_WAL_FREE] = true;
-
+		prk_put_int64(&row, FACTS_WAL_FREE, bytes);
 	error = hba_error(&owner);
-	if (owner != NULL)
-		values[FACTS_HBA_OWNER] = CStringGetTextDatum(owner);
-	else
-		nulls[FACTS_HBA_OWNER] = true;
-	if (error != NULL)
-		values[FACTS_HBA_ERROR] = CStringGetTextDatum(error);
-	else
-		nulls[FACTS_HBA_ERROR] = true;
+	prk_put_text(&row, FACTS_HBA_OWNER, owner);
+	prk_put_text(&row, FACTS_HBA_ERROR, error);
+	prk_put_text(&row, FACTS_MISSING_LIBRARIES,
+				 libraries ? missing_libraries(libraries) : NULL);
 
-	missing = libraries ? missing_libraries(libraries) : NULL;
-	if (missing != NULL)
-		values[FACTS_MISSING_LIBRARIES] = CStringGetTextDatum(missing);
-	else
-		nulls[FACTS_MISSING_LIBRARIES] = true;
-
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc),
-													  values, nulls)));
+	return prk_row_end(&row);
 }
 
 /*
@@ -106,10 +100,14 @@ pg_replica_kit_preflight_facts(PG_FUNCTION_ARGS)
  * would, without setting it.
  */
 Datum
-pg_replica_kit_preflight_accepts(PG_FUNCTION_ARGS)
+pg_replica_kit_preflight_accepts_1_0(PG_FUNCTION_ARGS)
 {
-	const char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	const char *setting = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	const char *name;
+	const char *setting;
+
+	prk_sql_check(fcinfo, &accepts_signature);
+	name = prk_arg_text(fcinfo, 0, "name");
+	setting = prk_arg_text(fcinfo, 1, "setting");
 
 	PG_RETURN_BOOL(set_config_option(name, setting,
 									 PGC_POSTMASTER, PGC_S_FILE,

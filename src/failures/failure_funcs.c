@@ -12,15 +12,12 @@
 
 #include <netdb.h>
 
-#include "fmgr.h"
-#include "funcapi.h"
 #include "utils/builtins.h"
-#include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 #include "failures/failure_table.h"
 #include "failures/failures.h"
 #include "format.h"
+#include "sql.h"
 
 /* The columns of connection_errors(), in order. */
 typedef enum FailureColumn
@@ -38,10 +35,25 @@ typedef enum FailureColumn
 	FAILURE_NCOLS
 } FailureColumn;
 
-PG_FUNCTION_INFO_V1(pg_replica_kit_connection_errors);
+static const PrkSignature failures_signature = {
+	.ncolumns = FAILURE_NCOLS,
+	.columns = {
+		[FAILURE_FIRST_AT] = TIMESTAMPTZOID,
+		[FAILURE_LAST_AT] = TIMESTAMPTZOID,
+		[FAILURE_COUNT] = INT8OID,
+		[FAILURE_DIRECTION] = TEXTOID,
+		[FAILURE_ROLE_NAME] = TEXTOID,
+		[FAILURE_CLIENT_ADDR] = INETOID,
+		[FAILURE_APPLICATION_NAME] = TEXTOID,
+		[FAILURE_SLOT_NAME] = TEXTOID,
+		[FAILURE_SQLSTATE] = TEXTOID,
+		[FAILURE_MESSAGE] = TEXTOID
+	}
+};
 
-static void put_words(Datum *values, bool *nulls, FailureColumn column,
-					  const char *words);
+PG_FUNCTION_INFO_V1(pg_replica_kit_connection_errors_1_0);
+
+static void put_words(PrkRow *row, FailureColumn column, const char *words);
 
 /*
  * connection_errors() - one row per distinct failure, the newest first.
@@ -50,14 +62,12 @@ static void put_words(Datum *values, bool *nulls, FailureColumn column,
  * where they are noted.
  */
 Datum
-pg_replica_kit_connection_errors(PG_FUNCTION_ARGS)
+pg_replica_kit_connection_errors_1_0(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	PrkFailures *failures;
+	PrkRow		row;
 
-	InitMaterializedSRF(fcinfo, 0);
-	Assert(rsinfo->setDesc->natts == FAILURE_NCOLS);
-
+	prk_rows_begin(fcinfo, &failures_signature, &row);
 	failures = prk_failures_read();
 	if (!failures->exist)
 		ereport(ERROR,
@@ -68,39 +78,31 @@ pg_replica_kit_connection_errors(PG_FUNCTION_ARGS)
 	for (int i = 0; i < failures->nfailures; i++)
 	{
 		const PrkFailure *failure = &failures->failures[i];
-		Datum		values[FAILURE_NCOLS] = {0};
-		bool		nulls[FAILURE_NCOLS] = {0};
 		char		host[NI_MAXHOST];
 
-		values[FAILURE_FIRST_AT] = TimestampTzGetDatum(failure->first_at);
-		values[FAILURE_LAST_AT] = TimestampTzGetDatum(failure->last_at);
-		values[FAILURE_COUNT] = Int64GetDatum(failure->count);
-		values[FAILURE_DIRECTION] =
-			CStringGetTextDatum(failure->outgoing ? "out" : "in");
-		put_words(values, nulls, FAILURE_ROLE_NAME, failure->role_name);
+		prk_put_time(&row, FAILURE_FIRST_AT, failure->first_at);
+		prk_put_time(&row, FAILURE_LAST_AT, failure->last_at);
+		prk_put_int64(&row, FAILURE_COUNT, failure->count);
+		prk_put_text(&row, FAILURE_DIRECTION,
+					 failure->outgoing ? "out" : "in");
+		put_words(&row, FAILURE_ROLE_NAME, failure->role_name);
 		if (prk_failures_address(failure, host, sizeof(host)) != NULL)
-			values[FAILURE_CLIENT_ADDR] =
-				DirectFunctionCall1(inet_in, CStringGetDatum(host));
-		else
-			nulls[FAILURE_CLIENT_ADDR] = true;
-		put_words(values, nulls, FAILURE_APPLICATION_NAME,
-				  failure->application_name);
-		put_words(values, nulls, FAILURE_SLOT_NAME, failure->slot_name);
-		values[FAILURE_SQLSTATE] =
-			CStringGetTextDatum(unpack_sql_state(failure->sqlerrcode));
-		put_words(values, nulls, FAILURE_MESSAGE, failure->message);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
-							 values, nulls);
+			prk_put(&row, FAILURE_CLIENT_ADDR,
+					DirectFunctionCall1(inet_in, CStringGetDatum(host)));
+		put_words(&row, FAILURE_APPLICATION_NAME, failure->application_name);
+		put_words(&row, FAILURE_SLOT_NAME, failure->slot_name);
+		prk_put_text(&row, FAILURE_SQLSTATE,
+					 unpack_sql_state(failure->sqlerrcode));
+		put_words(&row, FAILURE_MESSAGE, failure->message);
+		prk_rows_add(&row);
 	}
 	return (Datum) 0;
 }
 
 /* Empty stands for SQL's NULL. */
 static void
-put_words(Datum *values, bool *nulls, FailureColumn column, const char *words)
+put_words(PrkRow *row, FailureColumn column, const char *words)
 {
-	if (words[0] == '\0')
-		nulls[column] = true;
-	else
-		values[column] = CStringGetTextDatum(prk_format_foreign(words));
+	if (words[0] != '\0')
+		prk_put_text(row, column, prk_format_foreign(words));
 }

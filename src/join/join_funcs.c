@@ -20,7 +20,6 @@
 #include "access/xlog.h"
 #include "common/ip.h"
 #include "executor/spi.h"
-#include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "libpq/libpq-be.h"
 #include "miscadmin.h"
@@ -34,8 +33,14 @@
 #include "compat.h"
 #include "hba/hba_edit.h"
 #include "provision/role.h"
+#include "sql.h"
 
-PG_FUNCTION_INFO_V1(pg_replica_kit_join_script);
+static const PrkSignature join_script_signature = {
+	.args = {TEXTOID, TEXTOID, INT4OID},
+	.result = TEXTOID
+};
+
+PG_FUNCTION_INFO_V1(pg_replica_kit_join_script_1_0);
 
 static const char *session_server_address(void);
 static bool is_host(const char *host);
@@ -55,7 +60,7 @@ static char *read_script(void);
  * slot is there, and so is a role that the kit knows as its own.
  */
 Datum
-pg_replica_kit_join_script(PG_FUNCTION_ARGS)
+pg_replica_kit_join_script_1_0(PG_FUNCTION_ARGS)
 {
 	char	   *name;
 	const char *host;
@@ -65,16 +70,11 @@ pg_replica_kit_join_script(PG_FUNCTION_ARGS)
 	char	   *body;
 	StringInfoData out;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("name of the replica must not be null")));
-	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	prk_sql_check(fcinfo, &join_script_signature);
+	name = prk_arg_text(fcinfo, 0, "name");
 
-	if (PG_ARGISNULL(1))
-		host = session_server_address();
-	else
-		host = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	host = PG_ARGISNULL(1) ? session_server_address() :
+		prk_arg_text(fcinfo, 1, "primary_host");
 	if (!is_host(host))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -82,7 +82,7 @@ pg_replica_kit_join_script(PG_FUNCTION_ARGS)
 				 errhint("Use an IP address or a host name that the replica can reach.")));
 
 	if (!PG_ARGISNULL(2))
-		port = PG_GETARG_INT32(2);
+		port = prk_arg_int32(fcinfo, 2, "primary_port");
 	if (port < 1 || port > 65535)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -13,11 +13,8 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/xlog.h"
 #include "common/ip.h"
-#include "fmgr.h"
-#include "funcapi.h"
 #include "libpq/crypt.h"
 #include "libpq/libpq-be.h"
 #include "miscadmin.h"
@@ -32,6 +29,7 @@
 #include "provision/slot.h"
 #include "provision/staged.h"
 #include "sample/sample.h"
+#include "sql.h"
 
 /* Columns of provision() */
 typedef enum ProvisionColumn
@@ -55,6 +53,40 @@ typedef enum DeprovisionColumn
 	DEPROVISION_NCOLS
 } DeprovisionColumn;
 
+static const PrkSignature provision_signature = {
+	.args = {TEXTOID, INETOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, BOOLOID},
+	.ncolumns = PROVISION_NCOLS,
+	.columns = {
+		[PROVISION_NAME] = TEXTOID,
+		[PROVISION_ROLE_NAME] = TEXTOID,
+		[PROVISION_SLOT_NAME] = TEXTOID,
+		[PROVISION_HBA_RULE] = TEXTOID,
+		[PROVISION_PASSWORD] = TEXTOID,
+		[PROVISION_NEXT_STEP] = TEXTOID
+	}
+};
+
+static const PrkSignature deprovision_signature = {
+	.args = {TEXTOID, BOOLOID, BOOLOID},
+	.ncolumns = DEPROVISION_NCOLS,
+	.columns = {
+		[DEPROVISION_NAME] = TEXTOID,
+		[DEPROVISION_SLOT_DROPPED] = BOOLOID,
+		[DEPROVISION_HBA_RULES_REMOVED] = INT4OID,
+		[DEPROVISION_ROLE_DROPPED] = BOOLOID
+	}
+};
+
+static const PrkSignature rotate_password_signature = {
+	.args = {TEXTOID, TEXTOID},
+	.result = TEXTOID
+};
+
+static const PrkSignature revoke_address_signature = {
+	.args = {TEXTOID, INETOID},
+	.result = INT4OID
+};
+
 /* Whose a replica is, by the marks that the kit left. */
 typedef struct Ownership
 {
@@ -63,14 +95,11 @@ typedef struct Ownership
 	int			nrules;			/* managed lines in pg_hba.conf */
 } Ownership;
 
-PG_FUNCTION_INFO_V1(pg_replica_kit_provision);
-PG_FUNCTION_INFO_V1(pg_replica_kit_deprovision);
-PG_FUNCTION_INFO_V1(pg_replica_kit_rotate_password);
-PG_FUNCTION_INFO_V1(pg_replica_kit_revoke_address);
+PG_FUNCTION_INFO_V1(pg_replica_kit_provision_1_0);
+PG_FUNCTION_INFO_V1(pg_replica_kit_deprovision_1_0);
+PG_FUNCTION_INFO_V1(pg_replica_kit_rotate_password_1_0);
+PG_FUNCTION_INFO_V1(pg_replica_kit_revoke_address_1_0);
 
-static char *text_arg(FunctionCallInfo fcinfo, int argno, const char *name);
-static bool bool_arg(FunctionCallInfo fcinfo, int argno, const char *name);
-static inet *inet_arg(FunctionCallInfo fcinfo, int argno);
 static Ownership find_owner(const char *replica);
 static void check_owner(const char *name, const char *role,
 						const Ownership *owner, const PrkSlotInfo *slot);
@@ -78,31 +107,27 @@ static void provision_role(PrkProvision *provision, const PrkRole *role,
 						   const char *password, bool dry_run);
 static void say_would(const PrkProvision *provision, bool role_exists,
 					  bool slot_exists);
-static Datum provision_row(FunctionCallInfo fcinfo,
-						   const PrkProvision *provision,
+static Datum provision_row(PrkRow *row, const PrkProvision *provision,
 						   const char *rule);
 static char *next_step(const char *name);
 static const char *release_role(const char *name, const Ownership *owner,
 								bool dry_run);
 static char *other_walsender(const PrkRole *role, const char *name);
-static Datum deprovision_row(FunctionCallInfo fcinfo,
-							 const PrkDeprovision *deprovision);
-static HeapTuple form_row(FunctionCallInfo fcinfo, Datum *values,
-						  bool *nulls, int natts);
+static Datum deprovision_row(PrkRow *row, const PrkDeprovision *deprovision);
 
 /*
  * provision(name, ip, role, password, require_ssl, manage_hba, dry_run)
  */
 Datum
-pg_replica_kit_provision(PG_FUNCTION_ARGS)
+pg_replica_kit_provision_1_0(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_arg(fcinfo, 0, "name");
-	inet	   *ip = inet_arg(fcinfo, 1);
-	char	   *role_name = PG_ARGISNULL(2) ? name : text_arg(fcinfo, 2, "role");
-	char	   *password = PG_ARGISNULL(3) ? NULL : text_arg(fcinfo, 3, "password");
-	bool		require_ssl = bool_arg(fcinfo, 4, "require_ssl");
-	bool		manage_hba = bool_arg(fcinfo, 5, "manage_hba");
-	bool		dry_run = bool_arg(fcinfo, 6, "dry_run");
+	char	   *name;
+	inet	   *ip;
+	char	   *role_name;
+	char	   *password;
+	bool		require_ssl;
+	bool		manage_hba;
+	bool		dry_run;
 	PrkProvision provision = {0};
 	const PrkProvision *earlier;
 	const PrkDeprovision *leaving;
@@ -111,6 +136,16 @@ pg_replica_kit_provision(PG_FUNCTION_ARGS)
 	PrkSlotInfo slot;
 	PrkRole		role;
 	char	   *rule;
+	PrkRow		row;
+
+	prk_row_begin(fcinfo, &provision_signature, &row);
+	name = prk_arg_text(fcinfo, 0, "name");
+	ip = prk_arg_inet(fcinfo, 1, "ip");
+	role_name = PG_ARGISNULL(2) ? name : prk_arg_text(fcinfo, 2, "role");
+	password = PG_ARGISNULL(3) ? NULL : prk_arg_text(fcinfo, 3, "password");
+	require_ssl = prk_arg_bool(fcinfo, 4, "require_ssl");
+	manage_hba = prk_arg_bool(fcinfo, 5, "manage_hba");
+	dry_run = prk_arg_bool(fcinfo, 6, "dry_run");
 
 	prk_check_writable("replica_kit.provision()");
 	prk_check_name(name);
@@ -127,7 +162,7 @@ pg_replica_kit_provision(PG_FUNCTION_ARGS)
 	earlier = prk_staged_find_provision(name, role_name,
 										manage_hba ? rule : NULL);
 	if (earlier != NULL)
-		return provision_row(fcinfo, earlier, rule);
+		return provision_row(&row, earlier, rule);
 	leaving = prk_staged_find_deprovision();
 	if (leaving != NULL && strcmp(leaving->name, name) == 0)
 		ereport(ERROR,
@@ -166,22 +201,28 @@ pg_replica_kit_provision(PG_FUNCTION_ARGS)
 	else
 		prk_staged_provision(&provision);
 
-	return provision_row(fcinfo, &provision, rule);
+	return provision_row(&row, &provision, rule);
 }
 
 /*
  * deprovision(name, force, dry_run)
  */
 Datum
-pg_replica_kit_deprovision(PG_FUNCTION_ARGS)
+pg_replica_kit_deprovision_1_0(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_arg(fcinfo, 0, "name");
-	bool		force = bool_arg(fcinfo, 1, "force");
-	bool		dry_run = bool_arg(fcinfo, 2, "dry_run");
+	char	   *name;
+	bool		force;
+	bool		dry_run;
 	PrkDeprovision deprovision = {0};
 	const PrkDeprovision *earlier;
 	Ownership	owner;
 	PrkSlotInfo slot;
+	PrkRow		row;
+
+	prk_row_begin(fcinfo, &deprovision_signature, &row);
+	name = prk_arg_text(fcinfo, 0, "name");
+	force = prk_arg_bool(fcinfo, 1, "force");
+	dry_run = prk_arg_bool(fcinfo, 2, "dry_run");
 
 	prk_check_writable("replica_kit.deprovision()");
 	prk_check_name(name);
@@ -190,7 +231,7 @@ pg_replica_kit_deprovision(PG_FUNCTION_ARGS)
 
 	earlier = prk_staged_find_deprovision();
 	if (earlier != NULL && strcmp(earlier->name, name) == 0)
-		return deprovision_row(fcinfo, earlier);
+		return deprovision_row(&row, earlier);
 	if (earlier != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -226,7 +267,7 @@ pg_replica_kit_deprovision(PG_FUNCTION_ARGS)
 						name)));
 		if (!dry_run && prk_hba_edit_tidy(true))
 			prk_staged_tidy();
-		return deprovision_row(fcinfo, &deprovision);
+		return deprovision_row(&row, &deprovision);
 	}
 
 	deprovision.has_slot = slot.exists && !slot.logical && !slot.temporary;
@@ -243,21 +284,25 @@ pg_replica_kit_deprovision(PG_FUNCTION_ARGS)
 	if (!dry_run)
 		prk_staged_deprovision(&deprovision);
 
-	return deprovision_row(fcinfo, &deprovision);
+	return deprovision_row(&row, &deprovision);
 }
 
 /*
  * rotate_password(name, password)
  */
 Datum
-pg_replica_kit_rotate_password(PG_FUNCTION_ARGS)
+pg_replica_kit_rotate_password_1_0(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_arg(fcinfo, 0, "name");
-	char	   *password = PG_ARGISNULL(1) ? prk_role_make_password() :
-	text_arg(fcinfo, 1, "password");
+	char	   *name;
+	char	   *password;
 	Ownership	owner;
 	PrkRole		role;
 	ListCell   *lc;
+
+	prk_sql_check(fcinfo, &rotate_password_signature);
+	name = prk_arg_text(fcinfo, 0, "name");
+	password = PG_ARGISNULL(1) ? prk_role_make_password() :
+		prk_arg_text(fcinfo, 1, "password");
 
 	PreventCommandIfReadOnly("replica_kit.rotate_password()");
 	PreventCommandDuringRecovery("replica_kit.rotate_password()");
@@ -307,12 +352,16 @@ pg_replica_kit_rotate_password(PG_FUNCTION_ARGS)
  * revoke_address(name, ip)
  */
 Datum
-pg_replica_kit_revoke_address(PG_FUNCTION_ARGS)
+pg_replica_kit_revoke_address_1_0(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_arg(fcinfo, 0, "name");
-	inet	   *ip = inet_arg(fcinfo, 1);
+	char	   *name;
+	inet	   *ip;
 	PrkAddress	address;
 	int			nrules;
+
+	prk_sql_check(fcinfo, &revoke_address_signature);
+	name = prk_arg_text(fcinfo, 0, "name");
+	ip = prk_arg_inet(fcinfo, 1, "ip");
 
 	prk_check_writable("replica_kit.revoke_address()");
 	prk_check_name(name);
@@ -324,40 +373,6 @@ pg_replica_kit_revoke_address(PG_FUNCTION_ARGS)
 		prk_staged_revoke(name, address.text);
 
 	PG_RETURN_INT32(nrules);
-}
-
-/*
- * An argument that must not be NULL.  The functions can't be STRICT, because
- * others of their arguments may be, so that each says which one was missing.
- */
-static char *
-text_arg(FunctionCallInfo fcinfo, int argno, const char *name)
-{
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"%s\" must not be null", name)));
-	return text_to_cstring(PG_GETARG_TEXT_PP(argno));
-}
-
-static bool
-bool_arg(FunctionCallInfo fcinfo, int argno, const char *name)
-{
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"%s\" must not be null", name)));
-	return PG_GETARG_BOOL(argno);
-}
-
-static inet *
-inet_arg(FunctionCallInfo fcinfo, int argno)
-{
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"%s\" must not be null", "ip")));
-	return PG_GETARG_INET_PP(argno);
 }
 
 /*
@@ -474,25 +489,16 @@ say_would(const PrkProvision *provision, bool role_exists, bool slot_exists)
 }
 
 static Datum
-provision_row(FunctionCallInfo fcinfo, const PrkProvision *provision,
-			  const char *rule)
+provision_row(PrkRow *row, const PrkProvision *provision, const char *rule)
 {
-	Datum		values[PROVISION_NCOLS] = {0};
-	bool		nulls[PROVISION_NCOLS] = {0};
+	prk_put_text(row, PROVISION_NAME, provision->name);
+	prk_put_text(row, PROVISION_ROLE_NAME, provision->role);
+	prk_put_text(row, PROVISION_SLOT_NAME, provision->name);
+	prk_put_text(row, PROVISION_HBA_RULE, rule);
+	prk_put_text(row, PROVISION_PASSWORD, provision->password);
+	prk_put_text(row, PROVISION_NEXT_STEP, next_step(provision->name));
 
-	values[PROVISION_NAME] = CStringGetTextDatum(provision->name);
-	values[PROVISION_ROLE_NAME] = CStringGetTextDatum(provision->role);
-	values[PROVISION_SLOT_NAME] = CStringGetTextDatum(provision->name);
-	values[PROVISION_HBA_RULE] = CStringGetTextDatum(rule);
-	if (provision->password != NULL)
-		values[PROVISION_PASSWORD] = CStringGetTextDatum(provision->password);
-	else
-		nulls[PROVISION_PASSWORD] = true;
-	values[PROVISION_NEXT_STEP] =
-		CStringGetTextDatum(next_step(provision->name));
-
-	PG_RETURN_DATUM(HeapTupleGetDatum(form_row(fcinfo, values, nulls,
-											   PROVISION_NCOLS)));
+	return prk_row_end(row);
 }
 
 /*
@@ -581,29 +587,13 @@ other_walsender(const PrkRole *role, const char *name)
 }
 
 static Datum
-deprovision_row(FunctionCallInfo fcinfo, const PrkDeprovision *deprovision)
+deprovision_row(PrkRow *row, const PrkDeprovision *deprovision)
 {
-	Datum		values[DEPROVISION_NCOLS] = {0};
-	bool		nulls[DEPROVISION_NCOLS] = {0};
+	prk_put_text(row, DEPROVISION_NAME, deprovision->name);
+	prk_put_bool(row, DEPROVISION_SLOT_DROPPED, deprovision->has_slot);
+	prk_put_int32(row, DEPROVISION_HBA_RULES_REMOVED, deprovision->nrules);
+	prk_put_bool(row, DEPROVISION_ROLE_DROPPED,
+				 deprovision->role_dropped != NULL);
 
-	values[DEPROVISION_NAME] = CStringGetTextDatum(deprovision->name);
-	values[DEPROVISION_SLOT_DROPPED] = BoolGetDatum(deprovision->has_slot);
-	values[DEPROVISION_HBA_RULES_REMOVED] = Int32GetDatum(deprovision->nrules);
-	values[DEPROVISION_ROLE_DROPPED] =
-		BoolGetDatum(deprovision->role_dropped != NULL);
-
-	PG_RETURN_DATUM(HeapTupleGetDatum(form_row(fcinfo, values, nulls,
-											   DEPROVISION_NCOLS)));
-}
-
-static HeapTuple
-form_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls, int natts)
-{
-	TupleDesc	tupdesc;
-
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	Assert(tupdesc->natts == natts);
-
-	return heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls);
+	return prk_row_end(row);
 }

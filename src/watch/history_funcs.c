@@ -13,15 +13,12 @@
  */
 #include "postgres.h"
 
-#include "fmgr.h"
-#include "funcapi.h"
 #include "lib/stringinfo.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 #include "format.h"
+#include "sql.h"
 #include "watch/history.h"
 
 /* How many lines the picture of lag_graph() has. */
@@ -48,13 +45,30 @@ typedef struct GraphBar
 	int64		value;			/* the greatest; -1 none known */
 } GraphBar;
 
-PG_FUNCTION_INFO_V1(pg_replica_kit_history);
-PG_FUNCTION_INFO_V1(pg_replica_kit_lag_graph);
+static const PrkSignature history_signature = {
+	.args = {TEXTOID, INTERVALOID},
+	.ncolumns = HISTORY_NCOLS,
+	.columns = {
+		[HISTORY_SAMPLED_AT] = TIMESTAMPTZOID,
+		[HISTORY_NAME] = TEXTOID,
+		[HISTORY_STATE] = TEXTOID,
+		[HISTORY_LAG_BYTES] = INT8OID,
+		[HISTORY_LAG_TIME] = INTERVALOID,
+		[HISTORY_RETAINED_BYTES] = INT8OID
+	}
+};
+
+static const PrkSignature lag_graph_signature = {
+	.args = {TEXTOID, INTERVALOID, INT4OID},
+	.result = TEXTOID
+};
+
+PG_FUNCTION_INFO_V1(pg_replica_kit_history_1_0);
+PG_FUNCTION_INFO_V1(pg_replica_kit_lag_graph_1_0);
 
 static void require_history(void);
 static TimestampTz get_since(FunctionCallInfo fcinfo, int argno,
 							 TimestampTz now);
-static char *get_name(FunctionCallInfo fcinfo, int argno);
 static bool fill_bars(const PrkHistoryRow *rows, int nrows,
 					  TimestampTz since, TimestampTz now,
 					  GraphBar *bars, int width);
@@ -66,39 +80,30 @@ static void draw(StringInfo buf, const GraphBar *bars, int width,
  * history(name text, since interval)
  */
 Datum
-pg_replica_kit_history(PG_FUNCTION_ARGS)
+pg_replica_kit_history_1_0(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	TimestampTz now = GetCurrentTimestamp();
+	const char *name;
 	PrkHistoryRow *rows;
 	int			nrows;
+	PrkRow		row;
 
+	prk_rows_begin(fcinfo, &history_signature, &row);
 	require_history();
-	InitMaterializedSRF(fcinfo, 0);
-	Assert(rsinfo->setDesc->natts == HISTORY_NCOLS);
 
-	rows = prk_history_read(PG_ARGISNULL(0) ? NULL : get_name(fcinfo, 0),
-							get_since(fcinfo, 1, now), &nrows);
+	name = PG_ARGISNULL(0) ? NULL : prk_arg_name(fcinfo, 0, "name");
+	rows = prk_history_read(name, get_since(fcinfo, 1, now), &nrows);
 	for (int i = 0; i < nrows; i++)
 	{
-		const PrkHistoryRow *row = &rows[i];
-		Datum		values[HISTORY_NCOLS] = {0};
-		bool		nulls[HISTORY_NCOLS] = {0};
-		Interval	lag_time = {0};
+		const PrkHistoryRow *sample = &rows[i];
 
-		CHECK_FOR_INTERRUPTS();
-		lag_time.time = row->lag_time;
-		values[HISTORY_SAMPLED_AT] = TimestampTzGetDatum(row->sampled_at);
-		values[HISTORY_NAME] = CStringGetTextDatum(row->name);
-		values[HISTORY_STATE] = CStringGetTextDatum(prk_state_name(row->state));
-		values[HISTORY_LAG_BYTES] = Int64GetDatum(row->lag_bytes);
-		values[HISTORY_LAG_TIME] = IntervalPGetDatum(&lag_time);
-		values[HISTORY_RETAINED_BYTES] = Int64GetDatum(row->retained_bytes);
-		nulls[HISTORY_LAG_BYTES] = row->lag_bytes < 0;
-		nulls[HISTORY_LAG_TIME] = row->lag_time < 0;
-		nulls[HISTORY_RETAINED_BYTES] = row->retained_bytes < 0;
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
-							 values, nulls);
+		prk_put_time(&row, HISTORY_SAMPLED_AT, sample->sampled_at);
+		prk_put_text(&row, HISTORY_NAME, sample->name);
+		prk_put_text(&row, HISTORY_STATE, prk_state_name(sample->state));
+		prk_put_bytes(&row, HISTORY_LAG_BYTES, sample->lag_bytes);
+		prk_put_interval(&row, HISTORY_LAG_TIME, sample->lag_time);
+		prk_put_bytes(&row, HISTORY_RETAINED_BYTES, sample->retained_bytes);
+		prk_rows_add(&row);
 	}
 	return (Datum) 0;
 }
@@ -110,7 +115,7 @@ pg_replica_kit_history(PG_FUNCTION_ARGS)
  * greatest of its part of the time, so that no peak is lost.
  */
 Datum
-pg_replica_kit_lag_graph(PG_FUNCTION_ARGS)
+pg_replica_kit_lag_graph_1_0(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	const char *name;
@@ -125,14 +130,11 @@ pg_replica_kit_lag_graph(PG_FUNCTION_ARGS)
 	char		top_label[PRK_FORMAT_LEN];
 	StringInfoData buf;
 
+	prk_sql_check(fcinfo, &lag_graph_signature);
 	require_history();
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("name must not be null")));
-	name = get_name(fcinfo, 0);
+	name = prk_arg_name(fcinfo, 0, "name");
 	since = get_since(fcinfo, 1, now);
-	width = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
+	width = prk_arg_int32(fcinfo, 2, "width");
 	if (width < 1 || width > MAX_WIDTH)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -181,26 +183,11 @@ require_history(void)
 static TimestampTz
 get_since(FunctionCallInfo fcinfo, int argno, TimestampTz now)
 {
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("since must not be null")));
+	Interval   *since = prk_arg_interval(fcinfo, argno, "since");
+
 	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
 												   TimestampTzGetDatum(now),
-												   PG_GETARG_DATUM(argno)));
-}
-
-static char *
-get_name(FunctionCallInfo fcinfo, int argno)
-{
-	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(argno));
-
-	if (strlen(name) >= NAMEDATALEN)
-		ereport(ERROR,
-				(errcode(ERRCODE_NAME_TOO_LONG),
-				 errmsg("name of a replica is too long"),
-				 errdetail("It may have up to %d bytes.", NAMEDATALEN - 1)));
-	return name;
+												   IntervalPGetDatum(since)));
 }
 
 /* Returns whether the bars show time; else they show bytes. */

@@ -10,12 +10,9 @@
  */
 #include "postgres.h"
 
-#include "fmgr.h"
-#include "funcapi.h"
 #include "lib/stringinfo.h"
-#include "utils/builtins.h"
-#include "utils/tuplestore.h"
 
+#include "sql.h"
 #include "watch/announce.h"
 #include "watch/report.h"
 #include "watch/upstream.h"
@@ -38,8 +35,23 @@ typedef enum UnhealthyColumn
 	UNHEALTHY_NCOLS
 } UnhealthyColumn;
 
-PG_FUNCTION_INFO_V1(pg_replica_kit_unhealthy);
-PG_FUNCTION_INFO_V1(pg_replica_kit_assert_healthy);
+static const PrkSignature unhealthy_signature = {
+	.args = {TEXTOID},
+	.ncolumns = UNHEALTHY_NCOLS,
+	.columns = {
+		[UNHEALTHY_NAME] = TEXTOID,
+		[UNHEALTHY_LEVEL] = TEXTOID,
+		[UNHEALTHY_REASON] = TEXTOID
+	}
+};
+
+static const PrkSignature assert_healthy_signature = {
+	.args = {TEXTOID, INT4OID},
+	.result = VOIDOID
+};
+
+PG_FUNCTION_INFO_V1(pg_replica_kit_unhealthy_1_0);
+PG_FUNCTION_INFO_V1(pg_replica_kit_assert_healthy_1_0);
 
 static PrkLevel get_level(FunctionCallInfo fcinfo, int argno);
 static List *list_troubles(const PrkReport *report, PrkLevel level);
@@ -54,29 +66,24 @@ static int	count_streaming(const PrkReport *report);
  * No special permission is asked for: EXECUTE is the only gate.
  */
 Datum
-pg_replica_kit_unhealthy(PG_FUNCTION_ARGS)
+pg_replica_kit_unhealthy_1_0(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	PrkLevel	level = get_level(fcinfo, 0);
+	PrkLevel	level;
 	List	   *troubles;
 	ListCell   *cell;
+	PrkRow		row;
 
-	InitMaterializedSRF(fcinfo, 0);
-	Assert(rsinfo->setDesc->natts == UNHEALTHY_NCOLS);
-
+	prk_rows_begin(fcinfo, &unhealthy_signature, &row);
+	level = get_level(fcinfo, 0);
 	troubles = list_troubles(prk_report_take(), level);
 	foreach(cell, troubles)
 	{
 		const PrkTrouble *trouble = lfirst(cell);
-		Datum		values[UNHEALTHY_NCOLS] = {0};
-		bool		nulls[UNHEALTHY_NCOLS] = {0};
 
-		values[UNHEALTHY_NAME] = CStringGetTextDatum(trouble->name);
-		values[UNHEALTHY_LEVEL] =
-			CStringGetTextDatum(prk_level_name(trouble->level));
-		values[UNHEALTHY_REASON] = CStringGetTextDatum(trouble->reason);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
-							 values, nulls);
+		prk_put_text(&row, UNHEALTHY_NAME, trouble->name);
+		prk_put_text(&row, UNHEALTHY_LEVEL, prk_level_name(trouble->level));
+		prk_put_text(&row, UNHEALTHY_REASON, trouble->reason);
+		prk_rows_add(&row);
 	}
 	return (Datum) 0;
 }
@@ -88,20 +95,18 @@ pg_replica_kit_unhealthy(PG_FUNCTION_ARGS)
  * schedulers keep of a failed run.
  */
 Datum
-pg_replica_kit_assert_healthy(PG_FUNCTION_ARGS)
+pg_replica_kit_assert_healthy_1_0(PG_FUNCTION_ARGS)
 {
-	PrkLevel	level = get_level(fcinfo, 0);
+	PrkLevel	level;
 	PrkReport  *report;
 	List	   *troubles;
 	ListCell   *cell;
 	int32		wanted;
 	int			streaming;
 
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("min_streaming must not be null")));
-	wanted = PG_GETARG_INT32(1);
+	prk_sql_check(fcinfo, &assert_healthy_signature);
+	level = get_level(fcinfo, 0);
+	wanted = prk_arg_int32(fcinfo, 1, "min_streaming");
 	if (wanted < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -149,14 +154,8 @@ pg_replica_kit_assert_healthy(PG_FUNCTION_ARGS)
 static PrkLevel
 get_level(FunctionCallInfo fcinfo, int argno)
 {
-	char	   *level;
+	char	   *level = prk_arg_text(fcinfo, argno, "level");
 
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("level must not be null"),
-				 errhint("Levels are \"warning\" and \"critical\".")));
-	level = text_to_cstring(PG_GETARG_TEXT_PP(argno));
 	if (strcmp(level, "warning") == 0)
 		return PRK_WARNING;
 	if (strcmp(level, "critical") == 0)

@@ -14,18 +14,15 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_database.h"
-#include "fmgr.h"
-#include "funcapi.h"
-#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/pg_lsn.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 #include "failures/failure_table.h"
 #include "failures/failures.h"
 #include "format.h"
+#include "sql.h"
 #include "watch/board.h"
 #include "watch/upstream.h"
 
@@ -52,22 +49,37 @@ typedef enum StandbyColumn
 	STANDBY_NCOLS
 } StandbyColumn;
 
-/* The row in the making: all NULL until put. */
-typedef struct StandbyRow
-{
-	Datum		values[STANDBY_NCOLS];
-	bool		nulls[STANDBY_NCOLS];
-} StandbyRow;
+static const PrkSignature standby_signature = {
+	.ncolumns = STANDBY_NCOLS,
+	.columns = {
+		[STANDBY_STATE] = TEXTOID,
+		[STANDBY_SENDER_HOST] = TEXTOID,
+		[STANDBY_SENDER_PORT] = INT4OID,
+		[STANDBY_SLOT_NAME] = NAMEOID,
+		[STANDBY_RECEIVED_LSN] = PG_LSNOID,
+		[STANDBY_REPLAYED_LSN] = PG_LSNOID,
+		[STANDBY_RECEIVE_LAG_BYTES] = INT8OID,
+		[STANDBY_REPLAY_LAG_BYTES] = INT8OID,
+		[STANDBY_LAG_TIME] = INTERVALOID,
+		[STANDBY_REPLAY_PAUSE_STATE] = TEXTOID,
+		[STANDBY_TIMELINE] = INT4OID,
+		[STANDBY_LAST_MSG_RECEIPT_TIME] = TIMESTAMPTZOID,
+		[STANDBY_CONFLICTS] = INT8OID,
+		[STANDBY_HEALTH] = TEXTOID,
+		[STANDBY_REASON] = TEXTOID,
+		[STANDBY_LAST_ERROR] = TEXTOID,
+		[STANDBY_LAST_ERROR_AT] = TIMESTAMPTZOID
+	}
+};
 
-PG_FUNCTION_INFO_V1(pg_replica_kit_standby_status);
+PG_FUNCTION_INFO_V1(pg_replica_kit_standby_status_1_0);
 
-static void put_stream(StandbyRow *row, const PrkUpstream *upstream);
-static void put_verdict(StandbyRow *row, const PrkUpstream *upstream);
+static void put_stream(PrkRow *row, const PrkUpstream *upstream);
+static void put_verdict(PrkRow *row, const PrkUpstream *upstream);
 static const char *state_name(const PrkUpstream *upstream,
 							  const PrkFailure *failure, TimestampTz now);
 static const char *pause_name(RecoveryPauseState state);
 static int64 count_conflicts(void);
-static void put(StandbyRow *row, StandbyColumn column, Datum value);
 
 /*
  * standby_status() - on a standby one row, on a primary none.
@@ -75,61 +87,48 @@ static void put(StandbyRow *row, StandbyColumn column, Datum value);
  * No special permission is asked for: EXECUTE is the only gate.
  */
 Datum
-pg_replica_kit_standby_status(PG_FUNCTION_ARGS)
+pg_replica_kit_standby_status_1_0(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	PrkUpstream upstream;
-	StandbyRow	row;
+	PrkRow		row;
 
-	InitMaterializedSRF(fcinfo, 0);
-	Assert(rsinfo->setDesc->natts == STANDBY_NCOLS);
-
+	prk_rows_begin(fcinfo, &standby_signature, &row);
 	prk_upstream_read(&upstream);
 	if (!upstream.in_recovery)
 		return (Datum) 0;
 
-	memset(row.values, 0, sizeof(row.values));
-	memset(row.nulls, true, sizeof(row.nulls));
 	put_stream(&row, &upstream);
 	put_verdict(&row, &upstream);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
-						 row.values, row.nulls);
+	prk_rows_add(&row);
 	return (Datum) 0;
 }
 
 /* What comes from where, and how far it has got. */
 static void
-put_stream(StandbyRow *row, const PrkUpstream *upstream)
+put_stream(PrkRow *row, const PrkUpstream *upstream)
 {
 	if (upstream->streaming && upstream->sender_host[0] != '\0')
 	{
-		put(row, STANDBY_SENDER_HOST,
-			CStringGetTextDatum(upstream->sender_host));
-		put(row, STANDBY_SENDER_PORT, Int32GetDatum(upstream->sender_port));
+		prk_put_text(row, STANDBY_SENDER_HOST, upstream->sender_host);
+		prk_put_int32(row, STANDBY_SENDER_PORT, upstream->sender_port);
 	}
 	if (upstream->slot_name[0] != '\0')
-		put(row, STANDBY_SLOT_NAME,
-			DirectFunctionCall1(namein, CStringGetDatum(upstream->slot_name)));
-	if (!XLogRecPtrIsInvalid(upstream->received_lsn))
-		put(row, STANDBY_RECEIVED_LSN, LSNGetDatum(upstream->received_lsn));
-	put(row, STANDBY_REPLAYED_LSN, LSNGetDatum(upstream->replayed_lsn));
-	if (upstream->unreceived_bytes >= 0)
-		put(row, STANDBY_RECEIVE_LAG_BYTES,
-			Int64GetDatum(upstream->unreceived_bytes));
-	put(row, STANDBY_REPLAY_LAG_BYTES,
-		Int64GetDatum(upstream->unreplayed_bytes));
-	put(row, STANDBY_REPLAY_PAUSE_STATE,
-		CStringGetTextDatum(pause_name(upstream->pause_state)));
-	put(row, STANDBY_TIMELINE, Int32GetDatum((int32) upstream->timeline));
-	if (upstream->last_message_at != 0)
-		put(row, STANDBY_LAST_MSG_RECEIPT_TIME,
-			TimestampTzGetDatum(upstream->last_message_at));
-	put(row, STANDBY_CONFLICTS, Int64GetDatum(count_conflicts()));
+		prk_put_name(row, STANDBY_SLOT_NAME, upstream->slot_name);
+	prk_put_lsn(row, STANDBY_RECEIVED_LSN, upstream->received_lsn);
+	prk_put(row, STANDBY_REPLAYED_LSN, LSNGetDatum(upstream->replayed_lsn));
+	prk_put_bytes(row, STANDBY_RECEIVE_LAG_BYTES, upstream->unreceived_bytes);
+	prk_put_int64(row, STANDBY_REPLAY_LAG_BYTES, upstream->unreplayed_bytes);
+	prk_put_text(row, STANDBY_REPLAY_PAUSE_STATE,
+				 pause_name(upstream->pause_state));
+	prk_put_int32(row, STANDBY_TIMELINE, (int32) upstream->timeline);
+	prk_put_time(row, STANDBY_LAST_MSG_RECEIPT_TIME,
+				 upstream->last_message_at);
+	prk_put_int64(row, STANDBY_CONFLICTS, count_conflicts());
 }
 
 /* What is thought of it. */
 static void
-put_verdict(StandbyRow *row, const PrkUpstream *upstream)
+put_verdict(PrkRow *row, const PrkUpstream *upstream)
 {
 	const PrkFailure *failure = prk_failures_of_upstream(prk_failures_read());
 	PrkBoard   *board = prk_board_read();
@@ -142,24 +141,15 @@ put_verdict(StandbyRow *row, const PrkUpstream *upstream)
 					   board->cycle_at != 0 && board->worker_pid != 0,
 					   board->upstream.gone_since, now, &verdict);
 
-	put(row, STANDBY_STATE,
-		CStringGetTextDatum(state_name(upstream, failure, now)));
-	if (verdict.lag_time >= 0)
-	{
-		Interval   *lag_time = palloc0(sizeof(Interval));
-
-		lag_time->time = verdict.lag_time;
-		put(row, STANDBY_LAG_TIME, IntervalPGetDatum(lag_time));
-	}
-	put(row, STANDBY_HEALTH,
-		CStringGetTextDatum(prk_level_name(verdict.level)));
-	put(row, STANDBY_REASON, CStringGetTextDatum(verdict.reason));
+	prk_put_text(row, STANDBY_STATE, state_name(upstream, failure, now));
+	prk_put_interval(row, STANDBY_LAG_TIME, verdict.lag_time);
+	prk_put_text(row, STANDBY_HEALTH, prk_level_name(verdict.level));
+	prk_put_text(row, STANDBY_REASON, verdict.reason);
 	if (failure != NULL)
 	{
-		put(row, STANDBY_LAST_ERROR,
-			CStringGetTextDatum(prk_format_foreign(failure->message)));
-		put(row, STANDBY_LAST_ERROR_AT,
-			TimestampTzGetDatum(failure->last_at));
+		prk_put_text(row, STANDBY_LAST_ERROR,
+					 prk_format_foreign(failure->message));
+		prk_put_time(row, STANDBY_LAST_ERROR_AT, failure->last_at);
 	}
 }
 
@@ -220,11 +210,4 @@ count_conflicts(void)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return result;
-}
-
-static void
-put(StandbyRow *row, StandbyColumn column, Datum value)
-{
-	row->values[column] = value;
-	row->nulls[column] = false;
 }

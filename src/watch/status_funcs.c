@@ -14,19 +14,11 @@
  */
 #include "postgres.h"
 
-#include <netdb.h>
-
-#include "common/ip.h"
-#include "fmgr.h"
-#include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
-#include "utils/pg_lsn.h"
-#include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 #include "format.h"
+#include "sql.h"
 #include "watch/report.h"
 
 /* The columns of status(), in order. */
@@ -72,52 +64,73 @@ typedef enum StatusColumn
 	STATUS_NCOLS
 } StatusColumn;
 
-/* One row of status() in the making: all NULL until put. */
-typedef struct StatusRow
-{
-	Datum		values[STATUS_NCOLS];
-	bool		nulls[STATUS_NCOLS];
-} StatusRow;
+static const PrkSignature status_signature = {
+	.ncolumns = STATUS_NCOLS,
+	.columns = {
+		[STATUS_NAME] = TEXTOID,
+		[STATUS_SLOT_NAME] = NAMEOID,
+		[STATUS_SLOT_TYPE] = TEXTOID,
+		[STATUS_USENAME] = NAMEOID,
+		[STATUS_APPLICATION_NAME] = TEXTOID,
+		[STATUS_CLIENT_ADDR] = INETOID,
+		[STATUS_PID] = INT4OID,
+		[STATUS_STATE] = TEXTOID,
+		[STATUS_SYNC_STATE] = TEXTOID,
+		[STATUS_SENT_LSN] = PG_LSNOID,
+		[STATUS_WRITE_LSN] = PG_LSNOID,
+		[STATUS_FLUSH_LSN] = PG_LSNOID,
+		[STATUS_REPLAY_LSN] = PG_LSNOID,
+		[STATUS_RESTART_LSN] = PG_LSNOID,
+		[STATUS_CONFIRMED_FLUSH_LSN] = PG_LSNOID,
+		[STATUS_LAG_BYTES] = INT8OID,
+		[STATUS_LAG_TIME] = INTERVALOID,
+		[STATUS_UNSENT_BYTES] = INT8OID,
+		[STATUS_UNWRITTEN_BYTES] = INT8OID,
+		[STATUS_UNFLUSHED_BYTES] = INT8OID,
+		[STATUS_UNREPLAYED_BYTES] = INT8OID,
+		[STATUS_RETAINED_BYTES] = INT8OID,
+		[STATUS_WAL_STATUS] = TEXTOID,
+		[STATUS_SAFE_WAL_SIZE] = INT8OID,
+		[STATUS_XMIN_AGE] = INT4OID,
+		[STATUS_BACKEND_START] = TIMESTAMPTZOID,
+		[STATUS_REPLY_TIME] = TIMESTAMPTZOID,
+		[STATUS_INACTIVE_SINCE] = TIMESTAMPTZOID,
+		[STATUS_CATCH_UP_IN] = INTERVALOID,
+		[STATUS_LOST_IN] = INTERVALOID,
+		[STATUS_DISK_FULL_IN] = INTERVALOID,
+		[STATUS_HEALTH] = TEXTOID,
+		[STATUS_ALERT] = TEXTOID,
+		[STATUS_ALERT_SINCE] = TIMESTAMPTZOID,
+		[STATUS_REASON] = TEXTOID,
+		[STATUS_LAST_ERROR] = TEXTOID,
+		[STATUS_LAST_ERROR_AT] = TIMESTAMPTZOID
+	}
+};
 
-PG_FUNCTION_INFO_V1(pg_replica_kit_status);
+PG_FUNCTION_INFO_V1(pg_replica_kit_status_1_0);
 
-static void put_row(StatusRow *row, const PrkReportRow *report);
-static void put_slot(StatusRow *row, const PrkReplica *replica);
-static void put_process(StatusRow *row, const PrkReplica *replica);
-static void put_verdict(StatusRow *row, const PrkReportRow *report);
-static void put_reason(StatusRow *row, const PrkReportRow *report);
-static void put(StatusRow *row, StatusColumn column, Datum value);
-static void put_text(StatusRow *row, StatusColumn column, const char *value);
-static void put_name(StatusRow *row, StatusColumn column, const char *value);
-static void put_lsn(StatusRow *row, StatusColumn column, XLogRecPtr value);
-static void put_bytes(StatusRow *row, StatusColumn column, int64 value);
-static void put_interval(StatusRow *row, StatusColumn column, int64 value);
-static void put_time(StatusRow *row, StatusColumn column, TimestampTz value);
-static void put_address(StatusRow *row, StatusColumn column,
-						const SockAddr *address);
+static void put_row(PrkRow *row, const PrkReportRow *report);
+static void put_slot(PrkRow *row, const PrkReplica *replica);
+static void put_process(PrkRow *row, const PrkReplica *replica);
+static void put_verdict(PrkRow *row, const PrkReportRow *report);
+static void put_reason(PrkRow *row, const PrkReportRow *report);
 
 /*
  * status() - one row per replication slot and per walsender without one,
  * worst first.
  */
 Datum
-pg_replica_kit_status(PG_FUNCTION_ARGS)
+pg_replica_kit_status_1_0(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	PrkReport  *report;
+	PrkRow		row;
 
-	InitMaterializedSRF(fcinfo, 0);
-	Assert(rsinfo->setDesc->natts == STATUS_NCOLS);
-
+	prk_rows_begin(fcinfo, &status_signature, &row);
 	report = prk_report_take();
 	for (int i = 0; i < report->nrows; i++)
 	{
-		StatusRow	row;
-
-		CHECK_FOR_INTERRUPTS();
 		put_row(&row, &report->rows[i]);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc,
-							 row.values, row.nulls);
+		prk_rows_add(&row);
 	}
 
 	return (Datum) 0;
@@ -125,102 +138,99 @@ pg_replica_kit_status(PG_FUNCTION_ARGS)
 
 /* A whole row */
 static void
-put_row(StatusRow *row, const PrkReportRow *report)
+put_row(PrkRow *row, const PrkReportRow *report)
 {
 	const PrkReplica *replica = report->replica;
 
-	memset(row->values, 0, sizeof(row->values));
-	memset(row->nulls, true, sizeof(row->nulls));
-
-	put_text(row, STATUS_NAME, replica->name);
+	prk_put_text(row, STATUS_NAME, replica->name);
 	if (replica->has_slot)
 		put_slot(row, replica);
 	if (replica->pid != 0)
 		put_process(row, replica);
 
-	put_bytes(row, STATUS_LAG_BYTES, replica->lag_bytes);
-	put_bytes(row, STATUS_UNSENT_BYTES, replica->unsent_bytes);
-	put_bytes(row, STATUS_UNWRITTEN_BYTES, replica->unwritten_bytes);
-	put_bytes(row, STATUS_UNFLUSHED_BYTES, replica->unflushed_bytes);
-	put_bytes(row, STATUS_UNREPLAYED_BYTES, replica->unreplayed_bytes);
-	put_bytes(row, STATUS_RETAINED_BYTES, replica->retained_bytes);
+	prk_put_bytes(row, STATUS_LAG_BYTES, replica->lag_bytes);
+	prk_put_bytes(row, STATUS_UNSENT_BYTES, replica->unsent_bytes);
+	prk_put_bytes(row, STATUS_UNWRITTEN_BYTES, replica->unwritten_bytes);
+	prk_put_bytes(row, STATUS_UNFLUSHED_BYTES, replica->unflushed_bytes);
+	prk_put_bytes(row, STATUS_UNREPLAYED_BYTES, replica->unreplayed_bytes);
+	prk_put_bytes(row, STATUS_RETAINED_BYTES, replica->retained_bytes);
 
 	put_verdict(row, report);
 }
 
 /* The columns of pg_replication_slots */
 static void
-put_slot(StatusRow *row, const PrkReplica *replica)
+put_slot(PrkRow *row, const PrkReplica *replica)
 {
-	put_name(row, STATUS_SLOT_NAME, replica->slot_name);
-	put_text(row, STATUS_SLOT_TYPE, replica->logical ? "logical" : "physical");
-	put_lsn(row, STATUS_RESTART_LSN, replica->restart_lsn);
-	put_lsn(row, STATUS_CONFIRMED_FLUSH_LSN, replica->confirmed_flush_lsn);
-	put_text(row, STATUS_WAL_STATUS,
-			 prk_wal_status_name(replica->wal_status));
+	prk_put_name(row, STATUS_SLOT_NAME, replica->slot_name);
+	prk_put_text(row, STATUS_SLOT_TYPE, replica->logical ? "logical" : "physical");
+	prk_put_lsn(row, STATUS_RESTART_LSN, replica->restart_lsn);
+	prk_put_lsn(row, STATUS_CONFIRMED_FLUSH_LSN, replica->confirmed_flush_lsn);
+	prk_put_text(row, STATUS_WAL_STATUS,
+				 prk_wal_status_name(replica->wal_status));
 	if (replica->has_safe_wal_size)
-		put(row, STATUS_SAFE_WAL_SIZE, Int64GetDatum(replica->safe_wal_size));
+		prk_put_int64(row, STATUS_SAFE_WAL_SIZE, replica->safe_wal_size);
 	if (replica->xmin_age >= 0)
-		put(row, STATUS_XMIN_AGE, Int32GetDatum(replica->xmin_age));
-	put_time(row, STATUS_INACTIVE_SINCE, replica->inactive_since);
+		prk_put_int32(row, STATUS_XMIN_AGE, replica->xmin_age);
+	prk_put_time(row, STATUS_INACTIVE_SINCE, replica->inactive_since);
 }
 
 /* The columns of pg_stat_replication */
 static void
-put_process(StatusRow *row, const PrkReplica *replica)
+put_process(PrkRow *row, const PrkReplica *replica)
 {
-	put(row, STATUS_PID, Int32GetDatum(replica->pid));
+	prk_put_int32(row, STATUS_PID, replica->pid);
 
 	/* A role that was dropped meanwhile has no name, as in the view. */
 	if (OidIsValid(replica->userid))
 	{
-		put_name(row, STATUS_USENAME,
-				 GetUserNameFromId(replica->userid, true));
-		put_text(row, STATUS_APPLICATION_NAME, replica->application_name);
+		prk_put_name(row, STATUS_USENAME,
+					 GetUserNameFromId(replica->userid, true));
+		prk_put_text(row, STATUS_APPLICATION_NAME, replica->application_name);
 	}
 	if (replica->has_client_addr)
-		put_address(row, STATUS_CLIENT_ADDR, &replica->client_addr);
-	put_time(row, STATUS_BACKEND_START, replica->backend_start);
+		prk_put_address(row, STATUS_CLIENT_ADDR, &replica->client_addr);
+	prk_put_time(row, STATUS_BACKEND_START, replica->backend_start);
 
-	put_text(row, STATUS_SYNC_STATE, replica->sync_state);
-	put_lsn(row, STATUS_SENT_LSN, replica->sent_lsn);
-	put_lsn(row, STATUS_WRITE_LSN, replica->write_lsn);
-	put_lsn(row, STATUS_FLUSH_LSN, replica->flush_lsn);
-	put_lsn(row, STATUS_REPLAY_LSN, replica->replay_lsn);
-	put_time(row, STATUS_REPLY_TIME, replica->reply_time);
+	prk_put_text(row, STATUS_SYNC_STATE, replica->sync_state);
+	prk_put_lsn(row, STATUS_SENT_LSN, replica->sent_lsn);
+	prk_put_lsn(row, STATUS_WRITE_LSN, replica->write_lsn);
+	prk_put_lsn(row, STATUS_FLUSH_LSN, replica->flush_lsn);
+	prk_put_lsn(row, STATUS_REPLAY_LSN, replica->replay_lsn);
+	prk_put_time(row, STATUS_REPLY_TIME, replica->reply_time);
 }
 
 /* What is thought of the replica */
 static void
-put_verdict(StatusRow *row, const PrkReportRow *report)
+put_verdict(PrkRow *row, const PrkReportRow *report)
 {
 	const PrkVerdict *verdict = &report->verdict;
 
-	put_text(row, STATUS_STATE, prk_state_name(verdict->state));
-	put_text(row, STATUS_HEALTH, prk_level_name(verdict->level));
+	prk_put_text(row, STATUS_STATE, prk_state_name(verdict->state));
+	prk_put_text(row, STATUS_HEALTH, prk_level_name(verdict->level));
 	put_reason(row, report);
 
-	put_interval(row, STATUS_LAG_TIME, verdict->lag_time);
-	put_interval(row, STATUS_CATCH_UP_IN, verdict->forecast.catch_up_in);
-	put_interval(row, STATUS_LOST_IN, verdict->forecast.lost_in);
-	put_interval(row, STATUS_DISK_FULL_IN, report->disk_full_in);
+	prk_put_interval(row, STATUS_LAG_TIME, verdict->lag_time);
+	prk_put_interval(row, STATUS_CATCH_UP_IN, verdict->forecast.catch_up_in);
+	prk_put_interval(row, STATUS_LOST_IN, verdict->forecast.lost_in);
+	prk_put_interval(row, STATUS_DISK_FULL_IN, report->disk_full_in);
 
 	if (report->has_alert)
 	{
-		put_text(row, STATUS_ALERT, prk_level_name(report->alert));
-		put_time(row, STATUS_ALERT_SINCE, report->alert_since);
+		prk_put_text(row, STATUS_ALERT, prk_level_name(report->alert));
+		prk_put_time(row, STATUS_ALERT_SINCE, report->alert_since);
 	}
 	if (report->last_error != NULL)
 	{
-		put_text(row, STATUS_LAST_ERROR,
-				 prk_format_foreign(report->last_error->message));
-		put_time(row, STATUS_LAST_ERROR_AT, report->last_error->last_at);
+		prk_put_text(row, STATUS_LAST_ERROR,
+					 prk_format_foreign(report->last_error->message));
+		prk_put_time(row, STATUS_LAST_ERROR_AT, report->last_error->last_at);
 	}
 }
 
 /* What is wrong, and what will come of it */
 static void
-put_reason(StatusRow *row, const PrkReportRow *report)
+put_reason(PrkRow *row, const PrkReportRow *report)
 {
 	const PrkVerdict *verdict = &report->verdict;
 	StringInfoData reason;
@@ -234,87 +244,5 @@ put_reason(StatusRow *row, const PrkReportRow *report)
 		appendStringInfo(&reason, ", disk of pg_wal will be full in %s",
 						 prk_format_duration(buf, report->disk_full_in));
 	if (reason.len > 0)
-		put_text(row, STATUS_REASON, reason.data);
-}
-
-static void
-put(StatusRow *row, StatusColumn column, Datum value)
-{
-	row->values[column] = value;
-	row->nulls[column] = false;
-}
-
-/* NULL stands for SQL's NULL. */
-static void
-put_text(StatusRow *row, StatusColumn column, const char *value)
-{
-	if (value != NULL)
-		put(row, column, CStringGetTextDatum(value));
-}
-
-/* NULL stands for SQL's NULL. */
-static void
-put_name(StatusRow *row, StatusColumn column, const char *value)
-{
-	if (value != NULL)
-		put(row, column, DirectFunctionCall1(namein, CStringGetDatum(value)));
-}
-
-/* An invalid position stands for SQL's NULL. */
-static void
-put_lsn(StatusRow *row, StatusColumn column, XLogRecPtr value)
-{
-	if (!XLogRecPtrIsInvalid(value))
-		put(row, column, LSNGetDatum(value));
-}
-
-/* -1 stands for SQL's NULL. */
-static void
-put_bytes(StatusRow *row, StatusColumn column, int64 value)
-{
-	if (value >= 0)
-		put(row, column, Int64GetDatum(value));
-}
-
-/* Microseconds, of which -1 stands for SQL's NULL. */
-static void
-put_interval(StatusRow *row, StatusColumn column, int64 value)
-{
-	Interval   *interval;
-
-	if (value < 0)
-		return;
-	interval = palloc0(sizeof(Interval));
-	interval->time = value;
-	put(row, column, IntervalPGetDatum(interval));
-}
-
-/* 0 stands for SQL's NULL. */
-static void
-put_time(StatusRow *row, StatusColumn column, TimestampTz value)
-{
-	if (value != 0)
-		put(row, column, TimestampTzGetDatum(value));
-}
-
-/*
- * A client's address as pg_stat_get_activity() shows it: NULL for Unix
- * sockets, and for what has no numeric form.
- */
-static void
-put_address(StatusRow *row, StatusColumn column, const SockAddr *address)
-{
-	char		host[NI_MAXHOST];
-
-	if (address->addr.ss_family != AF_INET &&
-		address->addr.ss_family != AF_INET6)
-		return;
-
-	if (pg_getnameinfo_all(&address->addr, address->salen,
-						   host, sizeof(host), NULL, 0,
-						   NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-		return;
-
-	clean_ipv6_addr(address->addr.ss_family, host);
-	put(row, column, DirectFunctionCall1(inet_in, CStringGetDatum(host)));
+		prk_put_text(row, STATUS_REASON, reason.data);
 }
