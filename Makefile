@@ -87,6 +87,7 @@ DIAGNOSE_OBJS = \
 	src/diagnose/diagnose_standby.o \
 	src/diagnose/evidence.o \
 	src/diagnose/findings.o \
+	src/diagnose/owners.o \
 	src/diagnose/preflight_funcs.o
 
 OBJS = \

@@ -17,10 +17,7 @@
 #include <arpa/inet.h>
 #include <netdb.h>
 
-#include "access/genam.h"
 #include "access/twophase.h"
-#include "access/table.h"
-#include "catalog/pg_authid.h"
 #include "catalog/pg_control.h"
 #include "common/controldata_utils.h"
 #include "common/ip.h"
@@ -34,7 +31,6 @@
 #include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -50,10 +46,6 @@ static void gather_attempts(PrkEvidence *evidence, List *rules,
 							List *managed);
 static void match_rules(PrkAttempt *attempt, List *rules, List *managed);
 static bool line_covers(const PrkHbaManaged *line, const SockAddr *addr);
-static void gather_owners(PrkEvidence *evidence, List *managed);
-static void gather_leftovers(PrkEvidence *evidence, List *managed);
-static bool is_row(const PrkReport *report, const char *name);
-static bool is_leftover(List *leftovers, const char *name);
 static void gather_upstream(PrkEvidence *evidence);
 static void gather_parameters(PrkEvidence *evidence);
 static void gather_waits(PrkEvidence *evidence);
@@ -71,9 +63,8 @@ prk_evidence_gather(void)
 	evidence->now = evidence->report->sample->taken_at;
 	rules = load_rules(evidence, &managed);
 	gather_attempts(evidence, rules, managed);
-	gather_owners(evidence, managed);
-	if (!evidence->report->sample->in_recovery)
-		gather_leftovers(evidence, managed);
+	evidence->owners = prk_owners_gather(evidence->report, managed,
+										 &evidence->leftovers);
 	gather_upstream(evidence);
 	gather_parameters(evidence);
 	gather_waits(evidence);
@@ -198,120 +189,6 @@ line_covers(const PrkHbaManaged *line, const SockAddr *addr)
 		pg_sockaddr_cidr_mask(&mask, slash + 1, base.ss_family) != 0)
 		return false;
 	return pg_range_sockaddr(&addr->addr, &base, &mask) != 0;
-}
-
-/* For each row of the report: who watches it, whose it is. */
-static void
-gather_owners(PrkEvidence *evidence, List *managed)
-{
-	const PrkReport *report = evidence->report;
-
-	evidence->owners = palloc0(Max(report->nrows, 1) * sizeof(PrkOwner));
-	for (int i = 0; i < report->nrows; i++)
-	{
-		PrkOwner   *owner = &evidence->owners[i];
-		const PrkReplica *replica = report->rows[i].replica;
-		ListCell   *cell;
-
-		if (report->board->worker_pid != 0)
-			owner->entry = prk_board_find(report->board, replica);
-		owner->role_name = prk_role_of_replica(replica->name);
-		foreach(cell, managed)
-		{
-			const PrkHbaManaged *line = lfirst(cell);
-
-			if (strcmp(line->replica, replica->name) != 0)
-				continue;
-			owner->has_line = true;
-			if (owner->role_name == NULL)
-				owner->role_name = line->role;
-			if (owner->address == NULL)
-				owner->address = line->address;
-		}
-		if (owner->role_name != NULL)
-		{
-			PrkRole		role;
-
-			prk_role_look_up(owner->role_name, &role);
-			owner->role_exists = OidIsValid(role.oid);
-		}
-	}
-}
-
-/*
- * Roles and lines of replicas that have no slot here and are not connected
- * either.  On a standby lines are no orphans: the file was cloned; nor are
- * roles, which are its primary's.
- */
-static void
-gather_leftovers(PrkEvidence *evidence, List *managed)
-{
-	Relation	rel = table_open(AuthIdRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0,
-										  NULL);
-	HeapTuple	tuple;
-	ListCell   *cell;
-
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_authid form = (Form_pg_authid) GETSTRUCT(tuple);
-		PrkRole		role;
-
-		if (!form->rolreplication)
-			continue;
-		prk_role_look_up(NameStr(form->rolname), &role);
-		foreach(cell, role.replicas)
-		{
-			PrkLeftover *leftover;
-
-			if (is_row(evidence->report, lfirst(cell)))
-				continue;
-			leftover = palloc(sizeof(PrkLeftover));
-			leftover->name = lfirst(cell);
-			leftover->role_name = pstrdup(NameStr(form->rolname));
-			evidence->leftovers = lappend(evidence->leftovers, leftover);
-		}
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-
-	foreach(cell, managed)
-	{
-		const PrkHbaManaged *line = lfirst(cell);
-		PrkLeftover *leftover;
-
-		if (is_row(evidence->report, line->replica) ||
-			is_leftover(evidence->leftovers, line->replica))
-			continue;
-		leftover = palloc(sizeof(PrkLeftover));
-		leftover->name = line->replica;
-		leftover->role_name = NULL;
-		evidence->leftovers = lappend(evidence->leftovers, leftover);
-	}
-}
-
-static bool
-is_row(const PrkReport *report, const char *name)
-{
-	for (int i = 0; i < report->nrows; i++)
-	{
-		if (strcmp(report->rows[i].replica->name, name) == 0)
-			return true;
-	}
-	return false;
-}
-
-static bool
-is_leftover(List *leftovers, const char *name)
-{
-	ListCell   *cell;
-
-	foreach(cell, leftovers)
-	{
-		if (strcmp(((PrkLeftover *) lfirst(cell))->name, name) == 0)
-			return true;
-	}
-	return false;
 }
 
 /* This server as a standby */

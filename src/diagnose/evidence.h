@@ -11,6 +11,7 @@
 #ifndef PRK_EVIDENCE_H
 #define PRK_EVIDENCE_H
 
+#include "diagnose/owners.h"
 #include "failures/failures.h"
 #include "hba/hba_rules.h"
 #include "provision/role.h"
@@ -29,23 +30,6 @@ typedef struct PrkAttempt
 	PrkHbaMatch tls_match;		/* had it come with TLS */
 	bool		let_in;			/* a managed line names role and address */
 } PrkAttempt;
-
-/* Whose a replica of the report is. */
-typedef struct PrkOwner
-{
-	const PrkBoardEntry *entry; /* NULL: nobody watches it */
-	const char *role_name;		/* that the kit made or a line names; NULL */
-	bool		role_exists;
-	bool		has_line;
-	const char *address;		/* of its first managed line; NULL none */
-} PrkOwner;
-
-/* What the kit made and a slot of that name is not there for. */
-typedef struct PrkLeftover
-{
-	const char *name;
-	const char *role_name;		/* NULL: only the line is left */
-} PrkLeftover;
 
 /* A setting that a standby may not have lower than its primary. */
 typedef struct PrkParameter

@@ -51,6 +51,7 @@
  */
 #define PASSWORD_LEN		32
 
+static int	compare_marks(const void *a, const void *b);
 static char *build_secret(const char *password);
 static List *parse_mark(const char *comment);
 static List *read_mark(Oid roleid);
@@ -133,6 +134,84 @@ prk_role_of_replica(const char *replica)
 	table_close(rel, AccessShareLock);
 
 	return result;
+}
+
+/*
+ * All replicas in the comments on roles, palloc'd, by the replica's name; of
+ * one that several roles carry, in the order in which prk_role_of_replica()
+ * finds them.  One scan of pg_shdescription, for who asks about many replicas.
+ */
+PrkRoleMark *
+prk_role_marks(int *nmarks)
+{
+	int			room = 64;
+	PrkRoleMark *marks = palloc(room * sizeof(PrkRoleMark));
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	*nmarks = 0;
+	rel = table_open(SharedDescriptionRelationId, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_shdescription form = (Form_pg_shdescription) GETSTRUCT(tuple);
+		ListCell   *lc;
+
+		if (form->classoid != AuthIdRelationId)
+			continue;
+		foreach(lc, parse_mark(comment_text(rel, tuple)))
+		{
+			if (*nmarks == room)
+			{
+				room *= 2;
+				marks = repalloc(marks, room * sizeof(PrkRoleMark));
+			}
+			marks[*nmarks].replica = lfirst(lc);
+			marks[*nmarks].roleid = form->objoid;
+			marks[*nmarks].place = *nmarks;
+			(*nmarks)++;
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+
+	qsort(marks, *nmarks, sizeof(PrkRoleMark), compare_marks);
+	return marks;
+}
+
+/*
+ * The first of these marks that is of this replica, which those after it may
+ * be, too; NULL if there is none.
+ */
+const PrkRoleMark *
+prk_role_marks_of(const PrkRoleMark *marks, int nmarks, const char *replica)
+{
+	int			low = 0;
+	int			high = nmarks;
+
+	while (low < high)
+	{
+		int			middle = low + (high - low) / 2;
+
+		if (strcmp(marks[middle].replica, replica) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < nmarks && strcmp(marks[low].replica, replica) == 0 ?
+		&marks[low] : NULL;
+}
+
+/* qsort comparator: by replica, then as they were read */
+static int
+compare_marks(const void *a, const void *b)
+{
+	const PrkRoleMark *mark1 = a;
+	const PrkRoleMark *mark2 = b;
+	int			order = strcmp(mark1->replica, mark2->replica);
+
+	return order != 0 ? order : mark1->place - mark2->place;
 }
 
 /*

@@ -36,8 +36,19 @@ typedef struct PrkRole
 	PrkSecret	secret;
 } PrkRole;
 
+/* One replica in the comment on one role. */
+typedef struct PrkRoleMark
+{
+	const char *replica;
+	Oid			roleid;
+	int			place;			/* in the order in which they were read */
+} PrkRoleMark;
+
 extern void prk_role_look_up(const char *name, PrkRole *role);
 extern char *prk_role_of_replica(const char *replica);
+extern PrkRoleMark *prk_role_marks(int *nmarks);
+extern const PrkRoleMark *prk_role_marks_of(const PrkRoleMark *marks,
+											int nmarks, const char *replica);
 
 extern char *prk_role_make_password(void);
 extern void prk_role_create(const char *name, const char *password,
