@@ -13,6 +13,7 @@ PGFILEDESC = "pg_replica_kit - the whole life of a streaming read replica"
 # promises.  No room includes a header of a higher floor (t/001_style.pl).
 TOP_OBJS = \
 	src/format.o \
+	src/kept.o \
 	src/settings.o \
 	src/sql.o
 
@@ -226,7 +227,7 @@ test/hba_test.so: test/hba_test.o src/hba/hba.o src/hba/hba_file.o src/hba/hba_r
 	src/hba/hba_same.o
 test/hba_test_link.so: test/hba_test.o src/hba/hba.o test/hba_file_link.o \
 	src/hba/hba_rules.o src/hba/hba_same.o
-test/health_test.so: test/health_test.o src/judge/health.o src/judge/forecast.o src/format.o src/sample/sample.o \
-	src/sample/backends.o src/sample/backups.o src/sample/derive.o
+test/health_test.so: test/health_test.o src/judge/health.o src/judge/forecast.o src/format.o src/kept.o \
+	src/sample/sample.o src/sample/backends.o src/sample/backups.o src/sample/derive.o
 $(TEST_MODULES): $(SANITIZE_OBJS)
 	$(CC) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^ $(SANITIZE_LIBS)

@@ -30,6 +30,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/pg_lsn.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
@@ -220,6 +221,7 @@ prk_row_begin(FunctionCallInfo fcinfo, const PrkSignature *signature,
 
 	row->desc = BlessTupleDesc(desc);
 	row->store = NULL;
+	row->context = CurrentMemoryContext;
 	clear_row(row);
 }
 
@@ -249,6 +251,9 @@ prk_rows_begin(FunctionCallInfo fcinfo, const PrkSignature *signature,
 
 	row->desc = rsinfo->setDesc;
 	row->store = rsinfo->setResult;
+	row->context = AllocSetContextCreate(CurrentMemoryContext,
+										 "pg_replica_kit row",
+										 ALLOCSET_DEFAULT_SIZES);
 	clear_row(row);
 }
 
@@ -258,6 +263,7 @@ prk_rows_add(PrkRow *row)
 {
 	CHECK_FOR_INTERRUPTS();
 	tuplestore_putvalues(row->store, row->desc, row->values, row->nulls);
+	MemoryContextReset(row->context);
 	clear_row(row);
 }
 
@@ -310,7 +316,7 @@ prk_put_interval(PrkRow *row, int column, int64 microseconds)
 
 	if (microseconds < 0)
 		return;
-	interval = palloc0(sizeof(Interval));
+	interval = MemoryContextAllocZero(row->context, sizeof(Interval));
 	interval->time = microseconds;
 	prk_put(row, column, IntervalPGetDatum(interval));
 }
@@ -327,17 +333,26 @@ prk_put_lsn(PrkRow *row, int column, uint64 lsn)
 void
 prk_put_name(PrkRow *row, int column, const char *value)
 {
-	if (value != NULL)
-		prk_put(row, column,
-				DirectFunctionCall1(namein, CStringGetDatum(value)));
+	MemoryContext old;
+
+	if (value == NULL)
+		return;
+	old = MemoryContextSwitchTo(row->context);
+	prk_put(row, column, DirectFunctionCall1(namein, CStringGetDatum(value)));
+	MemoryContextSwitchTo(old);
 }
 
 /* NULL stands for SQL's NULL. */
 void
 prk_put_text(PrkRow *row, int column, const char *value)
 {
-	if (value != NULL)
-		prk_put(row, column, CStringGetTextDatum(value));
+	MemoryContext old;
+
+	if (value == NULL)
+		return;
+	old = MemoryContextSwitchTo(row->context);
+	prk_put(row, column, CStringGetTextDatum(value));
+	MemoryContextSwitchTo(old);
 }
 
 /* 0 stands for SQL's NULL. */
@@ -355,6 +370,7 @@ prk_put_time(PrkRow *row, int column, TimestampTz value)
 void
 prk_put_address(PrkRow *row, int column, const SockAddr *address)
 {
+	MemoryContext old;
 	char		host[NI_MAXHOST];
 
 	if (address->addr.ss_family != AF_INET &&
@@ -367,5 +383,7 @@ prk_put_address(PrkRow *row, int column, const SockAddr *address)
 		return;
 
 	clean_ipv6_addr(address->addr.ss_family, host);
+	old = MemoryContextSwitchTo(row->context);
 	prk_put(row, column, DirectFunctionCall1(inet_in, CStringGetDatum(host)));
+	MemoryContextSwitchTo(old);
 }

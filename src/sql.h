@@ -40,6 +40,8 @@ typedef struct PrkRow
 {
 	TupleDesc	desc;
 	Tuplestorestate *store;		/* NULL: the only row */
+	MemoryContext context;		/* of what is put; one of several rows has it
+								 * until it is added */
 	Datum		values[PRK_MAX_COLUMNS];
 	bool		nulls[PRK_MAX_COLUMNS];
 } PrkRow;

@@ -158,7 +158,8 @@ prk_clock_ages(const XLogRecPtr *positions, PrkClockAge *ages,
 		return;
 	LWLockAcquire(shared->lock, LW_SHARED);
 	for (int i = 0; i < npositions; i++)
-		ages[i] = prk_clock_age(&shared->clock, positions[i], now, current);
+		ages[i] = i > 0 && positions[i] == positions[i - 1] ? ages[i - 1] :
+			prk_clock_age(&shared->clock, positions[i], now, current);
 	LWLockRelease(shared->lock);
 }
 

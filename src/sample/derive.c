@@ -31,8 +31,17 @@
 /* How often a slot that moves is looked at again. */
 #define MOVED_TRIES		10
 
+/* The last good answer of the server: most slots are in the same segment. */
+typedef struct Availability
+{
+	bool		known;
+	XLogSegNo	segment;
+	WALAvailability result;
+} Availability;
+
 static void derive_wal_status(PrkSample *sample);
-static WALAvailability availability_now(const PrkReplica *replica);
+static WALAvailability availability_now(const PrkReplica *replica,
+										Availability *last);
 static XLogSegNo standby_oldest_kept(const PrkSample *sample);
 static WALAvailability standby_availability(const PrkSample *sample,
 											XLogRecPtr restart_lsn,
@@ -63,6 +72,7 @@ static void
 derive_wal_status(PrkSample *sample)
 {
 	XLogSegNo	oldest_kept = 0;
+	Availability last = {0};
 
 	if (sample->in_recovery)
 		oldest_kept = standby_oldest_kept(sample);
@@ -82,7 +92,7 @@ derive_wal_status(PrkSample *sample)
 			availability = standby_availability(sample, replica->restart_lsn,
 												oldest_kept);
 		else
-			availability = availability_now(replica);
+			availability = availability_now(replica, &last);
 
 		/*
 		 * As the server sees it, who still has a process may yet move on to
@@ -127,12 +137,31 @@ derive_wal_status(PrkSample *sample)
  * than the sample: a slot that moved on into the next segment in between looks
  * as if its WAL were about to go.  So what looks bad is asked again by where
  * the slot is by now.
+ *
+ * The answer is the same for all of a segment (GetWALAvailability() in
+ * src/backend/access/transam/xlog.c).
  */
 static WALAvailability
-availability_now(const PrkReplica *replica)
+availability_now(const PrkReplica *replica, Availability *last)
 {
 	XLogRecPtr	restart_lsn = replica->restart_lsn;
-	WALAvailability result = GetWALAvailability(restart_lsn);
+	WALAvailability result;
+	XLogSegNo	segment;
+
+	if (XLogRecPtrIsInvalid(restart_lsn))
+		return WALAVAIL_INVALID_LSN;
+	XLByteToSeg(restart_lsn, segment, wal_segment_size);
+	if (last->known && last->segment == segment)
+		return last->result;
+
+	result = GetWALAvailability(restart_lsn);
+	if (result == WALAVAIL_RESERVED || result == WALAVAIL_EXTENDED)
+	{
+		last->known = true;
+		last->segment = segment;
+		last->result = result;
+		return result;
+	}
 
 	for (int i = 0; i < MOVED_TRIES && (result == WALAVAIL_UNRESERVED ||
 										result == WALAVAIL_REMOVED); i++)

@@ -36,14 +36,29 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "kept.h"
 #include "sample/backends.h"
 #include "sample/backups.h"
 #include "sample/derive.h"
 #include "sample/sample.h"
 
-/* Where backend entries were last time; -1 unknown. */
+/* The memory of a sample, and of its making. */
+typedef struct Room
+{
+	MemoryContext context;
+	PrkSample	sample;
+	PrkKept		replicas;
+	PrkKept		places;			/* of their slots */
+	PrkKept		senders;
+	PrkKept		backends;
+	PrkKept		hints;
+} Room;
+
 struct PrkSampleCache
 {
+	Room		room;
+
+	/* where backend entries were last time; -1 unknown */
 	int		   *slot_hints;		/* by slot, of the process that holds it */
 	int		   *walsnd_hints;	/* by place in WalSndCtl->walsnds */
 };
@@ -71,8 +86,13 @@ typedef struct Draft
 {
 	PrkSample  *sample;
 	PrkSampleCache *cache;		/* NULL: none */
-	Sender	   *senders;		/* room for max_wal_senders */
+	Room	   *room;
+	int			max_replicas;	/* that there is room for now */
+	int			nactive;		/* slots that a process holds */
+	Sender	   *senders;		/* the first nsorted of them by pid */
+	int			max_senders;
 	int			nsenders;
+	int			nsorted;
 	SyncRepStandbyData *sync;	/* candidates for synchronous standbys */
 	int			nsync;
 	PrkBackend *backends;		/* of replicas that have a process */
@@ -80,10 +100,13 @@ typedef struct Draft
 	int			nbackends;
 } Draft;
 
+static void make_room(Draft *draft, int nreplicas);
 static void read_senders(Draft *draft);
 static bool read_sender(int place, Sender *sender);
 static Sender *find_sender(Draft *draft, int pid);
+static int	compare_senders(const void *a, const void *b);
 static void read_slots(Draft *draft);
+static int	copy_slots(Draft *draft, int *places);
 static void copy_slot(const ReplicationSlot *slot, PrkReplica *replica);
 static void add_senders(Draft *draft);
 static void copy_sender(Draft *draft, Sender *sender, PrkReplica *replica);
@@ -113,7 +136,8 @@ prk_sample_cache_create(MemoryContext context)
 {
 	PrkSampleCache *cache;
 
-	cache = MemoryContextAlloc(context, sizeof(PrkSampleCache));
+	cache = MemoryContextAllocZero(context, sizeof(PrkSampleCache));
+	cache->room.context = context;
 	cache->slot_hints =
 		MemoryContextAlloc(context, sizeof(int) * (prk_compat_slots() + 1));
 	cache->walsnd_hints =
@@ -128,23 +152,29 @@ prk_sample_cache_create(MemoryContext context)
 /*
  * Take a sample.
  *
- * The result, with all it points to, is palloc'd in the current memory
- * context.  The caller has made sure that prk_sample_possible().  No error is
- * raised but for lack of memory.  A NULL cache means that the backend entries
- * are looked for afresh.
+ * Without a cache the result, with all it points to, is palloc'd in the
+ * current memory context, and the backend entries are looked for afresh.  With
+ * one it belongs to the cache and is valid until the next sample with that.
+ * The caller has made sure that prk_sample_possible().  No error is raised but
+ * for lack of memory.
  */
 PrkSample *
 prk_sample_take(PrkSampleCache *cache)
 {
 	Draft		draft = {0};
-	PrkSample  *sample = palloc0(sizeof(PrkSample));
-	int			max_replicas = prk_compat_slots() + max_wal_senders + 1;
+	PrkSample  *sample;
 
+	if (cache != NULL)
+		draft.room = &cache->room;
+	else
+	{
+		draft.room = palloc0(sizeof(Room));
+		draft.room->context = CurrentMemoryContext;
+	}
+	sample = &draft.room->sample;
+	memset(sample, 0, sizeof(PrkSample));
 	draft.sample = sample;
 	draft.cache = cache;
-	draft.backends = palloc(sizeof(PrkBackend) * max_replicas);
-	draft.hints = palloc(sizeof(int *) * max_replicas);
-	sample->replicas = palloc(sizeof(PrkReplica) * max_replicas);
 
 	draft.nsync = SyncRepGetCandidateStandbys(&draft.sync);
 	read_senders(&draft);
@@ -156,9 +186,6 @@ prk_sample_take(PrkSampleCache *cache)
 	prk_backups_merge(sample);
 	prk_derive_all(sample);
 
-	pfree(draft.backends);
-	pfree(draft.hints);
-	pfree(draft.senders);
 	pfree(draft.sync);
 	return sample;
 }
@@ -224,17 +251,45 @@ prk_wal_status_name(PrkWalStatus status)
  * Reading shared memory
  */
 
+/* Room for so many replicas; those that there are stay. */
+static void
+make_room(Draft *draft, int nreplicas)
+{
+	Room	   *room = draft->room;
+
+	draft->sample->replicas = prk_kept_reserve(&room->replicas, room->context,
+											   nreplicas * sizeof(PrkReplica));
+	draft->max_replicas = room->replicas.size / sizeof(PrkReplica);
+}
+
 /* Copy all walsenders. */
 static void
 read_senders(Draft *draft)
 {
-	draft->senders = palloc(sizeof(Sender) * (max_wal_senders + 1));
+	Room	   *room = draft->room;
+
+	/* Others may take the places of those that are gone meanwhile. */
+	draft->max_senders = 2 * max_wal_senders + 1;
+	draft->senders = prk_kept_reserve(&room->senders, room->context,
+									  draft->max_senders * sizeof(Sender));
 
 	for (int i = 0; i < max_wal_senders; i++)
 	{
 		if (read_sender(i, &draft->senders[draft->nsenders]))
 			draft->nsenders++;
 	}
+	qsort(draft->senders, draft->nsenders, sizeof(Sender), compare_senders);
+	draft->nsorted = draft->nsenders;
+}
+
+/* qsort and bsearch comparator: by pid */
+static int
+compare_senders(const void *a, const void *b)
+{
+	int			pid_a = ((const Sender *) a)->pid;
+	int			pid_b = ((const Sender *) b)->pid;
+
+	return (pid_a > pid_b) - (pid_a < pid_b);
 }
 
 /* Copy the walsender at a place; false if there is none. */
@@ -269,30 +324,30 @@ read_sender(int place, Sender *sender)
 static Sender *
 find_sender(Draft *draft, int pid)
 {
-	for (int i = 0; i < draft->nsenders; i++)
+	Sender		key = {.pid = pid};
+	Sender	   *found = bsearch(&key, draft->senders, draft->nsorted,
+								sizeof(Sender), compare_senders);
+
+	if (found != NULL)
+		return found;
+	for (int i = draft->nsorted; i < draft->nsenders; i++)
 	{
 		if (draft->senders[i].pid == pid)
 			return &draft->senders[i];
 	}
 
+	/* Whose place it has is gone, and add_senders() will notice. */
 	for (int i = 0; i < max_wal_senders; i++)
 	{
 		Sender		sender;
-		int			j;
 
 		if (!read_sender(i, &sender) || sender.pid != pid)
 			continue;
-
-		/* Its place may have been another's, who is gone. */
-		for (j = 0; j < draft->nsenders; j++)
-		{
-			if (draft->senders[j].place == i)
-				break;
-		}
-		if (j == draft->nsenders)
-			draft->nsenders++;
-		draft->senders[j] = sender;
-		return &draft->senders[j];
+		if (draft->nsenders == draft->max_senders)
+			break;
+		found = &draft->senders[draft->nsenders++];
+		*found = sender;
+		return found;
 	}
 	return NULL;
 }
@@ -302,32 +357,32 @@ static void
 read_slots(Draft *draft)
 {
 	PrkSample  *sample = draft->sample;
-	int		   *places;
+	Room	   *room = draft->room;
+	int		   *places = NULL;
+	int			nslots = 0;
+	int			max_backends;
 
-	/* no slot is allowed */
-	if (ReplicationSlotCtl == NULL)
-		return;
-
-	places = palloc(sizeof(int) * prk_compat_slots());
-
-	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
-	for (int i = 0; i < prk_compat_slots(); i++)
+	/* Nothing is allocated under the lock: what does not fit is tried again. */
+	make_room(draft, draft->nsenders + 1);
+	do
 	{
-		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
-		ReplicationSlot copy;
+		if (nslots > draft->max_replicas)
+			make_room(draft, nslots + draft->nsenders);
+		places = prk_kept_reserve(&room->places, room->context,
+								  draft->max_replicas * sizeof(int));
 
-		if (!slot->in_use)
-			continue;
+		/* no slot is allowed */
+		if (ReplicationSlotCtl == NULL)
+			break;
+		nslots = copy_slots(draft, places);
+	} while (nslots > draft->max_replicas);
 
-		SpinLockAcquire(&slot->mutex);
-		copy = *slot;
-		SpinLockRelease(&slot->mutex);
-
-		copy_slot(&copy, &sample->replicas[sample->nreplicas]);
-		places[sample->nreplicas] = i;
-		sample->nreplicas++;
-	}
-	LWLockRelease(ReplicationSlotControlLock);
+	/* Of a slot that is held, and of each walsender that serves none. */
+	max_backends = draft->nactive + draft->nsenders;
+	draft->backends = prk_kept_reserve(&room->backends, room->context,
+									   max_backends * sizeof(PrkBackend));
+	draft->hints = prk_kept_reserve(&room->hints, room->context,
+									max_backends * sizeof(int *));
 
 	for (int i = 0; i < sample->nreplicas; i++)
 	{
@@ -343,8 +398,43 @@ read_slots(Draft *draft)
 		if (sender != NULL)
 			copy_sender(draft, sender, replica);
 	}
+}
 
-	pfree(places);
+/*
+ * Copy those slots that there is room for, and their places.  Returns how
+ * many there are.
+ */
+static int
+copy_slots(Draft *draft, int *places)
+{
+	PrkSample  *sample = draft->sample;
+	int			nslots = 0;
+
+	sample->nreplicas = 0;
+	draft->nactive = 0;
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < prk_compat_slots(); i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+		ReplicationSlot copy;
+
+		if (!slot->in_use)
+			continue;
+		if (++nslots > draft->max_replicas)
+			continue;
+
+		SpinLockAcquire(&slot->mutex);
+		copy = *slot;
+		SpinLockRelease(&slot->mutex);
+
+		copy_slot(&copy, &sample->replicas[sample->nreplicas]);
+		if (copy.active_pid != 0)
+			draft->nactive++;
+		places[sample->nreplicas] = i;
+		sample->nreplicas++;
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	return nslots;
 }
 
 /* A replica from a copied slot. */
@@ -377,6 +467,8 @@ add_senders(Draft *draft)
 {
 	PrkSample  *sample = draft->sample;
 
+	if (sample->nreplicas + draft->nsenders > draft->max_replicas)
+		make_room(draft, sample->nreplicas + draft->nsenders);
 	for (int i = 0; i < draft->nsenders; i++)
 	{
 		Sender	   *sender = &draft->senders[i];

@@ -14,9 +14,10 @@
 #include "sample/types.h"
 
 /*
- * Where the backend entries of walsenders are, kept by a caller that samples
- * again and again: finding them walks the array of all backends, so it is done
- * only when a walsender is new.  The entries themselves are read each time.
+ * What a caller that samples again and again keeps: the memory of the sample,
+ * and where the backend entries of walsenders are.  Finding them walks the
+ * array of all backends, so it is done only when a walsender is new; the
+ * entries themselves are read each time.
  */
 typedef struct PrkSampleCache PrkSampleCache;
 

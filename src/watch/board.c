@@ -103,32 +103,54 @@ prk_board_shmem_startup(void)
 }
 
 /*
- * A copy of the board in the caller's memory context, with its times by the
- * machine's clock as that is now, should it have been set.  Without preloading
- * it is an empty one.
+ * A copy of the board in the caller's memory context; else as the next.
  */
 PrkBoard *
 prk_board_read(void)
 {
-	PrkBoard   *board = palloc0(sizeof(PrkBoard));
+	PrkBoard   *board = palloc(sizeof(PrkBoard));
+	PrkKept		entries = {0};
+
+	prk_board_read_into(board, &entries, CurrentMemoryContext);
+	return board;
+}
+
+/*
+ * A copy of the board, with its times by the machine's clock as that is now,
+ * should it have been set.  Its entries are in what is kept in the context.
+ * Without preloading it is an empty one.
+ */
+void
+prk_board_read_into(PrkBoard *board, PrkKept *entries, MemoryContext context)
+{
+	int			nentries = 0;
+	int			room;
 	int64		jump;
 
+	memset(board, 0, sizeof(PrkBoard));
 	if (shared == NULL)
-		return board;
-
-	/* allocated before the lock is taken, for as many as there can be */
+		return;
 	board->exists = true;
-	board->entries = palloc(max_entries() * sizeof(PrkBoardEntry));
-	LWLockAcquire(shared->lock, LW_SHARED);
-	board->worker_pid = shared->worker_pid;
-	board->cycle_at = shared->cycle_at;
-	board->cycle_clock = shared->cycle_clock;
-	board->upstream = shared->upstream;
-	board->server = shared->server;
-	board->nentries = shared->nentries;
-	memcpy(board->entries, shared->entries,
-		   shared->nentries * sizeof(PrkBoardEntry));
-	LWLockRelease(shared->lock);
+
+	/* Nothing is allocated under the lock: what does not fit is tried again. */
+	do
+	{
+		board->entries = prk_kept_reserve(entries, context,
+										  (nentries + 1) *
+										  sizeof(PrkBoardEntry));
+		room = entries->size / sizeof(PrkBoardEntry);
+		LWLockAcquire(shared->lock, LW_SHARED);
+		board->worker_pid = shared->worker_pid;
+		board->cycle_at = shared->cycle_at;
+		board->cycle_clock = shared->cycle_clock;
+		board->upstream = shared->upstream;
+		board->server = shared->server;
+		nentries = shared->nentries;
+		board->nentries = Min(nentries, room);
+		memcpy(board->entries, shared->entries,
+			   board->nentries * sizeof(PrkBoardEntry));
+		LWLockRelease(shared->lock);
+	} while (nentries > room);
 
 	jump = board->cycle_at == 0 ? 0 :
 		prk_clock_jump(board->cycle_at, board->cycle_clock,
@@ -141,7 +163,6 @@ prk_board_read(void)
 		prk_board_shift_upstream(&board->upstream, jump);
 		shift(&board->cycle_at, jump);
 	}
-	return board;
 }
 
 /* Moves a time, unless it is none. */

@@ -11,6 +11,7 @@
 #ifndef PRK_BOARD_H
 #define PRK_BOARD_H
 
+#include "kept.h"
 #include "judge/disk.h"
 #include "judge/health.h"
 
@@ -65,6 +66,8 @@ typedef struct PrkBoard
 extern void prk_board_shmem_request(void);
 extern void prk_board_shmem_startup(void);
 extern PrkBoard *prk_board_read(void);
+extern void prk_board_read_into(PrkBoard *board, PrkKept *entries,
+								MemoryContext context);
 extern const PrkBoardEntry *prk_board_find(const PrkBoard *board,
 										   const PrkReplica *replica);
 extern int	prk_board_compare(const char *name1, int pid1,

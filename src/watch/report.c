@@ -11,79 +11,253 @@
  */
 #include "postgres.h"
 
+#include "utils/memutils.h"
+
 #include "clock/clock_shared.h"
 #include "failures/failure_table.h"
 #include "format.h"
+#include "kept.h"
 #include "judge/ages.h"
 #include "watch/report.h"
 
 /* A worker that is this late, in microseconds, is not at work. */
 #define STALE_AFTER		(15 * USECS_PER_SEC)
 
+/* A replica, while the order of the rows is sought. */
+typedef struct Place
+{
+	uint64		key;			/* of its name, behind what all names share */
+	const PrkReplica *replica;
+} Place;
+
+/* What is kept between two reports of this process. */
+typedef struct Room
+{
+	MemoryContext context;		/* NULL: nothing yet */
+	PrkSampleCache *cache;
+	PrkKept		entries;
+	PrkKept		places;
+	PrkKept		rows;
+	PrkKept		order;
+} Room;
+
+static Room room;
+
+static void open_room(void);
+static Place *sort_by_name(const PrkSample *sample);
+static int	compare_places(const void *a, const void *b);
+static void judge_row(const PrkReport *report, PrkReportRow *row,
+					  int *hint);
+static const PrkBoardEntry *find_entry(const PrkBoard *board,
+									   const PrkReplica *replica, int *hint);
+static void sort_by_level(PrkReport *report);
 static const char *judge_worker(const PrkBoard *board);
-static int	compare_rows(const void *a, const void *b);
 
 /*
- * One fresh sample with its verdicts, all palloc'd in the caller's memory
- * context.  Alerts are shown only while the worker runs and has seen the
- * replica: what it announced before it was stopped, or froze, may no longer
- * be true.
+ * One fresh sample with its verdicts.  Alerts are shown only while the worker
+ * runs and has seen the replica: what it announced before it was stopped, or
+ * froze, may no longer be true.
+ *
+ * The report is palloc'd in the caller's memory context, but its sample, board
+ * entries and rows are in memory that this process keeps for the next report:
+ * some 2 kB for each replica.  So there is one report at a time.
  */
 PrkReport *
 prk_report_take(void)
 {
-	static const PrkKnown nothing = {0};
 	PrkReport  *report = palloc0(sizeof(PrkReport));
-	PrkReportRow *judged;
-	PrkReportRow **order;
+	Place	   *places;
+	int			hint = 0;
 
-	report->board = prk_board_read();
+	open_room();
+	report->board = palloc(sizeof(PrkBoard));
+	prk_board_read_into(report->board, &room.entries, room.context);
 	report->failures = prk_failures_read();
-	report->sample = prk_sample_take(NULL);
+	report->sample = prk_sample_take(room.cache);
 	prk_ages_add(report->sample);
 	report->nrows = report->sample->nreplicas;
 	report->worker_trouble = judge_worker(report->board);
 	report->watched = report->board->worker_pid != 0 &&
 		report->worker_trouble == NULL;
-	report->rows = palloc(Max(report->nrows, 1) * sizeof(PrkReportRow));
-	judged = palloc0(Max(report->nrows, 1) * sizeof(PrkReportRow));
-	order = palloc(Max(report->nrows, 1) * sizeof(PrkReportRow *));
+	report->rows = prk_kept_reserve(&room.rows, room.context,
+									report->nrows * sizeof(PrkReportRow));
 
+	places = sort_by_name(report->sample);
 	for (int i = 0; i < report->nrows; i++)
 	{
-		PrkReportRow *row = &judged[i];
-		const PrkBoardEntry *entry = NULL;
-		PrkThresholds thresholds;
+		report->rows[i].replica = places[i].replica;
+		judge_row(report, &report->rows[i], &hint);
+	}
+	sort_by_level(report);
+	return report;
+}
 
-		row->replica = &report->sample->replicas[i];
-		if (report->watched)
-			entry = prk_board_find(report->board, row->replica);
-		prk_settings_thresholds(row->replica->name, &thresholds);
-		prk_health_judge(report->sample, row->replica, &thresholds,
-						 entry != NULL ? &entry->known : &nothing,
-						 &row->verdict);
-		row->has_alert = entry != NULL;
-		row->alert = entry != NULL ? entry->alert : PRK_OK;
-		row->alert_since = entry != NULL ? entry->alert_since : 0;
-		row->alert_reason = entry != NULL ? entry->reason : "";
-		row->last_error = prk_failures_of_replica(report->failures,
-												  row->replica->name);
-		row->disk_full_in = -1;
-		if (entry != NULL && row->replica->has_slot &&
-			strcmp(report->board->server.disk.holder,
-				   row->replica->slot_name) == 0)
-			row->disk_full_in = report->board->server.disk.full_in;
-		order[i] = row;
+/* What is kept, the first time. */
+static void
+open_room(void)
+{
+	MemoryContext context;
+
+	if (room.context != NULL)
+		return;
+	context = AllocSetContextCreate(TopMemoryContext, "pg_replica_kit report",
+									ALLOCSET_SMALL_SIZES);
+	room.cache = prk_sample_cache_create(context);
+	room.context = context;
+}
+
+/*
+ * The replicas by name, a slot before walsenders of the same name.  Names are
+ * often alike at their beginning, so what all share is not compared.
+ */
+static Place *
+sort_by_name(const PrkSample *sample)
+{
+	int			nreplicas = sample->nreplicas;
+	size_t		shared = NAMEDATALEN;
+	Place	   *places = prk_kept_reserve(&room.places, room.context,
+										  nreplicas * sizeof(Place));
+
+	for (int i = 1; i < nreplicas && shared > 0; i++)
+	{
+		const char *first = sample->replicas[0].name;
+		const char *name = sample->replicas[i].name;
+		size_t		len = 0;
+
+		while (len < shared && name[len] == first[len] && name[len] != '\0')
+			len++;
+		shared = len;
 	}
 
-	/* The rows are long: each is moved once, whatever the order was. */
-	qsort(order, report->nrows, sizeof(PrkReportRow *), compare_rows);
-	for (int i = 0; i < report->nrows; i++)
-		report->rows[i] = *order[i];
+	for (int i = 0; i < nreplicas; i++)
+	{
+		const char *name = sample->replicas[i].name;
 
-	pfree(judged);
-	pfree(order);
-	return report;
+		places[i].key = 0;
+		places[i].replica = &sample->replicas[i];
+		for (size_t j = shared; j < shared + sizeof(uint64) &&
+			 j < NAMEDATALEN && name[j] != '\0'; j++)
+			places[i].key |= (uint64) (unsigned char) name[j] <<
+				(8 * (sizeof(uint64) - 1 - (j - shared)));
+	}
+	qsort(places, nreplicas, sizeof(Place), compare_places);
+	return places;
+}
+
+/* qsort comparator: the board's order */
+static int
+compare_places(const void *a, const void *b)
+{
+	const Place *place1 = a;
+	const Place *place2 = b;
+
+	if (place1->key != place2->key)
+		return place1->key < place2->key ? -1 : 1;
+	return prk_board_compare(place1->replica->name,
+							 prk_board_pid(place1->replica),
+							 place2->replica->name,
+							 prk_board_pid(place2->replica));
+}
+
+/* Fills in a row, whose replica is set. */
+static void
+judge_row(const PrkReport *report, PrkReportRow *row, int *hint)
+{
+	static const PrkKnown nothing = {0};
+	const PrkBoardEntry *entry = NULL;
+	PrkThresholds thresholds;
+
+	if (report->watched)
+		entry = find_entry(report->board, row->replica, hint);
+	prk_settings_thresholds(row->replica->name, &thresholds);
+	prk_health_judge(report->sample, row->replica, &thresholds,
+					 entry != NULL ? &entry->known : &nothing,
+					 &row->verdict);
+	row->has_alert = entry != NULL;
+	row->alert = entry != NULL ? entry->alert : PRK_OK;
+	row->alert_since = entry != NULL ? entry->alert_since : 0;
+	row->alert_reason = entry != NULL ? entry->reason : "";
+	row->last_error = prk_failures_of_replica(report->failures,
+											  row->replica->name);
+	row->disk_full_in = -1;
+	if (entry != NULL && row->replica->has_slot &&
+		strcmp(report->board->server.disk.holder,
+			   row->replica->slot_name) == 0)
+		row->disk_full_in = report->board->server.disk.full_in;
+}
+
+/*
+ * prk_board_find() for replicas in the board's order: mostly the next one's
+ * entry is the next one.
+ */
+static const PrkBoardEntry *
+find_entry(const PrkBoard *board, const PrkReplica *replica, int *hint)
+{
+	const PrkBoardEntry *entry;
+
+	if (*hint < board->nentries)
+	{
+		entry = &board->entries[*hint];
+		if (entry->pid == prk_board_pid(replica) &&
+			strcmp(entry->name, replica->name) == 0)
+		{
+			(*hint)++;
+			return entry;
+		}
+	}
+	entry = prk_board_find(board, replica);
+	if (entry != NULL)
+		*hint = entry - board->entries + 1;
+	return entry;
+}
+
+/*
+ * Brings the rows, which are by name, into the order of levels, the worst
+ * first; those of one level stay by name.  Rows are long, so each is moved
+ * once at most, round the circles of the permutation.
+ */
+static void
+sort_by_level(PrkReport *report)
+{
+	int			nrows = report->nrows;
+	int			next[PRK_CRITICAL + 2] = {0};
+	int		   *order;
+	bool		sorted = true;
+
+	/* next[level + 1]: where the first row of this level goes */
+	for (int i = 0; i < nrows; i++)
+	{
+		for (int j = 0; j <= (int) report->rows[i].verdict.level; j++)
+			next[j]++;
+		sorted = sorted && (i == 0 || report->rows[i].verdict.level <=
+							report->rows[i - 1].verdict.level);
+	}
+	if (sorted)
+		return;
+
+	/* order[i]: where the row goes that is at i */
+	order = prk_kept_reserve(&room.order, room.context, nrows * sizeof(int));
+	for (int i = 0; i < nrows; i++)
+		order[i] = next[report->rows[i].verdict.level + 1]++;
+	for (int i = 0; i < nrows; i++)
+	{
+		PrkReportRow moving;
+
+		if (order[i] == i)
+			continue;
+		moving = report->rows[i];
+		while (order[i] != i)
+		{
+			int			to = order[i];
+			PrkReportRow displaced = report->rows[to];
+
+			report->rows[to] = moving;
+			moving = displaced;
+			order[i] = order[to];
+			order[to] = to;
+		}
+		report->rows[i] = moving;
+	}
 }
 
 /*
@@ -112,19 +286,4 @@ judge_worker(const PrkBoard *board)
 						board->worker_pid,
 						prk_format_duration(buf, now - board->cycle_clock));
 	return NULL;
-}
-
-/* Worst first, then by name; a slot before walsenders of the same name. */
-static int
-compare_rows(const void *a, const void *b)
-{
-	const PrkReportRow *row1 = *(PrkReportRow *const *) a;
-	const PrkReportRow *row2 = *(PrkReportRow *const *) b;
-
-	if (row1->verdict.level != row2->verdict.level)
-		return row1->verdict.level > row2->verdict.level ? -1 : 1;
-	return prk_board_compare(row1->replica->name,
-							 prk_board_pid(row1->replica),
-							 row2->replica->name,
-							 prk_board_pid(row2->replica));
 }

@@ -39,6 +39,7 @@ typedef struct PrkReport
 	PrkReportRow *rows;			/* worst first, then by name */
 } PrkReport;
 
+/* The report is valid until the next one, and no longer than the query. */
 extern PrkReport *prk_report_take(void);
 
 #endif							/* PRK_REPORT_H */

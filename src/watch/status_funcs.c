@@ -14,7 +14,6 @@
  */
 #include "postgres.h"
 
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 
 #include "format.h"
@@ -233,16 +232,17 @@ static void
 put_reason(PrkRow *row, const PrkReportRow *report)
 {
 	const PrkVerdict *verdict = &report->verdict;
-	StringInfoData reason;
+	char		reason[PRK_REASON_LEN + PRK_OUTLOOK_LEN + 128];
 	char		buf[PRK_FORMAT_LEN];
+	size_t		len = strlcpy(reason, verdict->reason, sizeof(reason));
 
-	initStringInfo(&reason);
-	appendStringInfoString(&reason, verdict->reason);
 	if (verdict->outlook[0] != '\0')
-		appendStringInfo(&reason, ", %s", verdict->outlook);
+		len += snprintf(reason + len, sizeof(reason) - len, ", %s",
+						verdict->outlook);
 	if (report->disk_full_in >= 0)
-		appendStringInfo(&reason, ", disk of pg_wal will be full in %s",
-						 prk_format_duration(buf, report->disk_full_in));
-	if (reason.len > 0)
-		prk_put_text(row, STATUS_REASON, reason.data);
+		len += snprintf(reason + len, sizeof(reason) - len,
+						", disk of pg_wal will be full in %s",
+						prk_format_duration(buf, report->disk_full_in));
+	if (len > 0)
+		prk_put_text(row, STATUS_REASON, reason);
 }
