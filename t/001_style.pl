@@ -76,6 +76,11 @@ foreach my $file (@files)
 		$text,
 		qr!^#include "(?:fmgr|funcapi|executor/spi|sql)\.h"!m,
 		"$file is a mechanism and knows no SQL") if $is_mechanism;
+
+	# A path that is cut names another file.  get_share_path() wants the buffer.
+	unlike($text =~ s/^\tchar\t\tshare_path\[MAXPGPATH\];.*\n//mr,
+		qr/\b(?:MAXPGPATH|PATH_MAX)\b|\breadlink(?:at)?\(/,
+		"$file has no path of a fixed size");
 	like(
 		$text,
 		qr!^/\*-+\n \*\n \* \Q${\ basename($file)}\E\n!,

@@ -51,7 +51,7 @@ bool
 prk_clock_file_write(const char *path, const PrkClock *clock,
 					 const PrkClockMoment *moment)
 {
-	char		temp_path[MAXPGPATH];
+	char	   *temp_path = psprintf("%s.tmp", path);
 	ClockFile  *file = palloc0(sizeof(ClockFile));
 	int			fd;
 
@@ -61,7 +61,6 @@ prk_clock_file_write(const char *path, const PrkClock *clock,
 	file->clock = *clock;
 	file->crc = compute_crc(file);
 
-	snprintf(temp_path, MAXPGPATH, "%s.tmp", path);
 	fd = OpenTransientFile(temp_path,
 						   O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY);
 	if (fd < 0)

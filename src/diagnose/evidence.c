@@ -167,14 +167,14 @@ match_rules(PrkAttempt *attempt, List *rules, List *managed)
 static bool
 line_covers(const PrkHbaManaged *line, const SockAddr *addr)
 {
-	char		host[128];
+	char	   *host;
 	char	   *slash;
 	struct sockaddr_storage base;
 	struct sockaddr_storage mask;
 
 	if (line->address == NULL)
 		return false;
-	strlcpy(host, line->address, sizeof(host));
+	host = pstrdup(line->address);
 	slash = strchr(host, '/');
 	if (slash == NULL)
 		return false;

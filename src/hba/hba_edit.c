@@ -24,6 +24,7 @@
 #include "utils/guc.h"
 
 #include "hba/hba.h"
+#include "hba/hba_beside.h"
 #include "hba/hba_edit.h"
 #include "hba/hba_file.h"
 #include "hba/hba_rules.h"
@@ -208,9 +209,8 @@ prk_hba_edit_tidy(bool look)
 
 	for (size_t i = 0; resolved != NULL && i < lengthof(suffixes); i++)
 	{
-		char		path[MAXPGPATH];
+		char	   *path = prk_hba_beside(resolved, suffixes[i]);
 
-		snprintf(path, sizeof(path), "%s%s", resolved, suffixes[i]);
 		if ((look ? access(path, F_OK) : unlink(path)) == 0)
 			found = true;
 	}

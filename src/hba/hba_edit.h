@@ -45,11 +45,13 @@ extern char *prk_hba_edit_role(const char *replica);
 
 extern bool prk_hba_edit_tidy(bool look);
 extern void prk_hba_edit_apply(PrkHbaEdit **edit, List *additions,
-							   List *removals, List **audit);
+							   List *removals, bool must_prove,
+							   List **audit);
 
 /* These two never raise an error. */
 extern bool prk_hba_edit_undo(PrkHbaEdit *edit);
 extern bool prk_hba_edit_finish(PrkHbaEdit *edit);
 extern const char *prk_hba_edit_saved(const PrkHbaEdit *edit);
+extern const char *prk_hba_edit_unproved(const PrkHbaEdit *edit);
 
 #endif							/* PRK_HBA_EDIT_H */

@@ -39,7 +39,6 @@
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/syscall.h>
-#include <sys/xattr.h>
 #endif
 
 #include "miscadmin.h"
@@ -47,6 +46,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "hba/hba_beside.h"
 #include "hba/hba_file.h"
 #include "hba/hba_same.h"
 
@@ -70,8 +70,8 @@ struct PrkHbaFile
 	char	   *directory;		/* the one that path is in */
 	char	   *new_path;		/* the new file, until the exchange */
 	char	   *old_path;		/* second name of the old file, if needed */
-	char	   *saved_path;		/* of an old file that somebody has edited */
-	bool		saved;
+	char	   *saved_path;		/* for an old file that somebody has edited */
+	const char *saved;			/* where that is now; NULL: nowhere */
 	const char *displaced;		/* where the old file is after it */
 	char	   *contents;		/* as read, zero-terminated */
 	off_t		len;
@@ -85,7 +85,6 @@ struct PrkHbaFile
 static void read_bytes(PrkHbaFile *file);
 static int	create_new(PrkHbaFile *file);
 static void keep_attributes(PrkHbaFile *file, int fd);
-static void copy_xattrs(const char *path, int fd);
 static void give_up_new(PrkHbaFile *file, int fd);
 static int	exchange_names(const char *one, const char *other);
 static bool displace_by_link(PrkHbaFile *file);
@@ -93,6 +92,7 @@ static bool is_what_was_read(const PrkHbaFile *file, const char *path);
 static bool is_ours(const PrkHbaFile *file, const char *path);
 static bool put_back(PrkHbaFile *file);
 static bool remove_displaced(PrkHbaFile *file);
+static void save_displaced(PrkHbaFile *file);
 static bool sync_directory(const PrkHbaFile *file);
 static int	errdetail_replace(int errnum);
 static int	errhint_by_hand(const PrkHbaFile *file);
@@ -117,10 +117,11 @@ prk_hba_file_read(MemoryContext context)
 	free(resolved);
 	file->directory = pstrdup(file->path);
 	get_parent_directory(file->directory);
-	file->new_path = psprintf("%s" PRK_HBA_FILE_NEW, file->path);
-	file->old_path = psprintf("%s" PRK_HBA_FILE_OLD, file->path);
-	file->saved_path = psprintf("%s.edited.%d.%ld", file->path, MyProcPid,
-								(long) time(NULL));
+	file->new_path = prk_hba_beside(file->path, PRK_HBA_FILE_NEW);
+	file->old_path = prk_hba_beside(file->path, PRK_HBA_FILE_OLD);
+	file->saved_path = prk_hba_beside(file->path,
+									  psprintf(".edited.%d.%ld", MyProcPid,
+											   (long) time(NULL)));
 	read_bytes(file);
 
 	MemoryContextSwitchTo(oldcontext);
@@ -240,7 +241,7 @@ prk_hba_file_exchange(PrkHbaFile *file)
 						(errcode(ERRCODE_OBJECT_IN_USE),
 						 errmsg("could not put back file \"%s\"", file->path),
 						 errdetail("Somebody else has changed the file at the same time; their version is in \"%s\".",
-								   file->saved ? file->saved_path :
+								   file->saved ? file->saved :
 								   file->displaced)));
 			return false;
 		}
@@ -337,7 +338,7 @@ prk_hba_file_finish(PrkHbaFile *file)
 const char *
 prk_hba_file_saved(const PrkHbaFile *file)
 {
-	return file->saved ? file->saved_path : NULL;
+	return file->saved;
 }
 
 /* Fill in text, len and old_stat. */
@@ -389,13 +390,17 @@ read_bytes(PrkHbaFile *file)
 				 errdetail("The server ignores what follows a zero byte in its line, so the file cannot be edited safely.")));
 }
 
-/* Create the new file, empty and closed to all others; a transient file. */
+/*
+ * Create the new file, empty and closed to all others; a transient file.  All
+ * names that may be needed later are tried now, while nothing has been done.
+ */
 static int
 create_new(PrkHbaFile *file)
 {
 	int			fd = -1;
 
-	if ((unlink(file->new_path) == 0 || errno == ENOENT) &&
+	if (prk_hba_beside_is_possible(file->saved_path) &&
+		(unlink(file->new_path) == 0 || errno == ENOENT) &&
 		(unlink(file->old_path) == 0 || errno == ENOENT))
 		fd = OpenTransientFilePerm(file->new_path,
 								   O_CREAT | O_EXCL | O_WRONLY | PG_BINARY,
@@ -415,12 +420,8 @@ static void
 keep_attributes(PrkHbaFile *file, int fd)
 {
 	const struct stat *old = &file->old_stat;
-	struct stat now;
 
-	if (fstat(fd, &now) != 0 ||
-		((now.st_uid != old->st_uid || now.st_gid != old->st_gid) &&
-		 fchown(fd, old->st_uid, old->st_gid) != 0) ||
-		fchmod(fd, old->st_mode & 07777) != 0)
+	if (!prk_hba_beside_attributes(file->path, old, fd))
 	{
 		int			save_errno = errno;
 
@@ -436,37 +437,6 @@ keep_attributes(PrkHbaFile *file, int fd)
 						   (unsigned int) geteuid()),
 				 errhint_by_hand(file)));
 	}
-	copy_xattrs(file->path, fd);
-}
-
-/*
- * Copy the access list and what users have attached, as far as that is
- * possible.  Labels of security modules are left to the policy, which gives
- * one to each file that is created in the directory.
- */
-static void
-copy_xattrs(const char *path, int fd)
-{
-#ifdef __linux__
-	char		names[1024];
-	char		value[4096];
-	ssize_t		names_len = listxattr(path, names, sizeof(names));
-
-	for (char *name = names; name < names + names_len;
-		 name += strlen(name) + 1)
-	{
-		ssize_t		len;
-
-		if (strcmp(name, "system.posix_acl_access") != 0 &&
-			strncmp(name, "user.", strlen("user.")) != 0)
-			continue;
-		len = getxattr(path, name, value, sizeof(value));
-		if (len >= 0 && fsetxattr(fd, name, value, len, 0) != 0)
-			ereport(DEBUG1,
-					(errmsg_internal("could not copy attribute \"%s\" of file \"%s\": %m",
-									 name, path)));
-	}
-#endif
 }
 
 /* Close (not -1) and remove the new file, before an error is raised. */
@@ -587,7 +557,7 @@ put_back(PrkHbaFile *file)
 	}
 	/* Ours is there now, and may have been opened by its name meanwhile. */
 	if (done && prk_hba_same_awaits(file->displaced))
-		file->saved = rename(file->displaced, file->saved_path) == 0;
+		save_displaced(file);
 	else if (done)
 		unlink(file->displaced);
 	else
@@ -607,12 +577,25 @@ remove_displaced(PrkHbaFile *file)
 	const struct stat *old = &file->old_stat;
 	struct stat now;
 
-	file->saved = lstat(file->displaced, &now) == 0 &&
+	if (lstat(file->displaced, &now) == 0 &&
 		(now.st_size != old->st_size ||
-		 memcmp(&now.st_mtim, &old->st_mtim, sizeof(now.st_mtim)) != 0) &&
-		rename(file->displaced, file->saved_path) == 0;
-	return !file->saved &&
-		(unlink(file->displaced) == 0 || errno == ENOENT);
+		 memcmp(&now.st_mtim, &old->st_mtim, sizeof(now.st_mtim)) != 0))
+	{
+		save_displaced(file);
+		return false;
+	}
+	return unlink(file->displaced) == 0 || errno == ENOENT;
+}
+
+/*
+ * Keep what somebody else wrote under a name that no call removes; where the
+ * file system refuses, it stays where it is.
+ */
+static void
+save_displaced(PrkHbaFile *file)
+{
+	file->saved = rename(file->displaced, file->saved_path) == 0 ?
+		file->saved_path : file->displaced;
 }
 
 /*
@@ -647,6 +630,8 @@ errdetail_replace(int errnum)
 			return errdetail("The file is mounted on its own, so it cannot be replaced from here.");
 		case EROFS:
 			return errdetail("The file system is read-only for the server.");
+		case ENAMETOOLONG:
+			return errdetail("The file that the server would write beside it has a longer name.  The file is unchanged.");
 		case EACCES:
 		case EPERM:
 			return errdetail("The server must be able to write in the file's directory: it replaces the file as a whole.");

@@ -15,7 +15,9 @@
  * from the caller having parsed the very file before.
  *
  * Nothing here raises an error or allocates, except that a caller who may be
- * interrupted is.
+ * interrupted is.  One who may not, since a transaction is ending, gets the
+ * answer that nothing is proved, as soon as somebody asks it to stop: a silent
+ * postmaster holds nobody.
  *
  * IDENTIFICATION
  *	  src/hba/reload.c
@@ -32,6 +34,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "libpq/ifaddr.h"
 #include "libpq/libpq.h"
 #include "libpq/libpq-be.h"
 #include "libpq/pqcomm.h"
@@ -62,14 +65,24 @@ typedef struct Reload
 	const char *problem;		/* of the last try */
 } Reload;
 
+/* What compare_interface() looks for. */
+typedef struct OwnAddress
+{
+	const struct sockaddr *addr;
+	bool		found;
+} OwnAddress;
+
 static void try_directories(Reload *reload);
 static void try_session_address(Reload *reload);
 static void try_listen_addresses(Reload *reload);
 static void try_ip(Reload *reload, const char *text);
-static char *next_item(char **list);
+static bool is_own(const ServerAddress *addr);
+static void compare_interface(struct sockaddr *addr, struct sockaddr *netmask,
+							  void *arg);
+static bool next_item(const char **list, char *item, size_t size);
 static void handshake(Reload *reload, const ServerAddress *addr, socklen_t len);
 static bool wait_socket(int fd, short events, TimestampTz deadline);
-static bool interrupted(void);
+static bool is_over(const Reload *reload);
 
 /*
  * Signal the postmaster and wait until it serves connections by the
@@ -80,7 +93,8 @@ static bool interrupted(void);
  * have been removed, an address not be this machine's any more.
  *
  * Checks for interrupts while it waits, so it raises an error when cancelled;
- * not where interrupts are held.
+ * where interrupts are held it returns false then, with *problem saying so.
+ * The signal has been sent all the same: a postmaster that goes on, reloads.
  *
  * A server in single-user mode serves nobody, and has no postmaster: the next
  * start reads the files.
@@ -109,38 +123,54 @@ prk_reload(int timeout_ms, const char **problem)
 	try_listen_addresses(&reload);
 	CHECK_FOR_INTERRUPTS();
 
-	*problem = reload.problem;
+	*problem = !reload.proved && prk_reload_interrupted() ?
+		gettext_noop("The wait for its answer was canceled.") : reload.problem;
 	return reload.proved;
 }
 
 /*
- * Ask on the Unix sockets that the server has made.
+ * Has somebody asked this backend to cancel its statement, or to end?  Unlike
+ * CHECK_FOR_INTERRUPTS() it answers also where interrupts are held, as they
+ * are while a transaction ends.
+ */
+bool
+prk_reload_interrupted(void)
+{
+	return QueryCancelPending || ProcDiePending;
+}
+
+/*
+ * Ask on the Unix sockets that the server has made.  One whose path does not
+ * fit into a socket's address the server can't have made either.
  */
 static void
 try_directories(Reload *reload)
 {
-	char		dirs[MAXPGPATH * 4];
-	char	   *rest = dirs;
-	char	   *dir;
+	const char *rest = Unix_socket_directories ? Unix_socket_directories : "";
+	ServerAddress addr = {0};
+	char		name[32];
 
-	strlcpy(dirs, Unix_socket_directories ? Unix_socket_directories : "",
-			sizeof(dirs));
-	while (!reload->proved && (dir = next_item(&rest)) != NULL)
+	snprintf(name, sizeof(name), "/.s.PGSQL.%d", PostPortNumber);
+	while (!is_over(reload) &&
+		   next_item(&rest, addr.un.sun_path, sizeof(addr.un.sun_path)))
 	{
-		ServerAddress addr = {0};
 		socklen_t	len = sizeof(addr.un);
-		int			pathlen;
+		size_t		dirlen = strlen(addr.un.sun_path);
+
+		/* the server keeps them in canonical form */
+		while (dirlen > 1 && addr.un.sun_path[dirlen - 1] == '/')
+			dirlen--;
+		if (dirlen == 0 ||
+			dirlen + strlen(name) >= sizeof(addr.un.sun_path))
+			continue;
+		strcpy(addr.un.sun_path + dirlen, name);
 
 		addr.un.sun_family = AF_UNIX;
-		pathlen = snprintf(addr.un.sun_path, sizeof(addr.un.sun_path),
-						   "%s/.s.PGSQL.%d", dir, PostPortNumber);
-		if (pathlen >= (int) sizeof(addr.un.sun_path))
-			continue;
 		if (addr.un.sun_path[0] == '@')
 		{
 			/* an abstract one */
 			addr.un.sun_path[0] = '\0';
-			len = offsetof(struct sockaddr_un, sun_path) + pathlen;
+			len = offsetof(struct sockaddr_un, sun_path) + dirlen + strlen(name);
 		}
 		handshake(reload, &addr, len);
 	}
@@ -154,7 +184,7 @@ try_session_address(Reload *reload)
 {
 	ServerAddress addr = {0};
 
-	if (reload->proved || MyProcPort == NULL ||
+	if (is_over(reload) || MyProcPort == NULL ||
 		MyProcPort->laddr.addr.ss_family == AF_UNIX)
 		return;
 
@@ -169,12 +199,10 @@ try_session_address(Reload *reload)
 static void
 try_listen_addresses(Reload *reload)
 {
-	char		hosts[MAXPGPATH];
-	char	   *rest = hosts;
-	char	   *host;
+	const char *rest = ListenAddresses ? ListenAddresses : "";
+	char		host[INET6_ADDRSTRLEN];
 
-	strlcpy(hosts, ListenAddresses ? ListenAddresses : "", sizeof(hosts));
-	while (!reload->proved && (host = next_item(&rest)) != NULL)
+	while (!is_over(reload) && next_item(&rest, host, sizeof(host)))
 	{
 		bool		all = strcmp(host, "*") == 0 ||
 		strcmp(host, "localhost") == 0;
@@ -188,51 +216,99 @@ try_listen_addresses(Reload *reload)
 }
 
 /*
- * Ask at an address, if the text is one.
+ * Ask at an address, if the text is one, and one of this machine: an address
+ * that has moved is answered by another server.
  */
 static void
 try_ip(Reload *reload, const char *text)
 {
 	ServerAddress addr = {0};
 
-	if (reload->proved)
+	if (is_over(reload))
 		return;
 	if (inet_pton(AF_INET, text, &addr.in.sin_addr) == 1)
 	{
 		addr.in.sin_family = AF_INET;
 		addr.in.sin_port = pg_hton16(PostPortNumber);
-		handshake(reload, &addr, sizeof(addr.in));
+		if (is_own(&addr))
+			handshake(reload, &addr, sizeof(addr.in));
 	}
 	else if (inet_pton(AF_INET6, text, &addr.in6.sin6_addr) == 1)
 	{
 		addr.in6.sin6_family = AF_INET6;
 		addr.in6.sin6_port = pg_hton16(PostPortNumber);
-		handshake(reload, &addr, sizeof(addr.in6));
+		if (is_own(&addr))
+			handshake(reload, &addr, sizeof(addr.in6));
 	}
 }
 
 /*
- * Cut the next item off a list with commas, without blanks and quotes around
- * it: as SplitDirectoriesString() reads one, except for a comma in quotes, but
- * without allocating.  NULL at the end.
+ * Is it an address of this machine?  All of 127.0.0.0/8 are.
  */
-static char *
-next_item(char **list)
+static bool
+is_own(const ServerAddress *addr)
 {
-	for (;;)
-	{
-		char	   *item = *list + strspn(*list, " \t\",");
-		size_t		len = strcspn(item, ",");
+	OwnAddress	own = {.addr = &addr->sa};
 
-		if (len == 0)
-			return NULL;
-		*list = item + len + (item[len] != '\0');
-		item[len] = '\0';
-		while (len > 0 && strchr(" \t\"", item[len - 1]) != NULL)
-			item[--len] = '\0';
-		if (len > 0)
-			return item;
+	if (addr->sa.sa_family == AF_INET &&
+		(pg_ntoh32(addr->in.sin_addr.s_addr) >> 24) == IN_LOOPBACKNET)
+		return true;
+	return pg_foreach_ifaddr(compare_interface, &own) == 0 && own.found;
+}
+
+/*
+ * Callback of pg_foreach_ifaddr(), for each address of an interface.
+ */
+static void
+compare_interface(struct sockaddr *addr, struct sockaddr *netmask, void *arg)
+{
+	OwnAddress *own = arg;
+
+	if (addr->sa_family != own->addr->sa_family)
+		return;
+	if (addr->sa_family == AF_INET)
+		own->found |= ((struct sockaddr_in *) addr)->sin_addr.s_addr ==
+			((const struct sockaddr_in *) own->addr)->sin_addr.s_addr;
+	else if (addr->sa_family == AF_INET6)
+		own->found |= memcmp(&((struct sockaddr_in6 *) addr)->sin6_addr,
+							 &((const struct sockaddr_in6 *) own->addr)->sin6_addr,
+							 sizeof(struct in6_addr)) == 0;
+}
+
+/*
+ * The next item of a list with commas, as SplitGUCList() and
+ * SplitDirectoriesString() read it, but without allocating: without the blanks
+ * around it, or as it stands between quotes.  False at the end.
+ *
+ * An item that is longer than the buffer is given as an empty one: cut, it
+ * would name something else.
+ */
+static bool
+next_item(const char **list, char *item, size_t size)
+{
+	const char *at = *list + strspn(*list, " \t\n\r\f\v");
+	bool		quoted = *at == '"';
+	size_t		len = 0;
+
+	if (*at == '\0')
+		return false;
+
+	for (at += quoted; *at != '\0' && (quoted || *at != ','); at++)
+	{
+		if (quoted && *at == '"' && *++at != '"')
+			break;
+		if (len < size)
+			item[len] = *at;
+		len++;
 	}
+	while (!quoted && len > 0 && len <= size &&
+		   strchr(" \t\n\r\f\v", item[len - 1]) != NULL)
+		len--;
+	item[len < size ? len : 0] = '\0';
+
+	at += strcspn(at, ",");
+	*list = at + (*at == ',');
+	return true;
 }
 
 /*
@@ -261,7 +337,7 @@ handshake(Reload *reload, const ServerAddress *addr, socklen_t len)
 
 	/* EAGAIN: a Unix socket's backlog is full, so try again */
 	while ((rc = connect(fd, &addr->sa, len)) != 0 && errno == EAGAIN &&
-		   GetCurrentTimestamp() < reload->deadline && !interrupted())
+		   !is_over(reload))
 		pg_usleep(1000L);
 
 	if (rc != 0 && errno != EINPROGRESS)
@@ -289,19 +365,19 @@ wait_socket(int fd, short events, TimestampTz deadline)
 
 		if (rc > 0)
 			return true;
-		if ((rc < 0 && errno != EINTR) || interrupted() ||
+		if ((rc < 0 && errno != EINTR) || prk_reload_interrupted() ||
 			GetCurrentTimestamp() >= deadline)
 			return false;
 	}
 }
 
 /*
- * Would CHECK_FOR_INTERRUPTS() raise an error?  The socket has to be closed
- * before it may.
+ * Is there nothing to ask any more, or no time?  An error is raised by the
+ * caller, once the socket is closed.
  */
 static bool
-interrupted(void)
+is_over(const Reload *reload)
 {
-	return (QueryCancelPending || ProcDiePending) &&
-		InterruptHoldoffCount == 0;
+	return reload->proved || prk_reload_interrupted() ||
+		GetCurrentTimestamp() >= reload->deadline;
 }

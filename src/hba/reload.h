@@ -12,5 +12,6 @@
 #define PRK_RELOAD_H
 
 extern bool prk_reload(int timeout_ms, const char **problem);
+extern bool prk_reload_interrupted(void);
 
 #endif							/* PRK_RELOAD_H */

@@ -304,16 +304,15 @@ append_value(StringInfo out, const char *variable, const char *value)
 static char *
 read_script(void)
 {
-	char		share_path[MAXPGPATH];
-	char		path[MAXPGPATH];
+	char		share_path[MAXPGPATH];	/* what get_share_path() fills */
+	char	   *path;
 	FILE	   *file;
 	StringInfoData text;
 	char		buf[8192];
 	size_t		nread;
 
 	get_share_path(my_exec_path, share_path);
-	snprintf(path, sizeof(path), "%s/extension/pg_replica_kit_join.sh",
-			 share_path);
+	path = psprintf("%s/extension/pg_replica_kit_join.sh", share_path);
 
 	file = AllocateFile(path, PG_BINARY_R);
 	if (file == NULL)

@@ -124,11 +124,11 @@ look_at_segment(const PrkSample *sample, XLogSegNo segment)
 
 	for (int i = 0; i < MAX_TIMELINES && timeline > 0; i++, timeline--)
 	{
-		char		path[MAXPGPATH];
+		char		name[MAXFNAMELEN];
 		struct stat st;
 
-		XLogFilePath(path, timeline, segment, wal_segment_size);
-		if (stat(path, &st) != 0)
+		XLogFileName(name, timeline, segment, wal_segment_size);
+		if (stat(psprintf(XLOGDIR "/%s", name), &st) != 0)
 			continue;
 		clock_gettime(CLOCK_REALTIME, &now);
 		result.known = true;

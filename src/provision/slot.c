@@ -184,13 +184,13 @@ prk_slot_create_staged(const char *name)
 void
 prk_slot_persist(const char *name)
 {
-	char		path[MAXPGPATH];
+	char		path[NAMEDATALEN + sizeof(SLOT_PATH_FORMAT)];
 	struct stat st;
 
 	prk_compat_slot_acquire(name, true, false);
+	snprintf(path, sizeof(path), SLOT_PATH_FORMAT, name);
 
 	/* taken away from outside, it would keep the slot from ever being saved */
-	snprintf(path, sizeof(path), SLOT_PATH_FORMAT, name);
 	if (stat(path, &st) != 0 && errno == ENOENT)
 		(void) MakePGDirectory(path);
 
@@ -225,12 +225,9 @@ prk_slot_discard(const char *name)
 static void
 remove_leftover(const char *name)
 {
-	char		path[MAXPGPATH];
-	char		tmppath[MAXPGPATH];
+	char	   *path = psprintf(SLOT_PATH_FORMAT, name);
+	char	   *tmppath = psprintf(SLOT_PATH_FORMAT ".tmp", name);
 	struct stat st;
-
-	snprintf(path, sizeof(path), SLOT_PATH_FORMAT, name);
-	snprintf(tmppath, sizeof(tmppath), SLOT_PATH_FORMAT ".tmp", name);
 
 	/* the lock that whoever creates or drops a slot holds meanwhile */
 	LWLockAcquire(ReplicationSlotAllocationLock, LW_EXCLUSIVE);

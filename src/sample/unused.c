@@ -71,17 +71,16 @@ static TimestampTz
 made_at(const char *name)
 {
 #ifdef STATX_BTIME
-	char		path[MAXPGPATH];
+	char	   *path = psprintf("pg_replslot/%s", name);
 	struct statx directory;
 	struct statx file;
 	TimestampTz made;
 	TimestampTz written;
 
-	snprintf(path, sizeof(path), "pg_replslot/%s", name);
 	if (statx(AT_FDCWD, path, 0, STATX_BTIME, &directory) != 0 ||
 		(directory.stx_mask & STATX_BTIME) == 0)
 		return 0;
-	snprintf(path, sizeof(path), "pg_replslot/%s/state", name);
+	path = psprintf("%s/state", path);
 	if (statx(AT_FDCWD, path, 0, STATX_MTIME, &file) != 0)
 		return 0;
 
