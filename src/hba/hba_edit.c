@@ -40,13 +40,18 @@
 /* How long the server may take to reload; it takes milliseconds. */
 #define RELOAD_TIMEOUT_MS	30000
 
-/* The same while aborting, where nothing depends on it. */
+/*
+ * The same while aborting, where nothing depends on it; and where the server
+ * has not answered before.
+ */
 #define UNDO_RELOAD_TIMEOUT_MS	5000
+#define SILENT_RELOAD_TIMEOUT_MS	200
 
 struct PrkHbaEdit
 {
 	PrkHbaFile *file;
 	bool		exchanged;		/* or perhaps: an error came with it */
+	const char *unproved;		/* why the reload is not proved; NULL: it is */
 };
 
 /* Where a line has to go to win, and over what. */
@@ -70,7 +75,8 @@ static void prove_wins(List *rules, const PrkHbaAddition *addition);
 static char *remove_lines(const char *text, const PrkHbaRemoval *removal,
 						  List **audit);
 static void await_writers(const PrkHbaFile *file);
-static void reload(void);
+static void check_interrupts(void);
+static void reload(PrkHbaEdit *edit, bool must_prove);
 static char *edit_text(PrkHbaFile *file, List *additions, List *removals,
 					   List **audit);
 static List *load_candidate(PrkHbaFile *file, const char *text);
@@ -227,12 +233,17 @@ prk_hba_edit_tidy(bool look)
  * What another program does to the file at the same time counts: then all is
  * done once more, with theirs.
  *
+ * Unless must_prove is set, a change that the server is not known to have
+ * loaded stays, and prk_hba_edit_unproved() tells why.
+ *
  * Reads catalogs for the additions, none for removals alone, so that these
- * can be made after a commit.  The result lives in the current context.
+ * can be made after a commit.  There, where interrupts are held, a request to
+ * cancel or to end ends each wait, with an error.  The result lives in the
+ * current context.
  */
 void
 prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
-				   List **audit)
+				   bool must_prove, List **audit)
 {
 	for (int try = 0; try < EXCHANGE_TRIES; try++)
 	{
@@ -242,7 +253,10 @@ prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 		List	   *rules;
 		ListCell   *lc;
 
-		CHECK_FOR_INTERRUPTS();
+		if (try == 0)
+			CHECK_FOR_INTERRUPTS();
+		else
+			check_interrupts();
 
 		file = prk_hba_file_read(CurrentMemoryContext);
 		*edit = palloc0(sizeof(PrkHbaEdit));
@@ -251,9 +265,10 @@ prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 		contents = edit_text(file, additions, removals, &lines);
 		if (contents == NULL)
 		{
-			*edit = NULL;
 			if (try > 0)
-				reload();
+				reload(*edit, must_prove);
+			if ((*edit)->unproved == NULL)
+				*edit = NULL;
 			return;
 		}
 
@@ -265,7 +280,7 @@ prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 		(*edit)->exchanged = prk_hba_file_exchange(file);
 		if ((*edit)->exchanged)
 		{
-			reload();
+			reload(*edit, must_prove);
 			await_writers(file);
 			if (prk_hba_file_in_place(file) &&
 				prk_hba_file_old_untouched(file))
@@ -299,7 +314,7 @@ await_writers(const PrkHbaFile *file)
 {
 	for (int waited = 0; prk_hba_file_old_awaits(file); waited += WRITER_POLL_MS)
 	{
-		CHECK_FOR_INTERRUPTS();
+		check_interrupts();
 		if (waited >= WRITER_TIMEOUT_MS)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
@@ -311,14 +326,34 @@ await_writers(const PrkHbaFile *file)
 }
 
 /*
- * Have the server reload, or raise an error.
+ * CHECK_FOR_INTERRUPTS() that raises an error also where interrupts are held:
+ * who calls there catches it.
  */
 static void
-reload(void)
+check_interrupts(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (prk_reload_interrupted())
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceled by request")));
+}
+
+/*
+ * Have the server reload.  Where it is not known to have done it, raise an
+ * error, or keep why.
+ */
+static void
+reload(PrkHbaEdit *edit, bool must_prove)
 {
 	const char *problem = NULL;
+	bool		proved;
 
-	if (!prk_reload(RELOAD_TIMEOUT_MS, &problem))
+	/* until there is an answer: the wait for it may end with an error */
+	edit->unproved = gettext_noop("The server has not answered.");
+	proved = prk_reload(RELOAD_TIMEOUT_MS, &problem);
+	edit->unproved = proved ? NULL : problem;
+	if (must_prove && !proved)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("could not verify that the server has reloaded pg_hba.conf"),
@@ -332,13 +367,26 @@ reload(void)
 bool
 prk_hba_edit_undo(PrkHbaEdit *edit)
 {
+	int			timeout_ms = edit->unproved == NULL ?
+	UNDO_RELOAD_TIMEOUT_MS : SILENT_RELOAD_TIMEOUT_MS;
 	const char *problem;
 	bool		ok = prk_hba_file_undo(edit->file);
 
-	if (edit->exchanged)
-		(void) prk_reload(UNDO_RELOAD_TIMEOUT_MS, &problem);
+	edit->unproved = NULL;
+	if (edit->exchanged && !prk_reload(timeout_ms, &problem))
+		edit->unproved = problem;
 
 	return ok;
+}
+
+/*
+ * Why the server is not known to use the file as apply or undo left it, to be
+ * translated; NULL when it is known.
+ */
+const char *
+prk_hba_edit_unproved(const PrkHbaEdit *edit)
+{
+	return edit->unproved;
 }
 
 /*

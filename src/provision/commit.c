@@ -18,7 +18,9 @@
  * An error in the COMMIT callback is a PANIC of the whole server, because a
  * transaction that has committed can't abort.  So each step there runs under
  * a guard that turns an error into a WARNING with the statement that completes
- * the work.
+ * the work.  Interrupts are held while a transaction ends; so that a silent
+ * postmaster holds nobody, each wait there ends when somebody asks for it, and
+ * the WARNING says what is left.
  *
  * Crash safety: the commit is forced to be synchronous, so that no crash
  * leaves a slot without its role; but it does not wait for standbys, because
@@ -33,6 +35,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "replication/syncrep.h"
 #include "utils/guc.h"
@@ -47,6 +50,12 @@
 #define LEFT_COPY \
 	"a copy of the old pg_hba.conf stays beside it"
 
+/* What is wrong when a change stays that the server may not have loaded. */
+#define NOT_LOADED \
+	"the server may still use the old pg_hba.conf"
+#define NOT_LOADED_REMEDY \
+	"SELECT pg_reload_conf();"
+
 /* All in TopTransactionContext; NIL and NULL outside of a commit. */
 static PrkHbaEdit *edit = NULL;
 static List *audit = NIL;
@@ -54,21 +63,31 @@ static List *audit = NIL;
 /* The name of the slot that PRE_COMMIT holds for a deprovision. */
 static const char *held_slot = NULL;
 
+/* For step_undo_remedy(). */
+typedef struct UndoRemedy
+{
+	List	   *entries;
+	StringInfo	remedy;
+} UndoRemedy;
+
 static void stage_slot(List *entries, PrkStaged *entry);
 static void edit_file(List *entries);
 static void commit_durably(void);
 static void drop_slot(PrkStaged *entry);
 static void remove_lines(PrkDeprovision *d);
-static void undo_remedy(List *entries, char *buf, size_t size);
+static void finish_edit(void);
+static void consume_cancel(void);
 static void forget(void);
 static void step_persist(void *arg);
 static void step_drop(void *arg);
 static void step_remove_lines(void *arg);
 static void tell_saved(const char *saved);
 static void step_finish_file(void *arg);
+static void step_tell_unproved(void *arg);
 static void step_audit(void *arg);
 static void log_change(const char *user, const char *change);
 static void step_let_go(void *arg);
+static void step_undo_remedy(void *arg);
 static void step_undo_file(void *arg);
 static void step_discard(void *arg);
 
@@ -160,7 +179,7 @@ edit_file(List *entries)
 
 	(void) prk_hba_edit_tidy(false);
 	if (additions != NIL || removals != NIL)
-		prk_hba_edit_apply(&edit, additions, removals, &audit);
+		prk_hba_edit_apply(&edit, additions, removals, true, &audit);
 }
 
 /*
@@ -217,8 +236,7 @@ prk_commit_finish(List *entries)
 								 "CHECKPOINT;");
 	}
 
-	if (edit != NULL)
-		(void) prk_guard_run(step_finish_file, edit, LEFT_COPY, NULL);
+	finish_edit();
 
 	/* the lines name the slot's owner, so they stay if it does */
 	foreach(lc, entries)
@@ -232,6 +250,7 @@ prk_commit_finish(List *entries)
 	}
 	(void) prk_guard_run(step_audit, entries, "change of a replica is not logged", NULL);
 
+	consume_cancel();
 	forget();
 	MemoryContextSwitchTo(oldcontext);
 }
@@ -256,8 +275,8 @@ drop_slot(PrkStaged *entry)
 }
 
 /*
- * The last part of a deprovision.  A file that was exchanged but not loaded is
- * put back: what the server uses and what stands there shall agree.
+ * The last part of a deprovision.  That the server has loaded the file is not
+ * waited for at any price: its role is gone, or is to stay.
  */
 static void
 remove_lines(PrkDeprovision *d)
@@ -270,12 +289,37 @@ remove_lines(PrkDeprovision *d)
 	edit = NULL;
 	if (prk_guard_run(step_remove_lines, d,
 					  "pg_hba.conf still has lines of the replica", remedy))
-	{
-		if (edit != NULL)
-			(void) prk_guard_run(step_finish_file, edit, LEFT_COPY, NULL);
-	}
+		finish_edit();
 	else if (edit != NULL)
+	{
 		(void) prk_hba_edit_undo(edit);
+		(void) prk_guard_run(step_tell_unproved, edit, NOT_LOADED,
+							 NOT_LOADED_REMEDY);
+	}
+}
+
+/*
+ * The change of pg_hba.conf stays.
+ */
+static void
+finish_edit(void)
+{
+	if (edit == NULL)
+		return;
+	(void) prk_guard_run(step_finish_file, edit, LEFT_COPY, NULL);
+	(void) prk_guard_run(step_tell_unproved, edit, NOT_LOADED,
+						 NOT_LOADED_REMEDY);
+}
+
+/*
+ * A request to cancel that has ended a wait is answered by that: after the
+ * commit record it must not make the client believe that nothing was done.
+ * One to end the session stays.
+ */
+static void
+consume_cancel(void)
+{
+	QueryCancelPending = false;
 }
 
 /*
@@ -286,17 +330,24 @@ void
 prk_commit_undo(List *entries)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(TopTransactionContext);
-	char		remedy[1024];
+	StringInfoData remedy = {0};
+	UndoRemedy	words = {.entries = entries,.remedy = &remedy};
 	ListCell   *lc;
 
 	if (held_slot != NULL)
 		(void) prk_guard_run(step_let_go, unconstify(char *, held_slot),
 							 "replication slot is still held", NULL);
 
-	undo_remedy(entries, remedy, sizeof(remedy));
+	/* without it, the WARNING has no HINT */
+	if (!prk_guard_run(step_undo_remedy, &words,
+					   "no hint for the next warning", NULL))
+		remedy.len = 0;
 	(void) prk_guard_run(step_undo_file, entries,
 						 "pg_hba.conf could not be put back",
-						 remedy[0] ? remedy : NULL);
+						 remedy.len > 0 ? remedy.data : NULL);
+	if (edit != NULL)
+		(void) prk_guard_run(step_tell_unproved, edit, NOT_LOADED,
+							 NOT_LOADED_REMEDY);
 
 	foreach(lc, entries)
 	{
@@ -309,29 +360,6 @@ prk_commit_undo(List *entries)
 
 	forget();
 	MemoryContextSwitchTo(oldcontext);
-}
-
-/*
- * What puts right by hand a file that could not be put back: lines of addresses
- * that were not to be let in.
- */
-static void
-undo_remedy(List *entries, char *buf, size_t size)
-{
-	size_t		len = 0;
-	ListCell   *lc;
-
-	buf[0] = '\0';
-	foreach(lc, entries)
-	{
-		PrkStaged  *entry = lfirst(lc);
-		PrkHbaAddition *rule = &entry->provision.rule;
-
-		if (entry->kind == PRK_STAGED_PROVISION && rule->added && len < size)
-			len += snprintf(buf + len, size - len,
-							"%sSELECT replica_kit.revoke_address('%s', '%s');",
-							len > 0 ? " " : "", rule->replica, rule->address);
-	}
 }
 
 /*
@@ -363,7 +391,7 @@ step_remove_lines(void *arg)
 	PrkDeprovision *d = arg;
 	PrkHbaRemoval removal = {.replica = d->name,.address = NULL};
 
-	prk_hba_edit_apply(&edit, NIL, list_make1(&removal), &audit);
+	prk_hba_edit_apply(&edit, NIL, list_make1(&removal), false, &audit);
 }
 
 /* Somebody else's version that has no place any more is not lost silently. */
@@ -386,6 +414,21 @@ step_finish_file(void *arg)
 	ereport(ERROR,
 			(errcode(ERRCODE_IO_ERROR),
 			 errmsg("could not remove file: %m")));
+}
+
+/*
+ * Raise why the server is not known to use pg_hba.conf as it is now.
+ */
+static void
+step_tell_unproved(void *arg)
+{
+	const char *problem = prk_hba_edit_unproved(arg);
+
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("its reload could not be verified"),
+				 errdetail("%s", _(problem))));
 }
 
 /*
@@ -443,6 +486,30 @@ log_change(const char *user, const char *change)
 			 errhidestmt(true)));
 }
 
+/*
+ * What puts right by hand a file that could not be put back: lines of addresses
+ * that were not to be let in.
+ */
+static void
+step_undo_remedy(void *arg)
+{
+	UndoRemedy *words = arg;
+	ListCell   *lc;
+
+	initStringInfo(words->remedy);
+	foreach(lc, words->entries)
+	{
+		PrkStaged  *entry = lfirst(lc);
+		PrkHbaAddition *rule = &entry->provision.rule;
+
+		if (entry->kind == PRK_STAGED_PROVISION && rule->added)
+			appendStringInfo(words->remedy,
+							 "%sSELECT replica_kit.revoke_address('%s', '%s');",
+							 words->remedy->len > 0 ? " " : "",
+							 rule->replica, rule->address);
+	}
+}
+
 static void
 step_let_go(void *arg)
 {
@@ -489,7 +556,7 @@ step_undo_file(void *arg)
 
 	edit = NULL;
 	if (removals != NIL)
-		prk_hba_edit_apply(&edit, NIL, removals, &audit);
+		prk_hba_edit_apply(&edit, NIL, removals, false, &audit);
 	if (edit != NULL)
 		step_finish_file(edit);
 	tell_saved(saved);

@@ -7,6 +7,11 @@
  * the transaction can't abort any more (RecordTransactionAbort); while
  * aborting it would recurse.
  *
+ * A process that exits aborts its transaction, too, and there errstart() makes
+ * each ERROR a FATAL, which nobody catches: the exit goes on where it is, and
+ * the transaction's locks stay in shared memory, with a process that is gone.
+ * So a guard takes the mark of an exit away for so long.
+ *
  * IDENTIFICATION
  *	  src/provision/guard.c
  *
@@ -17,6 +22,7 @@
 #include "miscadmin.h"
 #include "replication/slot.h"
 #include "storage/condition_variable.h"
+#include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "utils/resowner.h"
 
@@ -36,8 +42,10 @@ prk_guard_run(PrkGuardedStep step, void *arg, const char *what, const char *reme
 	ResourceOwner owner = CurrentResourceOwner;
 	uint32		interrupt_holdoff = InterruptHoldoffCount;
 	uint32		cancel_holdoff = QueryCancelHoldoffCount;
+	bool		exiting = proc_exit_inprogress;
 	volatile bool ok = false;
 
+	proc_exit_inprogress = false;
 	PG_TRY();
 	{
 		step(arg);
@@ -66,6 +74,7 @@ prk_guard_run(PrkGuardedStep step, void *arg, const char *what, const char *reme
 		}
 	}
 	PG_END_TRY();
+	proc_exit_inprogress = exiting;
 
 	return ok;
 }
@@ -103,6 +112,7 @@ warn(const char *what, const char *remedy, MemoryContext context)
 		ereport(WARNING,
 				(errcode(error->sqlerrcode),
 				 errmsg("%s: %s", what, error->message),
+				 error->detail ? errdetail_internal("%s", error->detail) : 0,
 				 remedy ? errhint("Run: %s", remedy) : 0));
 		ok = true;
 	}
