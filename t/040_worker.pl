@@ -227,7 +227,7 @@ is($too_early, 0, 'reminders are a repeat_interval apart')
 my $log = slurp_file($primary->logfile, $offset);
 like(
 	$log,
-	qr/critical: disconnected .*\n.*DETAIL:  Last seen at \[local\] at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+; slot retains \d+ (?:bytes|kB|MB), wal_status "reserved"\.\n.*HINT:  Start the replica\.  If it will not return, run: SELECT \* FROM replica_kit\.deprovision\('r1'\);\n/,
+	qr/critical: disconnected .*\n.*DETAIL:  Last seen at \[local\] at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+; slot retains \d+ (?:bytes|kB|MB), wal_status "reserved"\.\n.*HINT:  Run: SELECT \* FROM replica_kit\.diagnose\('r1'\);\n/,
 	'the line has its DETAIL and its HINT');
 
 # ----------------------------------------------------------------------
@@ -434,7 +434,7 @@ is( $primary->safe_psql('postgres',
 $primary->safe_psql('postgres', $segment x 2 . 'CHECKPOINT');
 configure($primary, 'replica_kit.repeat_interval' => '1s');
 $primary->wait_for_log(
-	qr/replica "r1" still critical after .*: slot is lost, the replica must be rebuilt: it held more WAL than max_slot_wal_keep_size allows\n.*DETAIL:  .*, wal_status "lost", cause "wal_removed"[.;].*\n.*HINT:  Rebuild the replica\.  If it will not return, run: SELECT \* FROM replica_kit\.deprovision\('r1'\);/,
+	qr/replica "r1" still critical after .*: slot is lost, the replica must be rebuilt: it held more WAL than max_slot_wal_keep_size allows\n.*DETAIL:  .*, wal_status "lost", cause "wal_removed"[.;].*\n.*HINT:  Run: SELECT \* FROM replica_kit\.diagnose\('r1'\);/,
 	$offset);
 pass('a lost slot says that the replica must be rebuilt, and why');
 is( $primary->safe_psql('postgres',

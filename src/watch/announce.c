@@ -37,7 +37,6 @@ static void describe_absence(StringInfo buf, const PrkLine *line);
 static void describe_slot(StringInfo buf, const PrkReplica *replica);
 static void describe_last_error(StringInfo buf, const PrkLine *line);
 static void describe_disk(StringInfo buf, const PrkDisk *disk);
-static void advise_disk(StringInfo buf, const PrkDisk *disk);
 static void append_bytes(StringInfo buf, const char *name, int64 bytes);
 static void advise(StringInfo buf, const PrkLine *line);
 
@@ -115,13 +114,10 @@ void
 prk_announce_server(const PrkServerLine *line)
 {
 	StringInfoData detail;
-	StringInfoData hint;
 	char		lasted[PRK_FORMAT_LEN];
 
 	initStringInfo(&detail);
-	initStringInfo(&hint);
 	describe_disk(&detail, &line->disk);
-	advise_disk(&hint, &line->disk);
 	prk_format_duration(lasted, line->lasted);
 
 	switch (line->kind)
@@ -132,7 +128,8 @@ prk_announce_server(const PrkServerLine *line)
 					 errmsg("server %s: %s", prk_level_name(line->level),
 							line->reason),
 					 errdetail_internal("%s", detail.data),
-					 errhint("%s", hint.data)));
+					 errhint("Run: SELECT * FROM replica_kit.diagnose('%s');",
+							 "server")));
 			break;
 		case PRK_LINE_REMINDER:
 			ereport(WARNING,
@@ -141,7 +138,8 @@ prk_announce_server(const PrkServerLine *line)
 							prk_level_name(line->level), lasted,
 							line->reason),
 					 errdetail_internal("%s", detail.data),
-					 errhint("%s", hint.data)));
+					 errhint("Run: SELECT * FROM replica_kit.diagnose('%s');",
+							 "server")));
 			break;
 		case PRK_LINE_RECOVERY:
 			ereport(LOG,
@@ -168,19 +166,6 @@ describe_disk(StringInfo buf, const PrkDisk *disk)
 		appendStringInfo(buf, "; slot \"%s\" holds %s", disk->holder,
 						 prk_format_size(size, disk->held_bytes));
 	appendStringInfoChar(buf, '.');
-}
-
-static void
-advise_disk(StringInfo buf, const PrkDisk *disk)
-{
-	const char *name = quote_literal_cstr(disk->holder);
-
-	if (disk->holder_logical)
-		appendStringInfo(buf, "Start the subscriber.  If it will not return, run: SELECT pg_drop_replication_slot(%s);",
-						 name);
-	else
-		appendStringInfo(buf, "Start the replica.  If it will not return, run: SELECT * FROM replica_kit.deprovision(%s);",
-						 name);
 }
 
 /* Says that the watch has begun, and of how many. */
@@ -311,38 +296,22 @@ append_bytes(StringInfo buf, const char *name, int64 bytes)
 					 bytes >= 0 ? prk_format_size(size, bytes) : "not known");
 }
 
-/* The statement, or the deed, that comes next. */
+/*
+ * The statement that says what comes next.  None that destroys: whose a slot
+ * is, and so how it would be dropped, is not known here.
+ */
 static void
 advise(StringInfo buf, const PrkLine *line)
 {
 	const PrkReplica *replica = line->replica;
-	const char *name = quote_literal_cstr(line->name);
-	const char *goodbye;
 
 	if (!replica->has_slot)
-	{
 		appendStringInfoString(buf, "Run: SELECT * FROM replica_kit.status();");
-		return;
-	}
-	if (replica->logical)
-		goodbye = psprintf("SELECT pg_drop_replication_slot(%s);", name);
+	else if (line->kind == PRK_LINE_VANISHED)
+		appendStringInfoString(buf, replica->logical ?
+							   "If the subscriber is still wanted, rebuild it." :
+							   "If the replica is still wanted, provision and rebuild it.");
 	else
-		goodbye = psprintf("SELECT * FROM replica_kit.deprovision(%s);", name);
-
-	if (line->kind == PRK_LINE_VANISHED)
-	{
-		if (replica->logical)
-			appendStringInfoString(buf, "If the subscriber is still wanted, build it anew.");
-		else
-			appendStringInfo(buf, "If the replica is still wanted, provision and rebuild it.  If not, run: %s",
-							 goodbye);
-	}
-	else if (strcmp(line->code, "slot_lost") == 0)
-		appendStringInfo(buf, "Rebuild the %s.  If it will not return, run: %s",
-						 replica->logical ? "subscriber" : "replica", goodbye);
-	else if (replica->pid == 0)
-		appendStringInfo(buf, "Start the %s.  If it will not return, run: %s",
-						 replica->logical ? "subscriber" : "replica", goodbye);
-	else
-		appendStringInfoString(buf, "Run: SELECT * FROM replica_kit.status();");
+		appendStringInfo(buf, "Run: SELECT * FROM replica_kit.diagnose(%s);",
+						 quote_literal_cstr(line->name));
 }
