@@ -70,10 +70,12 @@ WATCH_OBJS = \
 PROVISION_OBJS = \
 	src/provision/commit.o \
 	src/provision/guard.o \
+	src/provision/leave.o \
 	src/provision/lock.o \
 	src/provision/provision_checks.o \
 	src/provision/provision_funcs.o \
 	src/provision/role.o \
+	src/provision/server_address.o \
 	src/provision/slot.o \
 	src/provision/staged.o
 

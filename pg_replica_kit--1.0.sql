@@ -374,6 +374,7 @@ CREATE FUNCTION replica_kit.deprovision(
     name text,
     force boolean DEFAULT false,
     dry_run boolean DEFAULT false,
+    keep_role boolean DEFAULT false,
     OUT name text,
     OUT slot_dropped boolean,
     OUT hba_rules_removed integer,
@@ -384,10 +385,10 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_deprovision_1_0'
 LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp;
 
-COMMENT ON FUNCTION replica_kit.deprovision(text, boolean, boolean) IS
-'Drop the replica''s slot, its pg_hba.conf rules and, when nothing else needs it, its role.';
+COMMENT ON FUNCTION replica_kit.deprovision(text, boolean, boolean, boolean) IS
+'Drop the replica''s slot, its pg_hba.conf rules and, unless it is to be kept or something else needs it, its role.';
 
-REVOKE ALL ON FUNCTION replica_kit.deprovision(text, boolean, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION replica_kit.deprovision(text, boolean, boolean, boolean) FROM PUBLIC;
 
 --
 -- rotate_password()

@@ -264,7 +264,7 @@ is_untouched('a role that owned something');
 $node->safe_psql('postgres', <<~'SQL');
 	CREATE ROLE regress_prk_user LOGIN;
 	GRANT EXECUTE ON FUNCTION replica_kit.provision(text, inet, text, text, boolean, boolean, boolean) TO regress_prk_user;
-	GRANT EXECUTE ON FUNCTION replica_kit.deprovision(text, boolean, boolean) TO regress_prk_user;
+	GRANT EXECUTE ON FUNCTION replica_kit.deprovision(text, boolean, boolean, boolean) TO regress_prk_user;
 	CREATE SCHEMA regress_prk_evil;
 	CREATE FUNCTION regress_prk_evil.network(inet) RETURNS cidr LANGUAGE plpgsql AS $$ BEGIN RAISE 'hijacked'; END $$;
 	GRANT USAGE ON SCHEMA regress_prk_evil TO regress_prk_user;

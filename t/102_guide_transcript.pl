@@ -94,7 +94,7 @@ sql('CREATE TABLE t (i int); CREATE TABLE w (i int)');
 my $row = $primary->safe_psql('postgres', q{SELECT password, next_step FROM replica_kit.provision('replica1', '127.0.0.1')},
 	connstr => 'host=127.0.0.1 dbname=postgres port=' . $primary->port);
 my ($password, $next_step) = split /\|/, $row, 2;
-my ($get_script) = $next_step =~ /^(psql .*) > join_replica1\.sh, then/ or die $next_step;
+my ($get_script) = $next_step =~ /^(psql .*) > join_replica1\.sh$/ or die $next_step;
 
 ($code, $out, $err) = run_alone({ PGPASSWORD => $password }, 'setsid', 'sh', '-c',
 	"PGHOST='@{[ $primary->host ]}' $get_script | sh -s -- --pgdata '$pgdata' --port @{[ $replica->port ]}");

@@ -18,10 +18,8 @@
 #include <arpa/inet.h>
 
 #include "access/xlog.h"
-#include "common/ip.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
-#include "libpq/libpq-be.h"
 #include "miscadmin.h"
 #include "postmaster/postmaster.h"
 #include "storage/fd.h"
@@ -33,6 +31,7 @@
 #include "compat.h"
 #include "hba/hba_edit.h"
 #include "provision/role.h"
+#include "provision/server_address.h"
 #include "sql.h"
 
 static const PrkSignature join_script_signature = {
@@ -128,22 +127,21 @@ pg_replica_kit_join_script_1_0(PG_FUNCTION_ARGS)
 static const char *
 session_server_address(void)
 {
-	char		address[NI_MAXHOST];
+	const char *address = prk_server_session_address();
 
-	if (MyProcPort == NULL ||
-		(MyProcPort->laddr.addr.ss_family != AF_INET &&
-		 MyProcPort->laddr.addr.ss_family != AF_INET6) ||
-		pg_getnameinfo_all(&MyProcPort->laddr.addr,
-						   MyProcPort->laddr.salen,
-						   address, sizeof(address), NULL, 0,
-						   NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+	if (address == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this session does not show at which address a replica can reach the server"),
 				 errdetail("It is not connected over TCP/IP."),
 				 errhint("Pass primary_host to join_script().")));
+	if (prk_server_is_loopback(address))
+		ereport(NOTICE,
+				(errmsg("the script will connect to \"%s\"", address),
+				 errdetail("This session is connected over the loopback interface, which no other machine reaches."),
+				 errhint("For a replica on another machine pass primary_host to join_script().")));
 
-	return pstrdup(address);
+	return address;
 }
 
 /* Is it an IP address or could it be a host name?  Nothing else passes. */

@@ -43,6 +43,7 @@
 
 #include "provision/commit.h"
 #include "provision/guard.h"
+#include "provision/leave.h"
 #include "provision/lock.h"
 #include "provision/slot.h"
 
@@ -121,7 +122,9 @@ prk_commit_prepare(List *entries)
 		if (entry->kind == PRK_STAGED_DEPROVISION && entry->deprovision.has_slot)
 		{
 			held_slot = entry->deprovision.name;
-			prk_slot_hold(held_slot, entry->deprovision.force);
+			prk_slot_hold(held_slot, entry->deprovision.force,
+						  prk_leave_options(true,
+											entry->deprovision.keep_role));
 		}
 	}
 
@@ -259,15 +262,16 @@ static void
 drop_slot(PrkStaged *entry)
 {
 	PrkDeprovision *d = &entry->deprovision;
-	char		remedy[NAMEDATALEN + 64];
+	char		remedy[NAMEDATALEN + 128];
 
 	if (!d->has_slot)
 		return;
 
 	/* without its role, and without lines, nothing says that it is ours */
 	snprintf(remedy, sizeof(remedy),
-			 d->nrules > 0 ? "SELECT * FROM replica_kit.deprovision('%s');" :
-			 "SELECT pg_drop_replication_slot('%s');", d->name);
+			 d->nrules > 0 ? "SELECT * FROM replica_kit.deprovision('%s'%s);" :
+			 "SELECT pg_drop_replication_slot('%s');", d->name,
+			 prk_leave_options(false, d->keep_role));
 	entry->slot_dropped = prk_guard_run(step_drop, d,
 										"replication slot could not be dropped",
 										remedy);
@@ -281,10 +285,11 @@ drop_slot(PrkStaged *entry)
 static void
 remove_lines(PrkDeprovision *d)
 {
-	char		remedy[NAMEDATALEN + 64];
+	char		remedy[NAMEDATALEN + 128];
 
 	snprintf(remedy, sizeof(remedy),
-			 "SELECT * FROM replica_kit.deprovision('%s');", d->name);
+			 "SELECT * FROM replica_kit.deprovision('%s'%s);", d->name,
+			 prk_leave_options(false, d->keep_role));
 
 	edit = NULL;
 	if (prk_guard_run(step_remove_lines, d,

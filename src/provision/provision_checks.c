@@ -36,6 +36,10 @@
 /* A clone takes two walsenders: the backup, and the WAL beside it. */
 #define WALSENDERS_PER_CLONE	2
 
+/* Nobody shall give a superuser a password for a replica's sake. */
+#define OWN_ROLE_HINT \
+	"It is a superuser.  Leave the role argument out: the replica gets a role of its own."
+
 static void check_listening(const PrkAddress *address);
 static bool is_loopback_name(const char *host);
 static int	count_free_walsenders(void);
@@ -238,6 +242,7 @@ prk_check_existing_role(const char *name, const PrkRole *role,
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("role \"%s\" exists but has no password", name),
+					 role->superuser ? errhint(OWN_ROLE_HINT) :
 					 errhint("In psql run: \\password %s", quoted)));
 			break;
 		case PRK_SECRET_MD5:
@@ -245,6 +250,7 @@ prk_check_existing_role(const char *name, const PrkRole *role,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("role \"%s\" exists but has an MD5 password", name),
 					 errdetail("The rule for the replica asks for SCRAM authentication."),
+					 role->superuser ? errhint(OWN_ROLE_HINT) :
 					 errhint("In psql run: SET password_encryption = 'scram-sha-256'; then \\password %s",
 							 quoted)));
 			break;
@@ -253,6 +259,7 @@ prk_check_existing_role(const char *name, const PrkRole *role,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("role \"%s\" exists but its password has expired",
 							name),
+					 role->superuser ? errhint(OWN_ROLE_HINT) :
 					 errhint("Run: ALTER ROLE %s VALID UNTIL 'infinity';",
 							 quoted)));
 			break;

@@ -14,21 +14,23 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "common/ip.h"
+#include "commands/dbcommands.h"
+#include "lib/stringinfo.h"
 #include "libpq/crypt.h"
-#include "libpq/libpq-be.h"
 #include "miscadmin.h"
 #include "postmaster/postmaster.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/inet.h"
+#include "utils/lsyscache.h"
 
 #include "hba/hba.h"
+#include "provision/leave.h"
 #include "provision/lock.h"
 #include "provision/provision_checks.h"
+#include "provision/server_address.h"
 #include "provision/slot.h"
 #include "provision/staged.h"
-#include "sample/sample.h"
 #include "sql.h"
 
 /* Columns of provision() */
@@ -67,7 +69,7 @@ static const PrkSignature provision_signature = {
 };
 
 static const PrkSignature deprovision_signature = {
-	.args = {TEXTOID, BOOLOID, BOOLOID},
+	.args = {TEXTOID, BOOLOID, BOOLOID, BOOLOID},
 	.ncolumns = DEPROVISION_NCOLS,
 	.columns = {
 		[DEPROVISION_NAME] = TEXTOID,
@@ -108,11 +110,10 @@ static void provision_role(PrkProvision *provision, const PrkRole *role,
 static void say_would(const PrkProvision *provision, bool role_exists,
 					  bool slot_exists);
 static Datum provision_row(PrkRow *row, const PrkProvision *provision,
-						   const char *rule);
-static char *next_step(const char *name);
-static const char *release_role(const char *name, const Ownership *owner,
-								bool dry_run);
-static char *other_walsender(const PrkRole *role, const char *name);
+						   const PrkAddress *address, const char *rule);
+static char *next_step(const PrkProvision *provision,
+					   const PrkAddress *address);
+static void append_shell(StringInfo buf, const char *word);
 static Datum deprovision_row(PrkRow *row, const PrkDeprovision *deprovision);
 
 /*
@@ -162,7 +163,7 @@ pg_replica_kit_provision_1_0(PG_FUNCTION_ARGS)
 	earlier = prk_staged_find_provision(name, role_name,
 										manage_hba ? rule : NULL);
 	if (earlier != NULL)
-		return provision_row(&row, earlier, rule);
+		return provision_row(&row, earlier, &address, rule);
 	leaving = prk_staged_find_deprovision();
 	if (leaving != NULL && strcmp(leaving->name, name) == 0)
 		ereport(ERROR,
@@ -201,11 +202,11 @@ pg_replica_kit_provision_1_0(PG_FUNCTION_ARGS)
 	else
 		prk_staged_provision(&provision);
 
-	return provision_row(&row, &provision, rule);
+	return provision_row(&row, &provision, &address, rule);
 }
 
 /*
- * deprovision(name, force, dry_run)
+ * deprovision(name, force, dry_run, keep_role)
  */
 Datum
 pg_replica_kit_deprovision_1_0(PG_FUNCTION_ARGS)
@@ -213,6 +214,7 @@ pg_replica_kit_deprovision_1_0(PG_FUNCTION_ARGS)
 	char	   *name;
 	bool		force;
 	bool		dry_run;
+	bool		keep_role;
 	PrkDeprovision deprovision = {0};
 	const PrkDeprovision *earlier;
 	Ownership	owner;
@@ -223,6 +225,7 @@ pg_replica_kit_deprovision_1_0(PG_FUNCTION_ARGS)
 	name = prk_arg_text(fcinfo, 0, "name");
 	force = prk_arg_bool(fcinfo, 1, "force");
 	dry_run = prk_arg_bool(fcinfo, 2, "dry_run");
+	keep_role = prk_arg_bool(fcinfo, 3, "keep_role");
 
 	prk_check_writable("replica_kit.deprovision()");
 	prk_check_name(name);
@@ -250,6 +253,7 @@ pg_replica_kit_deprovision_1_0(PG_FUNCTION_ARGS)
 	prk_slot_look_up(name, &slot);
 	deprovision.name = name;
 	deprovision.force = force;
+	deprovision.keep_role = keep_role;
 	deprovision.nrules = owner.nrules;
 
 	if (owner.role == NULL && owner.nrules == 0)
@@ -276,11 +280,13 @@ pg_replica_kit_deprovision_1_0(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("replica \"%s\" is connected, its slot is active for PID %d",
 						name, slot.active_pid),
-				 errhint("Stop the replica first, or run: SELECT * FROM replica_kit.deprovision('%s', force => true);",
-						 name)));
+				 errhint("Stop the replica first, or run: SELECT * FROM replica_kit.deprovision('%s'%s);",
+						 name, prk_leave_options(true, keep_role))));
 
+	prk_leave_warn(name);
 	if (owner.in_comment)
-		deprovision.role_dropped = release_role(name, &owner, dry_run);
+		deprovision.role_dropped = prk_leave_role(name, owner.role, keep_role,
+												  dry_run);
 	if (!dry_run)
 		prk_staged_deprovision(&deprovision);
 
@@ -330,8 +336,9 @@ pg_replica_kit_rotate_password_1_0(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("role \"%s\" is a superuser", owner.role),
-				 errhint("In psql run: \\password %s",
-						 quote_identifier(owner.role))));
+				 errdetail("Its password is not one of a replica only."),
+				 errhint("Give the replica a role of its own: SELECT * FROM replica_kit.deprovision('%s'); then SELECT * FROM replica_kit.provision('%s', 'ADDRESS');",
+						 name, name)));
 
 	prk_role_set_password(owner.role, password);
 	prk_staged_note(psprintf("changed the password of role \"%s\"",
@@ -445,6 +452,11 @@ provision_role(PrkProvision *provision, const PrkRole *role,
 	if (OidIsValid(role->oid))
 	{
 		prk_check_existing_role(provision->role, role, password != NULL);
+		if (role->superuser)
+			ereport(NOTICE,
+					(errmsg("role \"%s\" is a superuser", provision->role),
+					 errdetail("Whoever reads its password on the replica's machine is a superuser of this server."),
+					 errhint("Leave the role argument out: the replica gets a role of its own.")));
 		if (role->ours && !standby && !dry_run)
 			prk_role_add_replica(role, provision->name);
 		return;
@@ -489,101 +501,67 @@ say_would(const PrkProvision *provision, bool role_exists, bool slot_exists)
 }
 
 static Datum
-provision_row(PrkRow *row, const PrkProvision *provision, const char *rule)
+provision_row(PrkRow *row, const PrkProvision *provision,
+			  const PrkAddress *address, const char *rule)
 {
 	prk_put_text(row, PROVISION_NAME, provision->name);
 	prk_put_text(row, PROVISION_ROLE_NAME, provision->role);
 	prk_put_text(row, PROVISION_SLOT_NAME, provision->name);
 	prk_put_text(row, PROVISION_HBA_RULE, rule);
 	prk_put_text(row, PROVISION_PASSWORD, provision->password);
-	prk_put_text(row, PROVISION_NEXT_STEP, next_step(provision->name));
+	prk_put_text(row, PROVISION_NEXT_STEP, next_step(provision, address));
 
 	return prk_row_end(row);
 }
 
 /*
- * The command that makes the script, with this server's address where the
- * session tells it.
+ * The command that makes the script: one line for a shell where this session's
+ * client runs, with the address of this server as far as it is known.
  */
 static char *
-next_step(const char *name)
+next_step(const PrkProvision *provision, const PrkAddress *address)
 {
-	char		host[NI_MAXHOST] = "";
+	const char *host = prk_server_address_for(address);
+	const char *session = prk_server_session_address();
+	const char *database = get_database_name(MyDatabaseId);
+	StringInfoData buf;
 
-	if (MyProcPort != NULL && MyProcPort->laddr.addr.ss_family != AF_UNIX)
-		(void) pg_getnameinfo_all(&MyProcPort->laddr.addr,
-								  MyProcPort->laddr.salen,
-								  host, sizeof(host), NULL, 0,
-								  NI_NUMERICHOST);
-	if (host[0] == '\0')
-		strlcpy(host, "ADDRESS_OF_THIS_SERVER", sizeof(host));
-
-	return psprintf("psql -XAt -p %d -c \"SELECT replica_kit.join_script('%s', '%s', %d)\" > join_%s.sh, then on the replica's machine: sh join_%s.sh --help",
-					PostPortNumber, name, host, PostPortNumber, name, name);
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, "psql -XAt");
+	if (session != NULL)
+		appendStringInfo(&buf, " -h %s", session);
+	if (PostPortNumber != DEF_PGPORT)
+		appendStringInfo(&buf, " -p %d", PostPortNumber);
+	if (database != NULL && strcmp(database, "postgres") != 0)
+	{
+		appendStringInfoString(&buf, " -d ");
+		append_shell(&buf, database);
+	}
+	appendStringInfo(&buf, " -c \"SELECT replica_kit.join_script('%s', '%s')\" > join_%s.sh",
+					 provision->name,
+					 host != NULL ? host : "ADDRESS_OF_THIS_SERVER",
+					 provision->name);
+	return buf.data;
 }
 
-/*
- * Take the replica out of its role's comment, and drop the role when it was
- * the last and nothing else needs it.  The name of a dropped role, or NULL.
- */
-static const char *
-release_role(const char *name, const Ownership *owner, bool dry_run)
+/* A word for a shell, in quotes where it needs them. */
+static void
+append_shell(StringInfo buf, const char *word)
 {
-	PrkRole		role;
-	char	   *detail;
-
-	if (RecoveryInProgress())
-		return NULL;
-
-	prk_role_look_up(owner->role, &role);
-	if (list_length(role.replicas) > 1)
+	if (word[strspn(word, "abcdefghijklmnopqrstuvwxyz0123456789_")] == '\0')
 	{
-		if (!dry_run)
-			prk_role_remove_replica(&role, name);
-		return NULL;
+		appendStringInfoString(buf, word);
+		return;
 	}
-
-	detail = other_walsender(&role, name);
-	if (detail != NULL || prk_role_is_needed(&role, &detail))
+	appendStringInfoChar(buf, '\'');
+	for (const char *c = word; *c != '\0'; c++)
 	{
-		ereport(NOTICE,
-				(errmsg("role \"%s\" stays because it serves something else",
-						owner->role),
-				 detail ? errdetail_internal("%s", detail) : 0));
-		if (!dry_run)
-			prk_role_remove_replica(&role, name);
-		return NULL;
+		if (*c == '\'')
+			appendStringInfoString(buf, "'\\''");
+		else
+			appendStringInfoChar(buf, *c);
 	}
-
-	if (!dry_run)
-		prk_role_drop(owner->role);
-	return owner->role;
-}
-
-/*
- * Whom else the role serves just now, for a DETAIL, palloc'd: a replica that
- * was made by hand knows of no comment, and could not connect again.  NULL:
- * nobody.  A base backup ends by itself; the replica's own connection is the
- * one with its slot or, without, its name.  One that has not asked for a slot
- * yet is nobody's: it may be the replica, coming back for its own.
- */
-static char *
-other_walsender(const PrkRole *role, const char *name)
-{
-	PrkSample  *sample = prk_sample_take(NULL);
-
-	for (int i = 0; i < sample->nreplicas; i++)
-	{
-		const PrkReplica *replica = &sample->replicas[i];
-
-		if (replica->has_walsender && replica->userid == role->oid &&
-			replica->state != PRK_STATE_BACKUP &&
-			replica->state != PRK_STATE_STARTUP &&
-			strcmp(replica->name, name) != 0)
-			return psprintf(_("\"%s\" is connected with it (PID %d)."),
-							replica->name, replica->pid);
-	}
-	return NULL;
+	appendStringInfoChar(buf, '\'');
 }
 
 static Datum

@@ -245,9 +245,10 @@ remove_leftover(const char *name)
  * Take the slot and keep it in MyReplicationSlot: from here on no walsender
  * can.  Raises an error when it is active; with force, ends its process again
  * and again until the slot can be taken, since a replica reconnects at once.
+ * The options are those of a call of deprovision() that does that, for a HINT.
  */
 void
-prk_slot_hold(const char *name, bool force)
+prk_slot_hold(const char *name, bool force, const char *force_options)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													   HOLD_TIMEOUT_MS);
@@ -264,8 +265,8 @@ prk_slot_hold(const char *name, bool force)
 					 force ?
 					 errdetail("The process did not end within %d s.",
 							   HOLD_TIMEOUT_MS / 1000) :
-					 errhint("Stop the replica first, or end its connection with: SELECT * FROM replica_kit.deprovision('%s', force => true);",
-							 name)));
+					 errhint("Stop the replica first, or end its connection with: SELECT * FROM replica_kit.deprovision('%s'%s);",
+							 name, force_options)));
 
 		end_walsender(active_pid);
 

@@ -35,7 +35,8 @@ extern char *prk_slot_legal_name(const char *name);
 
 /* before the commit record: errors end the transaction */
 extern void prk_slot_create_staged(const char *name);
-extern void prk_slot_hold(const char *name, bool force);
+extern void prk_slot_hold(const char *name, bool force,
+						  const char *force_options);
 
 /* after it, under the caller's guard */
 extern void prk_slot_persist(const char *name);

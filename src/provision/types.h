@@ -31,6 +31,7 @@ typedef struct PrkDeprovision
 	const char *name;
 	bool		has_slot;
 	bool		force;
+	bool		keep_role;		/* for statements in HINTs */
 	int			nrules;			/* managed lines that go */
 	const char *role_dropped;	/* by this transaction; NULL: none */
 } PrkDeprovision;
