@@ -83,6 +83,7 @@ JOIN_OBJS = \
 	src/join/join_funcs.o
 
 DIAGNOSE_OBJS = \
+	src/diagnose/config.o \
 	src/diagnose/diagnose.o \
 	src/diagnose/diagnose_attempts.o \
 	src/diagnose/diagnose_funcs.o \
@@ -92,7 +93,11 @@ DIAGNOSE_OBJS = \
 	src/diagnose/evidence.o \
 	src/diagnose/findings.o \
 	src/diagnose/owners.o \
-	src/diagnose/preflight_funcs.o
+	src/diagnose/preflight.o \
+	src/diagnose/preflight_checks.o \
+	src/diagnose/preflight_facts.o \
+	src/diagnose/preflight_funcs.o \
+	src/diagnose/preflight_rows.o
 
 OBJS = \
 	pg_replica_kit.o \

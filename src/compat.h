@@ -25,6 +25,7 @@
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
+#include "utils/guc_tables.h"
 
 #if PG_VERSION_NUM < 150000
 #error "pg_replica_kit requires PostgreSQL 15 or later"
@@ -326,6 +327,60 @@ prk_compat_proc_aclcheck(Oid proc, Oid role, AclMode mode)
 #else
 	return pg_proc_aclcheck(proc, role, mode);
 #endif
+}
+
+/*
+ * The record of a setting; NULL: there is none.  16 exported find_option()
+ * (0a20ff54f5e); names are compared without regard to case.
+ */
+static inline struct config_generic *
+prk_compat_guc_find(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, false, true, DEBUG3);
+#else
+	struct config_generic **records = get_guc_variables();
+
+	for (int i = 0; i < GetNumConfigOptions(); i++)
+	{
+		if (pg_strcasecmp(records[i]->name, name) == 0)
+			return records[i];
+	}
+	return NULL;
+#endif
+}
+
+/*
+ * The built-in value of a setting, in its base unit.  19 made the records of
+ * all types one (a13833c35f9).
+ */
+#if PG_VERSION_NUM >= 190000
+#define PRK_COMPAT_GUC(record, kind)	(&(record)->_##kind)
+#define PRK_COMPAT_GUC_ENUM(record)		(record)
+#else
+#define PRK_COMPAT_GUC(record, kind)	((struct config_##kind *) (record))
+#define PRK_COMPAT_GUC_ENUM(record)		((struct config_enum *) (record))
+#endif
+
+static inline const char *
+prk_compat_guc_boot(struct config_generic *record)
+{
+	switch (record->vartype)
+	{
+		case PGC_BOOL:
+			return PRK_COMPAT_GUC(record, bool)->boot_val ? "on" : "off";
+		case PGC_INT:
+			return psprintf("%d", PRK_COMPAT_GUC(record, int)->boot_val);
+		case PGC_REAL:
+			return psprintf("%g", PRK_COMPAT_GUC(record, real)->boot_val);
+		case PGC_STRING:
+			return PRK_COMPAT_GUC(record, string)->boot_val ?
+				PRK_COMPAT_GUC(record, string)->boot_val : "";
+		case PGC_ENUM:
+			return config_enum_lookup_by_value(PRK_COMPAT_GUC_ENUM(record),
+											   PRK_COMPAT_GUC(record, enum)->boot_val);
+	}
+	pg_unreachable();
 }
 
 #endif							/* PRK_COMPAT_H */

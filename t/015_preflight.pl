@@ -30,7 +30,6 @@ my $good = <<~CONF;
 	wal_log_hints = on
 	CONF
 $good .= "ssl = on\n" if $tls;
-$good .= "summarize_wal = on\n" if $is_17;
 $node->append_conf('postgresql.conf', $good);
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION pg_replica_kit');
@@ -95,15 +94,6 @@ sub reset_conf
 	return;
 }
 
-# A server with the lowest wal_level can't summarize WAL, and would not start:
-# that fix waits for the other's.
-sub summarize
-{
-	is(sql(q{SELECT check_name FROM replica_kit.preflight() WHERE fix LIKE 'ALTER%'}), 'summarize_wal', 'then summarize_wal has its turn');
-	apply_fixes();
-	return;
-}
-
 my $readme = slurp_file('README.md');
 like($readme, qr/^SELECT fix FROM replica_kit\.preflight\(\) WHERE fix IS NOT NULL \\gexec$/m, 'the README shows how to apply the fixes');
 is(rows('true'), $tls ? '' : 'ssl|info|f', 'of a good server it says nothing, or that it has no TLS');
@@ -119,7 +109,7 @@ my @cases = (
 	{ check => 'hot_standby', conf => 'hot_standby = off', row => 'warning|t', fix => 1 },
 	{ check => 'pg_rewind', conf => 'wal_log_hints = off', row => 'info|t', fix => 1, unless => q{SELECT current_setting('data_checksums')} },
 	{ check => 'worker', conf => q{shared_preload_libraries = ''}, row => 'info|t', fix => 1 },
-	{ check => 'wal_level', conf => "wal_level = minimal\nmax_wal_senders = 0" . ($is_17 ? "\nsummarize_wal = off" : ''), row => 'critical|t', fix => 1 },
+	{ check => 'wal_level', conf => "wal_level = minimal\nmax_wal_senders = 0", row => 'critical|t', fix => 1 },
 	{ check => 'max_wal_senders', conf => 'max_wal_senders = 1', row => 'critical|t', fix => 1 },
 	{ check => 'max_replication_slots', conf => 'max_replication_slots = 0', row => 'critical|t', fix => 1 },
 	{ check => 'listen_addresses', conf => q{listen_addresses = 'localhost, 127.0.0.1'}, row => 'critical|t', fix => 0 },
@@ -127,8 +117,17 @@ my @cases = (
 	{ check => 'wal_disk', conf => 'max_wal_size = 100TB', row => 'critical|f', fix => 0, reload => 1 },
 	{ check => 'libraries', conf => q{shared_preload_libraries = 'auto_explain, pg_replica_kit'}, row => 'info|f', fix => 0, library => 'auto_explain' });
 push @cases, { check => 'ssl', conf => 'ssl = off', row => 'info|f', fix => 0, reload => 1 } if $tls;
-push @cases, { check => 'summarize_wal', conf => 'summarize_wal = off', row => 'info|f', fix => 1, reload => 1 } if $is_17;
-push @cases, { check => 'restart_would_fail', conf => 'wal_level = minimal' . ($is_17 ? "\nsummarize_wal = off" : ''), row => 'critical|f', fix => 1, reload => 1 };
+push @cases,
+  { check => 'restart_would_fail', conf => 'wal_level = minimal', row => 'critical|f', fix => 1, reload => 1 },
+  { check => 'recovery_settings', conf => q{recovery_target_time = '2030-01-01 00:00:00'}, row => 'warning|f', fix => 1, reload => 1 },
+  { check => 'recovery_settings', conf => q{recovery_target = immediate}, row => 'warning|f', fix => 1, reload => 1 },
+  { check => 'recovery_settings', conf => q{restore_command = 'cp /nowhere/%f %p'}, row => 'info|f', fix => 0, reload => 1 },
+  { check => 'recovery_settings', conf => 'recovery_min_apply_delay = 1h', row => 'info|f', fix => 0, reload => 1 },
+  { check => 'recovery_settings', conf => 'recovery_target_action = promote', row => 'info|f', fix => 0, reload => 1 };
+push @cases,
+  { check => 'log_min_messages', conf => q{log_min_messages = 'warning, walsender:fatal'}, row => 'warning|f', fix => 0, reload => 1 },
+  { check => 'log_min_messages', conf => q{log_min_messages = 'fatal, autovacuum:debug1'}, row => 'warning|f', fix => 0, reload => 1 }
+  if $node->pg_version >= 19;
 my $but_tls = $tls ? 'true' : q{check_name <> 'ssl'};
 
 for my $case (@cases)
@@ -150,7 +149,6 @@ for my $case (@cases)
 			isnt(apply_fixes(), '', "$check has a fix");
 			$node->restart if $restarts;
 			is(wait_for_rows("check_name = '$check'", ''), '', "$check is mended by its fix");
-			summarize() if $case->{conf} =~ /summarize_wal/ && $check ne 'summarize_wal';
 			is(wait_for_rows(q{check_name = 'reload'}, ''), '', "$check: no fix is left");
 			is(apply_fixes(), '', "$check: applied once more, it is silent" . ($restarts ? ', after the restart' : ''));
 		}
@@ -182,6 +180,7 @@ if ($is_17)
 		wal_sender_timeout|warning|f
 		worker|info|t
 		allow_alter_system|info|f
+		restart|info|t
 		ROWS
 	is(apply_fixes(), '', 'no fix is proposed that would be refused');
 	my $lines = sql(q{SELECT substring(wanted FROM ', in its configuration: (.*)') FROM replica_kit.preflight() WHERE wanted LIKE '%, in its configuration: %'});
@@ -257,7 +256,7 @@ $receiver->finish;
 
 sql(q{SELECT pg_create_physical_replication_slot('a' || i, true) FROM generate_series(1, 3) i});
 for my $case (
-	[ 'wal_level = minimal' . ($is_17 ? "\nsummarize_wal = off" : ''), qr/wal_level = minimal after a restart, with 3 replication slots/, 1 ],
+	[ 'wal_level = minimal', qr/wal_level = minimal after a restart, with 3 replication slots/, 1 ],
 	[ 'max_replication_slots = 2', qr/max_replication_slots = 2 after a restart, with 3 slots in use/, 1 ],
 	[ q{shared_preload_libraries = 'pg_replica_kit, regress_prk_nonsuch'}, qr/library not found: regress_prk_nonsuch/, 0 ],
 	[ 'work_mem = much', qr/work_mem: .*\(line \d+ of .*postgresql\.conf\)/, 0 ],
@@ -270,11 +269,12 @@ for my $case (
 	$node->reload;
 	like(sql(q{SELECT current FROM replica_kit.preflight() WHERE check_name = 'restart_would_fail' AND level = 'critical'}),
 		$expected, "restart_would_fail fires of $line");
+	like(sql(q{SELECT evidence FROM replica_kit.diagnose() WHERE code = 'restart_would_fail' AND level = 'critical'}),
+		$expected, 'and diagnose() says the same');
 	if ($has_fix)
 	{
 		apply_fixes();
 		is(wait_for_rows(q{check_name = 'restart_would_fail'}, ''), '', 'and is mended by its fix');
-		summarize() if $line =~ /summarize_wal/;
 		is(wait_for_rows(q{check_name = 'reload'}, ''), '', 'no other is left');
 		is(apply_fixes(), '', 'which is silent when applied once more');
 		$node->restart;
@@ -291,6 +291,78 @@ for my $case (
 	command_ok([ 'pg_ctl', '-D', $node->data_dir, '-l', $node->logfile, '-w', 'start' ], 'as it starts without it');
 	$node->_update_pid(1);
 }
+
+# Nor does a server archive or summarize WAL, where that is minimal.
+sql(q{SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots});
+for my $line ('archive_mode = on', $is_17 ? 'summarize_wal = on' : ())
+{
+	write_file($conf, "${good_conf}wal_level = minimal\nmax_wal_senders = 0\n$line\n");
+	$node->reload;
+	is(wait_for_rows(q{check_name = 'restart_would_fail'}, 'restart_would_fail|critical|f'), 'restart_would_fail|critical|f', "restart_would_fail fires of minimal WAL with $line");
+	command_fails([ 'pg_ctl', '-D', $node->data_dir, '-l', $node->logfile . '.refused', '-w', 'restart' ], 'and it would have');
+	write_file($conf, $good_conf);
+	command_ok([ 'pg_ctl', '-D', $node->data_dir, '-l', $node->logfile, '-w', 'start' ], 'as it starts without them');
+	$node->_update_pid(1);
+}
+
+# ----------------------------------------------------------------------
+# Files that a base backup can't read
+# ----------------------------------------------------------------------
+
+my $secret = $node->data_dir . '/notes.txt';
+mkdir $node->data_dir . '/old';
+for my $path ($secret, $node->data_dir . '/old/10:20')
+{
+	my $name = $path =~ s/^\Q${\ $node->data_dir}\E.//r;
+
+	write_file($path, "mine\n");
+	is(rows(q{check_name = 'unreadable_files'}), '', "$name can be read");
+	chmod 0, $path;
+	is(sql(q{SELECT level, current, fix IS NULL FROM replica_kit.preflight() WHERE check_name = 'unreadable_files'}), qq{critical|"$name"|t}, 'unreadable_files names a file that the server cannot read');
+	$node->command_fails([ 'pg_basebackup', '-D', $node->basedir . '/clone', '-X', 'none', '-c', 'fast', '-d', $node->connstr('postgres') ], 'with which a base backup fails');
+	unlink $path;
+}
+mkdir $node->data_dir . '/pgsql_tmp_old', 0;
+is(rows(q{check_name = 'unreadable_files'}), '', 'what a base backup leaves out is not looked at');
+rmdir $node->data_dir . '/pgsql_tmp_old';
+
+# ----------------------------------------------------------------------
+# Several replicas
+# ----------------------------------------------------------------------
+
+is(sql(q{SELECT check_name, wanted, fix FROM replica_kit.preflight(4) WHERE check_name LIKE 'max_%'}), '', 'there is room for four');
+is(sql(q{SELECT check_name, wanted, fix FROM replica_kit.preflight(5) WHERE check_name LIKE 'max_%'}),
+	'max_wal_senders|6 free: a clone takes two|ALTER SYSTEM SET max_wal_senders = 14', 'of the fifth, no clone could be made');
+is(sql(q{SELECT check_name, wanted, fix FROM replica_kit.preflight(6) WHERE check_name = 'max_replication_slots'}),
+	'max_replication_slots|6 free|ALTER SYSTEM SET max_replication_slots = 15', 'nor a slot for the sixth');
+for my $replicas (0, 1001, 'NULL')
+{
+	my ($status, $out, $err) = $node->psql('postgres', "SELECT replica_kit.preflight($replicas)");
+
+	like($err, qr/ERROR:  argument "replicas" must /, "$replicas replicas are refused");
+}
+
+# ----------------------------------------------------------------------
+# The restart
+# ----------------------------------------------------------------------
+
+append_to_file($conf, "max_wal_senders = 1\nwal_sender_timeout = 0\n");
+$node->restart;
+is(sql(q{SELECT string_agg(check_name, ' ') FROM replica_kit.preflight() WHERE check_name <> 'ssl'}),
+	'max_wal_senders wal_sender_timeout reload restart', 'the last row is the restart');
+my $command = sql(q{SELECT wanted FROM replica_kit.preflight() WHERE check_name = 'restart' AND fix IS NULL});
+my $data = $node->data_dir;
+like($command, qr!^/\S+/bin/pg_ctl -D \Q$data\E restart$!, 'whose command is the one for this server');
+apply_fixes();
+is(rows(q{check_name IN ('max_wal_senders', 'restart')}), "max_wal_senders|critical|t\nrestart|info|t", 'it stays until the server is restarted');
+append_to_file($conf, "no_such_setting = 1\n");
+like(sql(q{SELECT wanted FROM replica_kit.preflight() WHERE check_name = 'restart'}), qr/^first .*restart would refuse; then: \Q$command\E$/,
+	'what a restart would refuse comes first');
+write_file($conf, slurp_file($conf) =~ s/^no_such_setting.*\n//mr);
+is(system("$command -l '" . $node->logfile . "' >'" . $node->logfile . ".restart' 2>&1"), 0, 'the command restarts the server');
+$node->_update_pid(1);
+is(rows(q{check_name IN ('max_wal_senders', 'restart')}), '', 'and then no restart is needed');
+reset_conf(1);
 
 # Everything at once, applied twice.
 append_to_file($conf, "max_slot_wal_keep_size = -1\nwal_sender_timeout = 0\nmax_wal_senders = 1\n");

@@ -10,9 +10,11 @@
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
+#include "lib/stringinfo.h"
 
+#include "diagnose/config.h"
 #include "diagnose/diagnose.h"
+#include "format.h"
 #include "sql.h"
 
 /* The columns of diagnose(), in order. */
@@ -42,7 +44,7 @@ static const PrkSignature diagnose_signature = {
 
 PG_FUNCTION_INFO_V1(pg_replica_kit_diagnose_1_0);
 
-static char *read_config_error(void);
+static const char *describe_refusals(const PrkSample *sample);
 
 /*
  * diagnose(name text) - root causes, worst first; of one replica if its name
@@ -63,7 +65,7 @@ pg_replica_kit_diagnose_1_0(PG_FUNCTION_ARGS)
 	name = PG_ARGISNULL(0) ? NULL : prk_arg_text(fcinfo, 0, "name");
 
 	evidence = prk_evidence_gather();
-	evidence->config_error = read_config_error();
+	evidence->config_error = describe_refusals(evidence->report->sample);
 	foreach(cell, prk_diagnose(evidence))
 	{
 		const PrkDiagnosis *diagnosis = lfirst(cell);
@@ -84,35 +86,23 @@ pg_replica_kit_diagnose_1_0(PG_FUNCTION_ARGS)
 }
 
 /*
- * The first error in postgresql.conf and its like with which the server would
- * not start, palloc'd; NULL: none.
- *
- * The view calls a change that waits for a restart an error, too.  Those are
- * of settings that can change at no other time, so these don't count here.
+ * What the next start would refuse, as preflight() lists it, palloc'd; NULL:
+ * nothing.
  */
-static char *
-read_config_error(void)
+static const char *
+describe_refusals(const PrkSample *sample)
 {
-	MemoryContext context = CurrentMemoryContext;
-	char	   *result = NULL;
+	StringInfoData words;
+	int			kept_slots = 0;
+	ListCell   *cell;
 
-	SPI_connect();
-	if (SPI_execute("SELECT pg_catalog.format('line %s of file \"%s\"%s: %s', "
-					"f.sourceline, f.sourcefile, ', setting ' OPERATOR(pg_catalog.||) f.name, f.error) "
-					"FROM pg_catalog.pg_file_settings AS f "
-					"WHERE f.error IS NOT NULL AND NOT EXISTS ("
-					"SELECT FROM pg_catalog.pg_settings AS s "
-					"WHERE s.name OPERATOR(pg_catalog.=) f.name "
-					"AND s.context OPERATOR(pg_catalog.=) 'postmaster') "
-					"ORDER BY f.seqno LIMIT 1", true, 1) == SPI_OK_SELECT &&
-		SPI_processed > 0)
-	{
-		char	   *value = SPI_getvalue(SPI_tuptable->vals[0],
-										 SPI_tuptable->tupdesc, 1);
+	for (int i = 0; i < sample->nreplicas; i++)
+		kept_slots += sample->replicas[i].has_slot &&
+			!sample->replicas[i].temporary;
 
-		if (value != NULL)
-			result = MemoryContextStrdup(context, value);
-	}
-	SPI_finish();
-	return result;
+	initStringInfo(&words);
+	foreach(cell, prk_config_refusals(prk_config_read(), kept_slots))
+		appendStringInfo(&words, "%s%s", words.len > 0 ? "; " : "",
+						 ((PrkRefusal *) lfirst(cell))->words);
+	return words.len > 0 ? prk_format_foreign(words.data) : NULL;
 }

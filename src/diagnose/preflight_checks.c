@@ -1,0 +1,593 @@
+/*-------------------------------------------------------------------------
+ *
+ * preflight_checks.c
+ *	  The table of preflight()'s checks.
+ *
+ * Each check looks at the facts and reports what wants attention.  What a
+ * restart would bring is judged, too: "next" is the value that the
+ * configuration files hold.
+ *
+ * A fix never widens access, switches TLS, or needs a guess; where it would,
+ * the row only says what is wanted.  Applied once and, where it takes one,
+ * after a restart, a fix is proposed no more.
+ *
+ * IDENTIFICATION
+ *	  src/diagnose/preflight_checks.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "postmaster/postmaster.h"
+#include "replication/slot.h"
+#include "replication/syncrep.h"
+#include "replication/walsender.h"
+#include "utils/builtins.h"
+#include "utils/varlena.h"
+
+#include "diagnose/preflight_checks.h"
+#include "format.h"
+
+/* A clone takes two walsenders: the backup, and the WAL beside it. */
+#define SENDERS_PER_CLONE	2
+
+static void check_refusals(PrkPreflight *preflight);
+static void check_hba(PrkPreflight *preflight);
+static void check_wal_level(PrkPreflight *preflight);
+static void check_senders(PrkPreflight *preflight);
+static void check_slots(PrkPreflight *preflight);
+static void check_listening(PrkPreflight *preflight);
+static void check_listening_next(PrkPreflight *preflight);
+static void check_unreadable(PrkPreflight *preflight);
+static void check_sync(PrkPreflight *preflight);
+static void check_slot_limit(PrkPreflight *preflight);
+static void check_slotless(PrkPreflight *preflight);
+static void check_disk(PrkPreflight *preflight);
+static void check_sender_timeout(PrkPreflight *preflight);
+static void check_hot_standby(PrkPreflight *preflight);
+static void check_password_encryption(PrkPreflight *preflight);
+static void check_log_level(PrkPreflight *preflight);
+static void check_hba_owner(PrkPreflight *preflight);
+static void check_recovery_target(PrkPreflight *preflight);
+static void check_recovery(PrkPreflight *preflight);
+static void check_rewind(PrkPreflight *preflight);
+static void check_ssl(PrkPreflight *preflight);
+static void check_worker(PrkPreflight *preflight);
+static void check_libraries(PrkPreflight *preflight);
+static void check_tablespaces(PrkPreflight *preflight);
+
+const PrkCheck prk_checks[] = {
+	/* what the next restart would refuse */
+	{"restart_would_fail", "critical", false, NULL, check_refusals},
+	{"pg_hba", "critical", false,
+	"a pg_hba.conf that the server loads; a restart would fail", check_hba},
+
+	/* what a replica needs */
+	{"wal_level", "critical", true, "replica or logical", check_wal_level},
+	{"max_wal_senders", "critical", true, NULL, check_senders},
+	{"max_replication_slots", "critical", true, NULL, check_slots},
+	{"listen_addresses", "critical", true,
+	"an address that replicas reach, or '*'", check_listening},
+	{"listen_addresses", "critical", false,
+	"an address that replicas reach, or '*'", check_listening_next},
+	{"unreadable_files", "critical", false,
+		"readable by the server's user, or out of the data directory: a base backup fails",
+	check_unreadable},
+
+	/* what endangers this server, or its replicas */
+	{"synchronous_standby_names", "critical", false,
+	"the standbys that it names: commits wait for them", check_sync},
+	{"max_slot_wal_keep_size", "warning", false, NULL, check_slot_limit},
+	{"wal_keep_size", "warning", false,
+	"a slot for each, or wal_keep_size", check_slotless},
+	{"wal_disk", "critical", false, NULL, check_disk},
+	{"wal_sender_timeout", "warning", false, "a minute or so",
+	check_sender_timeout},
+	{"hot_standby", "warning", true, "on", check_hot_standby},
+	{"password_encryption", "warning", false,
+		"scram-sha-256: what the rules of replicas ask for",
+	check_password_encryption},
+	{"log_min_messages", "warning", false,
+		"error or lower: what is not logged is not seen by connection_errors()",
+	check_log_level},
+	{"pg_hba_owner", "warning", false,
+	"the rules of replicas in its template", check_hba_owner},
+	{"recovery_settings", "warning", false,
+		"none: a replica that is cloned with it stops there, or promotes itself",
+	check_recovery_target},
+
+	/* what is good to know before */
+	{"recovery_settings", "info", false,
+	"wanted on a replica, too, or none", check_recovery},
+	{"pg_rewind", "info", true,
+		"one of them: without it an old primary must be cloned again",
+	check_rewind},
+	{"ssl", "info", false,
+	"on, with a certificate, and require_ssl for the replicas", check_ssl},
+	{"worker", "info", true,
+	"pg_replica_kit in shared_preload_libraries", check_worker},
+	{"libraries", "info", false,
+		"installed on the replica's machine before it is cloned",
+	check_libraries},
+	{"tablespaces", "info", false,
+		"the same directories, empty, on the replica's machine",
+	check_tablespaces},
+};
+
+const int	prk_nchecks = lengthof(prk_checks);
+
+static void report(PrkPreflight *preflight, const char *current,
+				   const char *setting, const char *value);
+static const char *in_force(const char *name);
+static bool is_on(const char *name);
+static bool only_loopback(const char *addresses);
+static void report_recovery(PrkPreflight *preflight, const char *name,
+							const char *ordinary, bool has_fix);
+static bool hides_errors(const char *level);
+static bool has_library(const char *list, const char *library);
+static const char *slot_limit(const PrkPreflightFacts *facts);
+
+/* Reports what the check that runs has found; see prk_preflight_report(). */
+static void
+report(PrkPreflight *preflight, const char *current, const char *setting,
+	   const char *value)
+{
+	prk_preflight_report(preflight, current, preflight->check->wanted,
+						 setting, value);
+}
+
+/* The value in force, "" for a setting that this server does not have. */
+static const char *
+in_force(const char *name)
+{
+	const char *value = prk_config_now(name);
+
+	return value ? value : "";
+}
+
+static bool
+is_on(const char *name)
+{
+	return strcmp(in_force(name), "on") == 0;
+}
+
+/*
+ * What the next restart would refuse
+ */
+
+static void
+check_refusals(PrkPreflight *preflight)
+{
+	ListCell   *cell;
+
+	foreach(cell, preflight->facts->refusals)
+	{
+		const PrkRefusal *refusal = lfirst(cell);
+
+		prk_preflight_report(preflight, refusal->words, refusal->wanted,
+							 refusal->setting, refusal->value);
+	}
+}
+
+static void
+check_hba(PrkPreflight *preflight)
+{
+	if (preflight->facts->hba_error != NULL)
+		report(preflight, preflight->facts->hba_error, NULL, NULL);
+}
+
+/*
+ * What a replica needs
+ */
+
+static void
+check_wal_level(PrkPreflight *preflight)
+{
+	const char *next = prk_config_next(preflight->facts->config, "wal_level");
+
+	if (strcmp(in_force("wal_level"), "minimal") == 0)
+		report(preflight, "minimal", "wal_level",
+			   pg_strcasecmp(next, "minimal") == 0 ? "'replica'" : NULL);
+}
+
+static void
+check_senders(PrkPreflight *preflight)
+{
+	const PrkPreflightFacts *facts = preflight->facts;
+	int			needed = preflight->replicas - 1 + SENDERS_PER_CLONE;
+	int			next = prk_config_next_int(facts->config, "max_wal_senders");
+	const char *next_level = prk_config_next(facts->config, "wal_level");
+	const char *value = NULL;
+
+	if (max_wal_senders - facts->senders_used >= needed)
+		return;
+
+	/* Where WAL is minimal, and has to be, any would keep it from starting. */
+	if (next - facts->senders_used < needed &&
+		!(pg_strcasecmp(next_level, "minimal") == 0 &&
+		  prk_config_on_command_line("wal_level")))
+		value = psprintf("%d",
+						 facts->senders_used + preflight->replicas + 9);
+	prk_preflight_report(preflight,
+						 psprintf("%d of %d free",
+								  Max(max_wal_senders - facts->senders_used, 0),
+								  max_wal_senders),
+						 psprintf("%d free: a clone takes two", needed),
+						 "max_wal_senders", value);
+}
+
+static void
+check_slots(PrkPreflight *preflight)
+{
+	const PrkPreflightFacts *facts = preflight->facts;
+	int			needed = preflight->replicas;
+	int			next = prk_config_next_int(facts->config,
+										   "max_replication_slots");
+
+	if (max_replication_slots - facts->slots_used >= needed)
+		return;
+	prk_preflight_report(preflight,
+						 psprintf("%d of %d free",
+								  max_replication_slots - facts->slots_used,
+								  max_replication_slots),
+						 psprintf("%d free", needed), "max_replication_slots",
+						 next - facts->slots_used < needed ?
+						 psprintf("%d", facts->slots_used + needed + 9) : NULL);
+}
+
+/* No fix: to listen is to widen access. */
+static void
+check_listening(PrkPreflight *preflight)
+{
+	if (only_loopback(in_force("listen_addresses")))
+		report(preflight,
+			   psprintf("%s, port %d",
+						quote_literal_cstr(in_force("listen_addresses")),
+						PostPortNumber),
+			   "listen_addresses", NULL);
+}
+
+static void
+check_listening_next(PrkPreflight *preflight)
+{
+	const char *next = prk_config_next(preflight->facts->config,
+									   "listen_addresses");
+
+	if (!only_loopback(in_force("listen_addresses")) && only_loopback(next))
+		report(preflight,
+			   psprintf("%s after a restart, port %d",
+						quote_literal_cstr(next), PostPortNumber),
+			   "listen_addresses", NULL);
+}
+
+/* Would nobody from another machine reach these addresses? */
+static bool
+only_loopback(const char *addresses)
+{
+	List	   *hosts = NIL;
+	ListCell   *cell;
+
+	/* a list that can't be split would have kept the server from starting */
+	(void) SplitGUCList(pstrdup(addresses), ',', &hosts);
+	foreach(cell, hosts)
+	{
+		const char *host = lfirst(cell);
+
+		if (strcmp(host, "localhost") != 0 && strcmp(host, "::1") != 0 &&
+			strncmp(host, "127.", 4) != 0)
+			return false;
+	}
+	return true;
+}
+
+static void
+check_unreadable(PrkPreflight *preflight)
+{
+	if (preflight->facts->unreadable != NULL)
+		report(preflight, preflight->facts->unreadable, NULL, NULL);
+}
+
+/*
+ * What endangers this server, or its replicas
+ */
+
+static void
+check_sync(PrkPreflight *preflight)
+{
+	const PrkPreflightFacts *facts = preflight->facts;
+
+	if (facts->sync_there < facts->sync_wanted)
+		report(preflight,
+			   psprintf("%s: %d of %d connected",
+						quote_literal_cstr(SyncRepStandbyNames),
+						facts->sync_there, facts->sync_wanted),
+			   "synchronous_standby_names", NULL);
+}
+
+static void
+check_slot_limit(PrkPreflight *preflight)
+{
+	const PrkPreflightFacts *facts = preflight->facts;
+	char		size[PRK_FORMAT_LEN];
+
+	if (max_slot_wal_keep_size_mb != -1)
+		return;
+	prk_preflight_report(preflight, "unlimited: a dead replica fills the disk",
+						 psprintf("a limit that the disk can bear; %s are free",
+								  facts->has_wal_free ?
+								  prk_format_size(size, facts->wal_free) :
+								  "an unknown amount"),
+						 "max_slot_wal_keep_size",
+						 facts->has_wal_free ? slot_limit(facts) : NULL);
+}
+
+/*
+ * Half of what is free, on top of what is held: less would cost a slot that
+ * is there its WAL at once.
+ */
+static const char *
+slot_limit(const PrkPreflightFacts *facts)
+{
+	int64		least = Max((int64) 64 << 20, (int64) 4 * wal_segment_size);
+
+	if (facts->wal_free >= (int64) 16 << 30)
+		return psprintf("'" INT64_FORMAT "GB'",
+						(facts->retained + facts->wal_free / 2) >> 30);
+	return psprintf("'" INT64_FORMAT "MB'",
+					(facts->retained + Max(facts->wal_free / 2, least)) >> 20);
+}
+
+static void
+check_slotless(PrkPreflight *preflight)
+{
+	if (preflight->facts->slotless != NULL &&
+		strcmp(in_force("wal_keep_size"), "0") == 0)
+		report(preflight,
+			   psprintf("no WAL is kept for replicas without a slot: %s",
+						preflight->facts->slotless),
+			   "wal_keep_size", NULL);
+}
+
+static void
+check_disk(PrkPreflight *preflight)
+{
+	const PrkPreflightFacts *facts = preflight->facts;
+	char		size[PRK_FORMAT_LEN];
+
+	if (facts->has_wal_free &&
+		facts->wal_free < (int64) max_wal_size_mb * 1024 * 1024)
+		prk_preflight_report(preflight,
+							 psprintf("%s free beside pg_wal",
+									  prk_format_size(size, facts->wal_free)),
+							 psprintf("more than max_wal_size, %s",
+									  GetConfigOptionByName("max_wal_size", NULL,
+															false)),
+							 NULL, NULL);
+}
+
+static void
+check_sender_timeout(PrkPreflight *preflight)
+{
+	if (wal_sender_timeout == 0)
+		report(preflight, "off: a replica that vanished keeps its slot active",
+			   "wal_sender_timeout", "'1min'");
+}
+
+static void
+check_hot_standby(PrkPreflight *preflight)
+{
+	if (!is_on("hot_standby"))
+		report(preflight, "off: a replica cloned from here answers no query",
+			   "hot_standby",
+			   prk_config_next_bool(preflight->facts->config, "hot_standby") ?
+			   NULL : "on");
+}
+
+static void
+check_password_encryption(PrkPreflight *preflight)
+{
+	const char *current = in_force("password_encryption");
+
+	if (strcmp(current, "scram-sha-256") != 0)
+		report(preflight, current, "password_encryption", "'scram-sha-256'");
+}
+
+/*
+ * From 19 on a list: a level, and type:level for types of processes.  What
+ * ends a connection is logged by backends, walsenders and walreceivers.  Who
+ * has made a list has to change it.
+ */
+static void
+check_log_level(PrkPreflight *preflight)
+{
+	static const char *const types[] = {"backend", "walsender", "walreceiver"};
+	const char *current = in_force("log_min_messages");
+	List	   *items = NIL;
+	bool		hides[lengthof(types)] = {false};
+	bool		given[lengthof(types)] = {false};
+	bool		hides_any = false;
+	ListCell   *cell;
+
+	(void) SplitGUCList(pstrdup(current), ',', &items);
+	foreach(cell, items)
+	{
+		char	   *item = lfirst(cell);
+		char	   *level = strchr(item, ':');
+
+		for (size_t i = 0; i < lengthof(types); i++)
+		{
+			if (level == NULL && !given[i])
+				hides[i] = hides_errors(item);
+			else if (level != NULL && (size_t) (level - item) == strlen(types[i]) &&
+					 pg_strncasecmp(item, types[i], level - item) == 0)
+			{
+				given[i] = true;
+				hides[i] = hides_errors(level + 1);
+			}
+		}
+	}
+	for (size_t i = 0; i < lengthof(types); i++)
+		hides_any = hides_any || hides[i];
+	if (hides_any)
+		report(preflight, current, "log_min_messages",
+			   list_length(items) == 1 ? "'warning'" : NULL);
+}
+
+/* Does the level of the log keep errors from it? */
+static bool
+hides_errors(const char *level)
+{
+	while (*level == ' ')
+		level++;
+	return pg_strcasecmp(level, "log") == 0 ||
+		pg_strcasecmp(level, "fatal") == 0 ||
+		pg_strcasecmp(level, "panic") == 0;
+}
+
+static void
+check_hba_owner(PrkPreflight *preflight)
+{
+	if (preflight->facts->hba_owner != NULL)
+		report(preflight,
+			   psprintf("pg_hba.conf seems to be managed by %s",
+						preflight->facts->hba_owner),
+			   NULL, NULL);
+}
+
+/*
+ * Where recovery is to end, left by one that has ended here.  On a primary
+ * it has no effect; a replica that is cloned with it stops, or promotes
+ * itself, at the next commit.  On a standby it may be meant.
+ */
+static void
+check_recovery_target(PrkPreflight *preflight)
+{
+	static const char *const targets[] = {
+		"recovery_target", "recovery_target_lsn", "recovery_target_name",
+		"recovery_target_time", "recovery_target_xid"
+	};
+
+	for (size_t i = 0; i < lengthof(targets); i++)
+		report_recovery(preflight, targets[i], "",
+						!preflight->facts->in_recovery);
+}
+
+/* What else recovery reads, and a replica takes over with the files. */
+static void
+check_recovery(PrkPreflight *preflight)
+{
+	static const char *const settings[][2] = {
+		{"archive_cleanup_command", ""},
+		{"promote_trigger_file", ""},	/* up to 15 */
+		{"recovery_end_command", ""},
+		{"recovery_min_apply_delay", "0"},
+		{"recovery_target_action", "pause"},
+		{"recovery_target_timeline", "latest"},
+		{"restore_command", ""}
+	};
+
+	for (size_t i = 0; i < lengthof(settings); i++)
+		report_recovery(preflight, settings[i][0], settings[i][1], false);
+}
+
+/*
+ * Reports a setting of recovery's that the files hold.  Commands may hold
+ * secrets, so values are not shown.
+ */
+static void
+report_recovery(PrkPreflight *preflight, const char *name, const char *ordinary,
+				bool has_fix)
+{
+	const char *next = prk_config_next(preflight->facts->config, name);
+
+	if (next[0] != '\0' && pg_strcasecmp(next, ordinary) != 0)
+		report(preflight, psprintf("%s is set", name), name,
+			   has_fix ? "''" : NULL);
+}
+
+/*
+ * What is good to know before
+ */
+
+static void
+check_rewind(PrkPreflight *preflight)
+{
+	if (strcmp(in_force("data_checksums"), "off") == 0 && !is_on("wal_log_hints"))
+		report(preflight, "neither data checksums nor wal_log_hints",
+			   "wal_log_hints",
+			   prk_config_next_bool(preflight->facts->config,
+									"wal_log_hints") ? NULL : "on");
+}
+
+/* No fix: it takes a certificate, and clients may not be ready. */
+static void
+check_ssl(PrkPreflight *preflight)
+{
+	if (!is_on("ssl"))
+		report(preflight, "off: replication is not encrypted", "ssl", NULL);
+}
+
+static void
+check_worker(PrkPreflight *preflight)
+{
+	const char *next = prk_config_next(preflight->facts->config,
+									   "shared_preload_libraries");
+	StringInfoData value;
+	ListCell   *cell;
+
+	if (has_library(in_force("shared_preload_libraries"), "pg_replica_kit"))
+		return;
+	initStringInfo(&value);
+	if (!has_library(next, "pg_replica_kit"))
+	{
+		foreach(cell, prk_config_libraries(next))
+			appendStringInfo(&value, "%s, ",
+							 quote_literal_cstr(lfirst(cell)));
+		appendStringInfoString(&value, "'pg_replica_kit'");
+	}
+	report(preflight, "pg_replica_kit is not preloaded: no worker watches",
+		   "shared_preload_libraries", value.len > 0 ? value.data : NULL);
+}
+
+/* Does the list of libraries have this one, with or without a path? */
+static bool
+has_library(const char *list, const char *library)
+{
+	ListCell   *cell;
+
+	foreach(cell, prk_config_libraries(list))
+	{
+		const char *name = last_dir_separator(lfirst(cell));
+
+		if (strcmp(name ? name + 1 : lfirst(cell), library) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+check_libraries(PrkPreflight *preflight)
+{
+	StringInfoData names;
+	ListCell   *cell;
+
+	initStringInfo(&names);
+	foreach(cell, prk_config_libraries(in_force("shared_preload_libraries")))
+	{
+		if (!has_library(lfirst(cell), "pg_replica_kit"))
+			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "",
+							 (char *) lfirst(cell));
+	}
+	if (names.len > 0)
+		report(preflight, psprintf("preloaded here: %s", names.data), NULL,
+			   NULL);
+}
+
+static void
+check_tablespaces(PrkPreflight *preflight)
+{
+	if (preflight->facts->tablespaces != NULL)
+		report(preflight, preflight->facts->tablespaces, NULL, NULL);
+}
