@@ -12,6 +12,7 @@ PGFILEDESC = "pg_replica_kit - the whole life of a streaming read replica"
 # The rooms of src/, from the lowest floor up; src/README.md says what each
 # promises.  No room includes a header of a higher floor (t/001_style.pl).
 TOP_OBJS = \
+	src/foreign.o \
 	src/format.o \
 	src/kept.o \
 	src/settings.o \

@@ -6,7 +6,6 @@
  * Each function writes into a buffer of PRK_FORMAT_LEN bytes that its caller
  * owns, and returns that buffer, so that several can stand in one call of
  * ereport().  They allocate nothing, raise nothing and need no database.
- * (All but prk_format_foreign(), for which see there.)
  *
  * IDENTIFICATION
  *	  src/format.c
@@ -15,7 +14,6 @@
  */
 #include "postgres.h"
 
-#include "mb/pg_wchar.h"
 #include "pgtime.h"
 #include "utils/timestamp.h"
 
@@ -114,31 +112,4 @@ prk_format_time(char *buf, TimestampTz when)
 	pg_strftime(buf, PRK_FORMAT_LEN, "%Y-%m-%d %H:%M:%S %Z",
 				pg_localtime(&seconds, log_timezone));
 	return buf;
-}
-
-/*
- * Bytes from elsewhere, palloc'd, as text of the database's encoding: a
- * character that was cut off at the end goes, and if more makes no sense, all
- * bytes beyond ASCII become question marks.
- */
-char *
-prk_format_foreign(const char *bytes)
-{
-	char	   *result = pstrdup(bytes);
-	int			len = strlen(result);
-	int			valid = pg_encoding_verifymbstr(GetDatabaseEncoding(),
-												result, len);
-
-	if (valid < len &&
-		pg_encoding_mblen(GetDatabaseEncoding(), result + valid) > len - valid)
-		result[valid] = '\0';
-	else if (valid < len)
-	{
-		for (char *c = result; *c != '\0'; c++)
-		{
-			if (IS_HIGHBIT_SET(*c))
-				*c = '?';
-		}
-	}
-	return result;
 }

@@ -19,6 +19,5 @@
 extern const char *prk_format_size(char *buf, int64 bytes);
 extern const char *prk_format_duration(char *buf, int64 microseconds);
 extern const char *prk_format_time(char *buf, TimestampTz when);
-extern char *prk_format_foreign(const char *bytes);
 
 #endif							/* PRK_FORMAT_H */

@@ -38,8 +38,7 @@ static const char *on_primary(const PrkFindings *findings,
 static const char *welcome(const PrkAttempt *attempt, const char *name,
 						   const PrkOwner *owner);
 static const char *role_of(const PrkAttempt *attempt);
-static bool has_come_since(const PrkEvidence *evidence,
-						   const PrkAttempt *attempt);
+static const char *role_name_of(const PrkAttempt *attempt);
 static bool is_diagnosed(const PrkFindings *findings, const char *name);
 
 /*
@@ -59,10 +58,8 @@ prk_diagnose_attempt(PrkFindings *findings, const PrkAttempt *attempt,
 
 	if (row != NULL)
 		name = row->replica->name;
-	else if (failure->slot_name[0] != '\0')
-		name = prk_format_foreign(failure->slot_name);
 	else
-		name = prk_format_foreign(failure->application_name);
+		name = attempt->name;
 	if (row != NULL && row->verdict.level == PRK_CRITICAL)
 		gravity = PRK_GRAVITY_CRITICAL;
 
@@ -97,7 +94,7 @@ prk_diagnose_attempt(PrkFindings *findings, const PrkAttempt *attempt,
 		case PRK_FAILURE_WAL_REMOVED:
 			diagnosis = prk_diagnose_add(findings, PRK_GRAVITY_CRITICAL,
 										 "wal_removed", name);
-			diagnosis->finding = failure->slot_name[0] == '\0' ?
+			diagnosis->finding = prk_foreign_is_empty(&failure->slot_name) ?
 				"the WAL that the replica needs is gone, since no slot held it: a restart is not enough, it must be rebuilt, with a slot" :
 				"the WAL that the replica needs is gone, its slot was too late to hold it: a restart is not enough, it must be rebuilt";
 			diagnosis->remedy = prk_diagnose_rebuild(findings, name, owner,
@@ -157,23 +154,19 @@ prk_diagnose_attempts(PrkFindings *findings)
 	{
 		const PrkAttempt *attempt = &evidence->attempts[i];
 		const PrkFailure *failure = attempt->failure;
-		const char *name = failure->slot_name[0] != '\0' ?
-		failure->slot_name : failure->application_name;
+		const char *name = attempt->name;
 		const PrkOwner *owner = NULL;
 		bool		has_row = false;
 
 		if (!prk_diagnose_is_recent(evidence, failure) ||
 			!(attempt->role.can_replicate || attempt->role.superuser) ||
-			has_come_since(evidence, attempt) ||
 			is_diagnosed(findings, name))
 			continue;
 		for (int j = 0; j < evidence->report->nrows && !has_row; j++)
 		{
 			const PrkReplica *replica = evidence->report->rows[j].replica;
 
-			if (strcmp(replica->name, name) != 0 &&
-				(failure->slot_name[0] != '\0' ||
-				 strcmp(replica->name, failure->role_name) != 0))
+			if (!prk_attempt_concerns(attempt, replica->name))
 				continue;
 
 			/* Just this instant it tries again. */
@@ -231,7 +224,7 @@ diagnose_door(PrkFindings *findings, const PrkAttempt *attempt,
 		diagnosis->remedy =
 			on_primary(findings,
 					   psprintf("ALTER ROLE %s LOGIN REPLICATION;",
-								quote_identifier(attempt->failure->role_name)));
+								quote_identifier(role_name_of(attempt))));
 	}
 	else if (!OidIsValid(attempt->role.oid))
 	{
@@ -315,7 +308,7 @@ diagnose_shadowed(PrkDiagnosis *diagnosis, const PrkAttempt *attempt,
 				 quote_literal_cstr(attempt->address),
 				 quote_literal_cstr(name),
 				 quote_literal_cstr(attempt->address),
-				 quote_literal_cstr(attempt->failure->role_name));
+				 quote_literal_cstr(role_name_of(attempt)));
 }
 
 /* The role's secret, or the replica's. */
@@ -395,52 +388,21 @@ welcome(const PrkAttempt *attempt, const char *name, const PrkOwner *owner)
 						quote_literal_cstr(name), role_of(attempt));
 	return psprintf("SELECT * FROM replica_kit.provision(%s, %s, %s);",
 					quote_literal_cstr(name), quote_literal_cstr(address),
-					quote_literal_cstr(attempt->failure->role_name));
+					quote_literal_cstr(role_name_of(attempt)));
 }
 
 static const char *
 role_of(const PrkAttempt *attempt)
 {
-	return psprintf("\"%s\"", prk_format_foreign(attempt->failure->role_name));
+	return psprintf("\"%s\"", role_name_of(attempt));
 }
 
-/*
- * Has whoever failed so been here since, or failed at something else?  A
- * replica that is gone again was seen by the worker.
- */
-static bool
-has_come_since(const PrkEvidence *evidence, const PrkAttempt *attempt)
+/* That of a role or rule of ours; only in another encoding it is escaped. */
+static const char *
+role_name_of(const PrkAttempt *attempt)
 {
-	const PrkFailure *failure = attempt->failure;
-
-	for (int i = 0; i < evidence->report->nrows; i++)
-	{
-		const PrkReplica *replica = evidence->report->rows[i].replica;
-		const PrkBoardEntry *entry = evidence->owners[i].entry;
-
-		if (prk_diagnose_is_attempt(evidence, replica))
-			continue;
-		if (replica->pid != 0 && replica->has_walsender &&
-			replica->backend_start > failure->last_at &&
-			strcmp(replica->application_name, failure->application_name) == 0)
-			return true;
-		if (entry != NULL && entry->known.seen_at > failure->last_at &&
-			strcmp(replica->name, failure->application_name) == 0)
-			return true;
-	}
-	for (int i = 0; i < evidence->nattempts; i++)
-	{
-		const PrkAttempt *other = &evidence->attempts[i];
-
-		if (other->failure->last_at > failure->last_at &&
-			other->address != NULL && attempt->address != NULL &&
-			strcmp(other->address, attempt->address) == 0 &&
-			strcmp(other->failure->role_name, failure->role_name) == 0 &&
-			strcmp(other->failure->application_name,
-				   failure->application_name) == 0)
-			return true;
-	}
-	return false;
+	return attempt->role_name != NULL ? attempt->role_name :
+		prk_foreign_show(&attempt->failure->role_name);
 }
 
 /*

@@ -39,7 +39,7 @@ static bool diagnose_at_risk(PrkFindings *findings, const PrkReportRow *row);
 static const char *more_time(const PrkSample *sample, const PrkReportRow *row);
 static void diagnose_xmin(PrkFindings *findings, const PrkReportRow *row);
 static const PrkAttempt *newest_attempt(const PrkEvidence *evidence,
-										const char *name, TimestampTz after);
+										const char *name);
 static bool is_at_risk(const PrkReportRow *row);
 static bool is_synchronous(const PrkEvidence *evidence, const char *name);
 static const char *slot_facts(const PrkReplica *replica);
@@ -63,7 +63,7 @@ prk_diagnose_replicas(PrkFindings *findings)
 		/* It will fail like the last one, which is diagnosed as that. */
 		if (!row->replica->has_slot &&
 			prk_diagnose_is_attempt(evidence, row->replica) &&
-			newest_attempt(evidence, row->replica->name, 0) != NULL)
+			newest_attempt(evidence, row->replica->name) != NULL)
 			continue;
 		diagnose_replica(findings, row, &evidence->owners[i]);
 	}
@@ -220,9 +220,7 @@ diagnose_refused(PrkFindings *findings, const PrkReportRow *row,
 				 const PrkOwner *owner)
 {
 	const PrkAttempt *attempt = newest_attempt(findings->evidence,
-											   row->replica->name,
-											   owner->entry != NULL ?
-											   owner->entry->known.seen_at : 0);
+											   row->replica->name);
 
 	return attempt != NULL &&
 		prk_diagnose_attempt(findings, attempt, row, owner);
@@ -270,12 +268,12 @@ diagnose_present(PrkFindings *findings, const PrkReportRow *row,
 			bool		same;
 
 			if (attempt->kind != PRK_FAILURE_SLOT_TAKEN ||
-				strcmp(attempt->failure->slot_name, replica->name) != 0 ||
-				attempt->failure->last_at < replica->backend_start ||
+				!prk_foreign_is(&attempt->failure->slot_name,
+								replica->name) ||
 				!prk_diagnose_is_recent(evidence, attempt->failure))
 				continue;
-			same = strcmp(attempt->failure->application_name,
-						  replica->application_name) == 0;
+			same = prk_foreign_is(&attempt->failure->application_name,
+								  replica->application_name);
 			diagnosis = prk_diagnose_add(findings, PRK_GRAVITY_CRITICAL,
 										 "slot_taken", replica->name);
 			diagnosis->finding = same ?
@@ -285,7 +283,7 @@ diagnose_present(PrkFindings *findings, const PrkReportRow *row,
 				psprintf("held by pid %d as \"%s\"; wanted from %s as \"%s\": %s",
 						 replica->pid, replica->application_name,
 						 attempt->address != NULL ? attempt->address : "a Unix socket",
-						 prk_format_foreign(attempt->failure->application_name),
+						 prk_foreign_show(&attempt->failure->application_name),
 						 prk_diagnose_counted(attempt->failure));
 			diagnosis->remedy = same ?
 				psprintf("SELECT pg_terminate_backend(%d);", replica->pid) :
@@ -421,22 +419,14 @@ diagnose_xmin(PrkFindings *findings, const PrkReportRow *row)
 				 quote_literal_cstr(replica->name));
 }
 
-/* The newest attempt that concerns it and came after, if recent; or NULL. */
+/* The newest attempt that concerns it, if recent; or NULL. */
 static const PrkAttempt *
-newest_attempt(const PrkEvidence *evidence, const char *name,
-			   TimestampTz after)
+newest_attempt(const PrkEvidence *evidence, const char *name)
 {
-	const PrkFailure *failure =
-	prk_failures_of_replica(evidence->report->failures, name);
+	const PrkAttempt *attempt = prk_evidence_attempt(evidence, name);
 
-	for (int i = 0; failure != NULL && i < evidence->nattempts; i++)
-	{
-		if (evidence->attempts[i].failure == failure &&
-			failure->last_at >= after &&
-			prk_diagnose_is_recent(evidence, failure))
-			return &evidence->attempts[i];
-	}
-	return NULL;
+	return attempt != NULL &&
+		prk_diagnose_is_recent(evidence, attempt->failure) ? attempt : NULL;
 }
 
 static bool

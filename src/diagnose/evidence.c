@@ -22,6 +22,7 @@
 #include "common/controldata_utils.h"
 #include "common/ip.h"
 #include "libpq/ifaddr.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker_internals.h"
 #include "replication/syncrep.h"
@@ -36,6 +37,7 @@
 
 #include "compat.h"
 #include "diagnose/evidence.h"
+#include "failures/failure_table.h"
 #include "failures/failure_words.h"
 #include "hba/hba.h"
 #include "hba/hba_file.h"
@@ -44,7 +46,14 @@
 static List *load_rules(PrkEvidence *evidence, List **managed);
 static void gather_attempts(PrkEvidence *evidence, List *rules,
 							List *managed);
-static void match_rules(PrkAttempt *attempt, List *rules, List *managed);
+static bool judge_attempt(const PrkEvidence *evidence, PrkAttempt *attempt,
+						  List *managed);
+static PrkSession *gather_sessions(const PrkReport *report);
+static bool is_over(const PrkEvidence *evidence, const PrkAttempt *attempt,
+					const PrkSession *sessions);
+static bool is_ours(const PrkEvidence *evidence, const char *name,
+					List *managed);
+static void match_rules(PrkAttempt *attempt, List *rules);
 static bool line_covers(const PrkHbaManaged *line, const SockAddr *addr);
 static void gather_upstream(PrkEvidence *evidence);
 static void gather_parameters(PrkEvidence *evidence);
@@ -62,9 +71,9 @@ prk_evidence_gather(void)
 	evidence->report = prk_report_take();
 	evidence->now = evidence->report->sample->taken_at;
 	rules = load_rules(evidence, &managed);
-	gather_attempts(evidence, rules, managed);
 	evidence->owners = prk_owners_gather(evidence->report, managed,
 										 &evidence->leftovers);
+	gather_attempts(evidence, rules, managed);
 	gather_upstream(evidence);
 	gather_parameters(evidence);
 	gather_waits(evidence);
@@ -107,11 +116,35 @@ load_rules(PrkEvidence *evidence, List **managed)
 	return rules;
 }
 
-/* The incoming failures, with what they would meet now. */
+/*
+ * Does the attempt concern the replica of this name?  (Its name is what
+ * prk_failure_concerns() goes by, and what our lines add to that.)
+ */
+bool
+prk_attempt_concerns(const PrkAttempt *attempt, const char *name)
+{
+	return strcmp(attempt->name, name) == 0 ||
+		prk_failure_concerns(attempt->failure, name);
+}
+
+/* The newest attempt that concerns the replica of this name, or NULL. */
+const PrkAttempt *
+prk_evidence_attempt(const PrkEvidence *evidence, const char *name)
+{
+	for (int i = 0; i < evidence->nattempts; i++)
+	{
+		if (prk_attempt_concerns(&evidence->attempts[i], name))
+			return &evidence->attempts[i];
+	}
+	return NULL;
+}
+
+/* The incoming failures that count, with what they would meet now. */
 static void
 gather_attempts(PrkEvidence *evidence, List *rules, List *managed)
 {
 	const PrkFailures *failures = evidence->report->failures;
+	PrkSession *sessions = NULL;
 
 	evidence->attempts = palloc0(Max(failures->nfailures, 1) *
 								 sizeof(PrkAttempt));
@@ -120,30 +153,161 @@ gather_attempts(PrkEvidence *evidence, List *rules, List *managed)
 		PrkAttempt *attempt = &evidence->attempts[evidence->nattempts];
 		char		host[NI_MAXHOST];
 
-		if (failures->failures[i].outgoing)
-			continue;
-		evidence->nattempts++;
+		memset(attempt, 0, sizeof(PrkAttempt));
 		attempt->failure = &failures->failures[i];
 		attempt->kind = attempt->failure->kind;
+		if (attempt->failure->outgoing ||
+			!judge_attempt(evidence, attempt, managed))
+			continue;
+		if (sessions == NULL)
+			sessions = gather_sessions(evidence->report);
+		if (is_over(evidence, attempt, sessions))
+			continue;
+		evidence->nattempts++;
 		if (prk_failures_address(attempt->failure, host,
 								 sizeof(host)) != NULL)
 			attempt->address = pstrdup(host);
-		prk_role_look_up(attempt->failure->role_name, &attempt->role);
 		if (rules != NIL)
-			match_rules(attempt, rules, managed);
+			match_rules(attempt, rules);
 	}
 }
 
+/*
+ * Does it count, and for which replica?  What the log hook could not see is
+ * that one of our lines covers the address, where another rule came first or
+ * none fitted.
+ */
+static bool
+judge_attempt(const PrkEvidence *evidence, PrkAttempt *attempt, List *managed)
+{
+	const PrkFailure *failure = attempt->failure;
+	const char *name = NULL;
+	char	   *role_name;
+	ListCell   *cell;
+
+	foreach(cell, managed)
+	{
+		const PrkHbaManaged *line = lfirst(cell);
+
+		if (line->role == NULL || !failure->has_client_addr ||
+			!prk_foreign_is(&failure->role_name, line->role) ||
+			!line_covers(line, &failure->client_addr))
+			continue;
+		attempt->let_in = true;
+		if (name == NULL ||
+			prk_foreign_is(&failure->application_name, line->replica))
+			name = line->replica;
+	}
+	if (failure->trust == PRK_TRUST_STRANGER && !attempt->let_in)
+		return false;
+
+	if (!prk_foreign_is_empty(&failure->slot_name))
+		name = prk_foreign_show(&failure->slot_name);
+	else if (failure->replica[0] != '\0' &&
+			 (name == NULL ||
+			  !prk_foreign_is(&failure->application_name, name)))
+		name = failure->replica;
+	else if (name == NULL)
+		name = prk_foreign_show(&failure->application_name);
+	attempt->name = name;
+	attempt->ours = is_ours(evidence, name, managed);
+
+	role_name = prk_foreign_bytes(&failure->role_name);
+	prk_role_look_up(role_name, &attempt->role);
+	if (pg_verifymbstr(role_name, strlen(role_name), true))
+		attempt->role_name = role_name;
+	return true;
+}
+
+/* When the walsender of each row that streams was let in, and who that is. */
+static PrkSession *
+gather_sessions(const PrkReport *report)
+{
+	PrkSession *sessions = palloc0(Max(report->nrows, 1) *
+								   sizeof(PrkSession));
+
+	for (int i = 0; i < report->nrows; i++)
+	{
+		const PrkReplica *replica = report->rows[i].replica;
+
+		if (replica->has_walsender && replica->state == PRK_STATE_STREAMING)
+			sessions[i] = prk_failures_session(replica->pid);
+	}
+	return sessions;
+}
+
+/*
+ * Has it been mended?  The replica, or whoever else it was, streams under an
+ * authentication that came later, or did so when the worker last looked, or
+ * has failed at something else since.
+ */
+static bool
+is_over(const PrkEvidence *evidence, const PrkAttempt *attempt,
+		const PrkSession *sessions)
+{
+	const PrkFailure *failure = attempt->failure;
+
+	for (int i = 0; i < evidence->report->nrows; i++)
+	{
+		const PrkReplica *replica = evidence->report->rows[i].replica;
+		const PrkBoardEntry *entry = evidence->owners[i].entry;
+		bool		concerned = prk_attempt_concerns(attempt, replica->name);
+
+		if (concerned && entry != NULL &&
+			(failure->number < entry->known.session ||
+			 (replica->pid == 0 &&
+			  failure->number < entry->known.seen_number)))
+			return true;
+		if ((concerned || sessions[i].peer == failure->peer) &&
+			sessions[i].number > failure->number)
+			return true;
+	}
+
+	/* Those before it in the list are newer. */
+	for (int i = 0; i < evidence->nattempts; i++)
+	{
+		if (evidence->attempts[i].failure->peer == failure->peer)
+			return true;
+	}
+	return false;
+}
+
+/* Is it the name of a row, or of what the kit has made? */
+static bool
+is_ours(const PrkEvidence *evidence, const char *name, List *managed)
+{
+	ListCell   *cell;
+
+	foreach(cell, managed)
+	{
+		if (strcmp(((PrkHbaManaged *) lfirst(cell))->replica, name) == 0)
+			return true;
+	}
+	for (int i = 0; i < evidence->report->nrows; i++)
+	{
+		const PrkReplica *replica = evidence->report->rows[i].replica;
+
+		if (replica->has_slot && strcmp(replica->name, name) == 0)
+			return true;
+	}
+	foreach(cell, evidence->leftovers)
+	{
+		if (strcmp(((PrkLeftover *) lfirst(cell))->name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* What the rules would do with it, as it came and with TLS. */
 static void
-match_rules(PrkAttempt *attempt, List *rules, List *managed)
+match_rules(PrkAttempt *attempt, List *rules)
 {
 	PrkHbaQuery query = {0};
-	ListCell   *cell;
 
 	/* Rules for Unix sockets are not looked at. */
 	if (!attempt->failure->has_client_addr)
 		return;
-	query.role = attempt->failure->role_name;
+	query.role = prk_foreign_bytes(&attempt->failure->role_name);
 	query.database = "replication";
 	query.ssl = attempt->failure->ssl;
 	query.addr = attempt->failure->client_addr.addr;
@@ -151,16 +315,6 @@ match_rules(PrkAttempt *attempt, List *rules, List *managed)
 	prk_hba_rules_match(rules, &query, &attempt->match);
 	query.ssl = true;
 	prk_hba_rules_match(rules, &query, &attempt->tls_match);
-
-	foreach(cell, managed)
-	{
-		const PrkHbaManaged *line = lfirst(cell);
-
-		if (line->role != NULL &&
-			strcmp(line->role, attempt->failure->role_name) == 0 &&
-			line_covers(line, &attempt->failure->client_addr))
-			attempt->let_in = true;
-	}
 }
 
 /* Is the address in the network that the line names? */
@@ -206,6 +360,9 @@ gather_upstream(PrkEvidence *evidence)
 					   &evidence->upstream_verdict);
 	evidence->upstream_failure =
 		prk_failures_of_upstream(evidence->report->failures);
+	if (evidence->upstream_failure != NULL &&
+		evidence->upstream_failure->over && evidence->upstream.settled)
+		evidence->upstream_failure = NULL;
 	if (evidence->upstream_failure != NULL)
 		evidence->upstream_kind = prk_failure_kind(evidence->upstream_failure);
 }

@@ -18,11 +18,21 @@
 #include "watch/report.h"
 #include "watch/upstream.h"
 
-/* A failed connection, and what it would meet today. */
+/*
+ * A failed connection that counts, and what it would meet today.  It counts if
+ * its peer was let in and may replicate, or if it named a role of ours from an
+ * address that is known to be its replica's; and while the replica has not
+ * streamed since, nor failed at something else.
+ */
 typedef struct PrkAttempt
 {
 	const PrkFailure *failure;
 	PrkFailureKind kind;		/* its words understood */
+	const char *name;			/* whose it is, printable ASCII */
+	bool		ours;			/* that is the name of a replica of ours, and
+								 * may stand in a statement */
+	const char *role_name;		/* proved to be that of a role of ours, or of
+								 * one of our rules; NULL: it can't be shown */
 	const char *address;		/* NULL: over a Unix socket */
 	PrkRole		role;
 	bool		has_match;		/* the rules could be read */
@@ -47,7 +57,7 @@ typedef struct PrkEvidence
 	PrkReport  *report;
 	PrkOwner   *owners;			/* one for each row of the report */
 	int			nattempts;
-	PrkAttempt *attempts;		/* incoming, the newest first */
+	PrkAttempt *attempts;		/* incoming, open, the newest first */
 	List	   *leftovers;		/* of PrkLeftover; none on a standby */
 
 	const char *hba_error;		/* NULL: the server would load the file */
@@ -56,7 +66,7 @@ typedef struct PrkEvidence
 	PrkUpstream upstream;
 	PrkVerdict	upstream_verdict;
 	PrkThresholds upstream_thresholds;
-	const PrkFailure *upstream_failure; /* NULL: none */
+	const PrkFailure *upstream_failure; /* NULL: none that is not over */
 	PrkFailureKind upstream_kind;
 	PrkParameter parameters[PRK_NPARAMETERS];
 
@@ -73,5 +83,8 @@ typedef struct PrkEvidence
 } PrkEvidence;
 
 extern PrkEvidence *prk_evidence_gather(void);
+extern bool prk_attempt_concerns(const PrkAttempt *attempt, const char *name);
+extern const PrkAttempt *prk_evidence_attempt(const PrkEvidence *evidence,
+											  const char *name);
 
 #endif							/* PRK_EVIDENCE_H */

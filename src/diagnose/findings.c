@@ -17,7 +17,7 @@
 #include "format.h"
 
 /* A receiver tries again each wal_retrieve_retry_interval, 5 s by default. */
-#define RECENT			120000	/* milliseconds */
+#define RECENT			(120 * USECS_PER_SEC)
 
 /* Every code there is, and what doc/diagnoses.md is compared with. */
 static const char *const codes[] = {
@@ -128,8 +128,7 @@ prk_diagnose_add(PrkFindings *findings, PrkGravity gravity, const char *code,
 bool
 prk_diagnose_is_recent(const PrkEvidence *evidence, const PrkFailure *failure)
 {
-	return !TimestampDifferenceExceeds(failure->last_at, evidence->now,
-									   RECENT);
+	return failure->age <= RECENT;
 }
 
 /* A failure as evidence: its words, how often, and when last. */
@@ -139,7 +138,7 @@ prk_diagnose_counted(const PrkFailure *failure)
 	char		when[PRK_FORMAT_LEN];
 
 	return psprintf("%s (" INT64_FORMAT " times, last at %s)",
-					prk_format_foreign(failure->message), failure->count,
+					prk_foreign_show_words(&failure->message), failure->count,
 					prk_format_time(when, failure->last_at));
 }
 

@@ -16,7 +16,6 @@
 
 #include "failures/failure_table.h"
 #include "failures/failures.h"
-#include "format.h"
 #include "sql.h"
 
 /* The columns of connection_errors(), in order. */
@@ -53,13 +52,12 @@ static const PrkSignature failures_signature = {
 
 PG_FUNCTION_INFO_V1(pg_replica_kit_connection_errors_1_0);
 
-static void put_words(PrkRow *row, FailureColumn column, const char *words);
+static void put_name(PrkRow *row, FailureColumn column,
+					 const PrkForeign *name);
 
 /*
- * connection_errors() - one row per distinct failure, the newest first.
- *
- * Who connects chooses the bytes of most columns, and no encoding is known
- * where they are noted.
+ * connection_errors() - one row per distinct failure, the newest first, of
+ * peers and strangers alike.
  */
 Datum
 pg_replica_kit_connection_errors_1_0(PG_FUNCTION_ARGS)
@@ -85,15 +83,16 @@ pg_replica_kit_connection_errors_1_0(PG_FUNCTION_ARGS)
 		prk_put_int64(&row, FAILURE_COUNT, failure->count);
 		prk_put_text(&row, FAILURE_DIRECTION,
 					 failure->outgoing ? "out" : "in");
-		put_words(&row, FAILURE_ROLE_NAME, failure->role_name);
+		put_name(&row, FAILURE_ROLE_NAME, &failure->role_name);
 		if (prk_failures_address(failure, host, sizeof(host)) != NULL)
 			prk_put(&row, FAILURE_CLIENT_ADDR,
 					DirectFunctionCall1(inet_in, CStringGetDatum(host)));
-		put_words(&row, FAILURE_APPLICATION_NAME, failure->application_name);
-		put_words(&row, FAILURE_SLOT_NAME, failure->slot_name);
+		put_name(&row, FAILURE_APPLICATION_NAME, &failure->application_name);
+		put_name(&row, FAILURE_SLOT_NAME, &failure->slot_name);
 		prk_put_text(&row, FAILURE_SQLSTATE,
 					 unpack_sql_state(failure->sqlerrcode));
-		put_words(&row, FAILURE_MESSAGE, failure->message);
+		prk_put_text(&row, FAILURE_MESSAGE,
+					 prk_foreign_show_words(&failure->message));
 		prk_rows_add(&row);
 	}
 	return (Datum) 0;
@@ -101,8 +100,8 @@ pg_replica_kit_connection_errors_1_0(PG_FUNCTION_ARGS)
 
 /* Empty stands for SQL's NULL. */
 static void
-put_words(PrkRow *row, FailureColumn column, const char *words)
+put_name(PrkRow *row, FailureColumn column, const PrkForeign *name)
 {
-	if (words[0] != '\0')
-		prk_put_text(row, column, prk_format_foreign(words));
+	if (!prk_foreign_is_empty(name))
+		prk_put_text(row, column, prk_foreign_show(name));
 }

@@ -14,8 +14,12 @@
  * after a while the next who wants it takes it over.  Two processes that note
  * the same new failure at once make two entries, which readers add up.
  *
- * The table has three regions, each of which drops what was longest not seen,
- * so that no crowd in one drives anything out of another.
+ * The table has a region for each degree of trust, which drops what was longest
+ * not seen, so that no crowd of strangers drives anything out of another.
+ *
+ * One counter orders events: each walsender that authenticates takes a number,
+ * each failure, and the worker before it takes a sample.  The wall clock may be
+ * set, and a replica's clock is its own.
  *
  * IDENTIFICATION
  *	  src/failures/failure_table.c
@@ -29,8 +33,12 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
+#include "portability/instr_time.h"
+#include "replication/slot.h"
+#include "replication/walsender.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
+#include "storage/proc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
@@ -38,22 +46,25 @@
 
 #define FAILURES_NAME	"pg_replica_kit failures"
 
-/* The regions of the table, in the order of PrkFailureRegion. */
+/* The regions of the table, in the order of PrkTrust. */
 static const struct
 {
 	int			first;
 	int			nentries;
 }			regions[] = {
-	{0, 64}, {64, 32}, {96, 32}
+	{96, 32}, {64, 32}, {0, 64}, {0, 64}
 };
 
 #define NENTRIES		128
 
-/* Peers whose authentication succeeded, as hashes. */
-#define NPEERS			128
-
 /* Whoever is still writing after this long, in microseconds, is dead. */
 #define WRITING_TIME	(10 * USECS_PER_SEC)
+
+/*
+ * Two attempts of libpq's for one connection, with TLS and without, are not
+ * further apart than this, in microseconds.
+ */
+#define ONE_CONNECTION	(5 * USECS_PER_SEC)
 
 /* In shared memory. */
 typedef struct Entry
@@ -62,28 +73,59 @@ typedef struct Entry
 	pg_atomic_uint64 count;
 	pg_atomic_uint64 first_at;
 	pg_atomic_uint64 last_at;
+	pg_atomic_uint64 last_clock;	/* the same by now_by_clock() */
+	pg_atomic_uint64 number;	/* in the order of events */
 	pg_atomic_uint64 writing_since;
 	pg_atomic_uint32 sequence;	/* odd while the rest is being written */
 	PrkFailureId id;
-	char		message[PRK_FAILURE_MESSAGE_LEN];
+	char		replica[NAMEDATALEN];
+	PrkForeignWords message;
 } Entry;
+
+/* A walsender that was let in, at the place of its PGPROC. */
+typedef struct Session
+{
+	pg_atomic_uint64 number;
+	pg_atomic_uint64 peer;
+	pg_atomic_uint32 pid;		/* 0 while the rest is being written */
+} Session;
+
+/* A peer that streamed; the worker is the only one to write. */
+typedef struct Seen
+{
+	pg_atomic_uint64 peer;		/* 0: free */
+	pg_atomic_uint32 sequence;	/* odd while the name is being written */
+	bool		by_slot;
+	char		replica[NAMEDATALEN];
+} Seen;
 
 typedef struct SharedFailures
 {
 	uint64		seed;			/* of all hashes; set once, at startup */
-	pg_atomic_uint32 next_peer;
-	pg_atomic_uint64 peers[NPEERS];
+	pg_atomic_uint64 number;	/* the last one taken */
+	pg_atomic_uint64 streaming; /* of our own receiver's last beginning */
+	uint32		next_seen;		/* the worker's */
 	Entry		entries[NENTRIES];
 } SharedFailures;
 
 /* NULL where the library was not preloaded. */
 static SharedFailures *shared = NULL;
+static Session *sessions = NULL;	/* count_sessions() of them */
+static Seen *seen = NULL;		/* count_seen() of them */
 
+static int	count_sessions(void);
+static int	count_seen(void);
+static void start_entries(void);
+static uint64 now_by_clock(void);
 static uint64 hash_peer(const PrkFailureId *id);
+static bool copy_seen(Seen *entry, uint64 peer, char *replica);
 static bool begin_writing(Entry *entry, uint32 *sequence);
 static void end_writing(Entry *entry, uint32 sequence);
 static bool copy_entry(Entry *entry, Entry *copy);
-static void convert(const Entry *entry, PrkFailure *failure);
+static void convert(const Entry *entry, PrkTrust trust, PrkFailure *failure);
+static void add_up(PrkFailure *first, const PrkFailure *failure);
+static void join_attempts(PrkFailures *failures);
+static bool is_refused_by_rule(const PrkFailure *failure);
 static int	compare_failures(const void *a, const void *b);
 
 /* For shmem_request_hook. */
@@ -91,6 +133,8 @@ void
 prk_failures_shmem_request(void)
 {
 	RequestAddinShmemSpace(sizeof(SharedFailures));
+	RequestAddinShmemSpace(mul_size(count_sessions(), sizeof(Session)));
+	RequestAddinShmemSpace(mul_size(count_seen(), sizeof(Seen)));
 }
 
 /* For shmem_startup_hook; takes AddinShmemInitLock. */
@@ -100,28 +144,64 @@ prk_failures_shmem_startup(void)
 	bool		found;
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	sessions = ShmemInitStruct(FAILURES_NAME " sessions",
+							   mul_size(count_sessions(), sizeof(Session)),
+							   &found);
+	seen = ShmemInitStruct(FAILURES_NAME " seen",
+						   mul_size(count_seen(), sizeof(Seen)), &found);
 	shared = ShmemInitStruct(FAILURES_NAME, sizeof(SharedFailures), &found);
 	if (!found)
-	{
-		memset(shared, 0, sizeof(SharedFailures));
-		if (!pg_strong_random(&shared->seed, sizeof(shared->seed)))
-			shared->seed = (uint64) GetCurrentTimestamp();
-		pg_atomic_init_u32(&shared->next_peer, 0);
-		for (int i = 0; i < NPEERS; i++)
-			pg_atomic_init_u64(&shared->peers[i], 0);
-		for (int i = 0; i < NENTRIES; i++)
-		{
-			Entry	   *entry = &shared->entries[i];
-
-			pg_atomic_init_u64(&entry->key, 0);
-			pg_atomic_init_u64(&entry->count, 0);
-			pg_atomic_init_u64(&entry->first_at, 0);
-			pg_atomic_init_u64(&entry->last_at, 0);
-			pg_atomic_init_u64(&entry->writing_since, 0);
-			pg_atomic_init_u32(&entry->sequence, 0);
-		}
-	}
+		start_entries();
 	LWLockRelease(AddinShmemInitLock);
+}
+
+static void
+start_entries(void)
+{
+	memset(shared, 0, sizeof(SharedFailures));
+	if (!pg_strong_random(&shared->seed, sizeof(shared->seed)))
+		shared->seed = (uint64) GetCurrentTimestamp();
+	pg_atomic_init_u64(&shared->number, 0);
+	pg_atomic_init_u64(&shared->streaming, 0);
+	for (int i = 0; i < NENTRIES; i++)
+	{
+		Entry	   *entry = &shared->entries[i];
+
+		pg_atomic_init_u64(&entry->key, 0);
+		pg_atomic_init_u64(&entry->count, 0);
+		pg_atomic_init_u64(&entry->first_at, 0);
+		pg_atomic_init_u64(&entry->last_at, 0);
+		pg_atomic_init_u64(&entry->last_clock, 0);
+		pg_atomic_init_u64(&entry->number, 0);
+		pg_atomic_init_u64(&entry->writing_since, 0);
+		pg_atomic_init_u32(&entry->sequence, 0);
+	}
+	for (int i = 0; i < count_sessions(); i++)
+	{
+		pg_atomic_init_u64(&sessions[i].number, 0);
+		pg_atomic_init_u64(&sessions[i].peer, 0);
+		pg_atomic_init_u32(&sessions[i].pid, 0);
+	}
+	for (int i = 0; i < count_seen(); i++)
+	{
+		memset(&seen[i], 0, sizeof(Seen));
+		pg_atomic_init_u64(&seen[i].peer, 0);
+		pg_atomic_init_u32(&seen[i].sequence, 0);
+	}
+}
+
+/* As many as there are PGPROCs that a walsender may have. */
+static int
+count_sessions(void)
+{
+	return MaxBackends;
+}
+
+/* As many as there may be replicas, and some that are gone. */
+static int
+count_seen(void)
+{
+	return 2 * (max_replication_slots + max_wal_senders) + 32;
 }
 
 /* Is there a table at all? */
@@ -131,30 +211,146 @@ prk_failure_table_exists(void)
 	return shared != NULL;
 }
 
-/* Notes that this role, application and address were let in together. */
+/* A number in the order of events, greater than all before; 0: no table. */
+uint64
+prk_failures_next_number(void)
+{
+	return shared == NULL ? 0 :
+		pg_atomic_fetch_add_u64(&shared->number, 1) + 1;
+}
+
+/* Notes that our own receiver streams from here on. */
+void
+prk_failure_table_streaming(void)
+{
+	pg_atomic_write_u64(&shared->streaming, prk_failures_next_number());
+}
+
+/* Notes that this process, a walsender, has authenticated. */
 void
 prk_failure_table_let_in(const PrkFailureId *id)
 {
-	uint32		next;
+	int			place = MyProc == NULL ? -1 :
+	(int) (MyProc - ProcGlobal->allProcs);
+	Session    *session;
 
-	if (prk_failure_table_knows(id))
+	if (place < 0 || place >= count_sessions())
 		return;
-	next = pg_atomic_fetch_add_u32(&shared->next_peer, 1) % NPEERS;
-	pg_atomic_write_u64(&shared->peers[next], hash_peer(id));
+	session = &sessions[place];
+	pg_atomic_write_u32(&session->pid, 0);
+	pg_write_barrier();
+	pg_atomic_write_u64(&session->number, prk_failures_next_number());
+	pg_atomic_write_u64(&session->peer, hash_peer(id));
+	pg_write_barrier();
+	pg_atomic_write_u32(&session->pid, (uint32) MyProcPid);
 }
 
-/* Were this role, application and address let in together before? */
-bool
-prk_failure_table_knows(const PrkFailureId *id)
+/*
+ * What is known of the walsender that is this process and still runs.  An
+ * earlier process may have had its pid: the later one counts.
+ */
+PrkSession
+prk_failures_session(int pid)
 {
-	uint64		hash = hash_peer(id);
+	PrkSession	result = {0};
 
-	for (int i = 0; i < NPEERS; i++)
+	for (int i = 0; shared != NULL && i < count_sessions(); i++)
 	{
-		if (pg_atomic_read_u64(&shared->peers[i]) == hash)
-			return true;
+		Session    *session = &sessions[i];
+		PrkSession	copy;
+
+		if (pg_atomic_read_u32(&session->pid) != (uint32) pid)
+			continue;
+		pg_read_barrier();
+		copy.number = pg_atomic_read_u64(&session->number);
+		copy.peer = pg_atomic_read_u64(&session->peer);
+		pg_read_barrier();
+		if (pg_atomic_read_u32(&session->pid) == (uint32) pid &&
+			copy.number > result.number)
+			result = copy;
 	}
-	return false;
+	return result;
+}
+
+/*
+ * Notes that a peer was seen streaming as this replica.  A replica with a slot
+ * is where it streamed last, and nowhere else.
+ */
+void
+prk_failures_seen(uint64 peer, const char *replica, bool by_slot)
+{
+	Seen	   *entry = NULL;
+
+	if (shared == NULL || peer == 0)
+		return;
+	for (int i = 0; i < count_seen(); i++)
+	{
+		if (strcmp(seen[i].replica, replica) != 0 ||
+			seen[i].by_slot != by_slot)
+			continue;
+		if (pg_atomic_read_u64(&seen[i].peer) == peer)
+			return;
+		if (by_slot)
+			entry = &seen[i];
+	}
+	if (entry == NULL)
+		entry = &seen[shared->next_seen++ % count_seen()];
+
+	/* What a worker that died left odd stays so until this is done. */
+	pg_atomic_write_u32(&entry->sequence,
+						pg_atomic_read_u32(&entry->sequence) | 1);
+	pg_write_barrier();
+	pg_atomic_write_u64(&entry->peer, peer);
+	entry->by_slot = by_slot;
+	memset(entry->replica, 0, NAMEDATALEN);
+	strlcpy(entry->replica, replica, NAMEDATALEN);
+	pg_write_barrier();
+	pg_atomic_write_u32(&entry->sequence,
+						pg_atomic_read_u32(&entry->sequence) + 1);
+}
+
+/*
+ * Was this role, application and address seen streaming, and as which replica?
+ * "" in replica: as more than one.
+ */
+bool
+prk_failure_table_seen_as(const PrkFailureId *id, char *replica)
+{
+	uint64		peer = hash_peer(id);
+	bool		found = false;
+
+	replica[0] = '\0';
+	for (int i = 0; i < count_seen(); i++)
+	{
+		char		name[NAMEDATALEN];
+
+		if (!copy_seen(&seen[i], peer, name))
+			continue;
+		if (found && strcmp(name, replica) != 0)
+		{
+			replica[0] = '\0';
+			return true;
+		}
+		memcpy(replica, name, NAMEDATALEN);
+		found = true;
+	}
+	return found;
+}
+
+/* The name in an entry, if it is that peer's and not being written. */
+static bool
+copy_seen(Seen *entry, uint64 peer, char *replica)
+{
+	uint32		before = pg_atomic_read_u32(&entry->sequence);
+
+	if (before % 2 == 1)
+		return false;
+	pg_read_barrier();
+	if (pg_atomic_read_u64(&entry->peer) != peer)
+		return false;
+	memcpy(replica, entry->replica, NAMEDATALEN);
+	pg_read_barrier();
+	return pg_atomic_read_u32(&entry->sequence) == before;
 }
 
 /*
@@ -162,14 +358,15 @@ prk_failure_table_knows(const PrkFailureId *id)
  * in a free one, or in that which was longest not seen.
  */
 void
-prk_failure_table_note(const PrkFailureId *id, PrkFailureRegion region,
-					   const char *message)
+prk_failure_table_note(const PrkFailureId *id, PrkTrust trust,
+					   const char *replica, const PrkForeignWords *message)
 {
 	uint64		key = hash_bytes_extended((const unsigned char *) id,
 										  sizeof(PrkFailureId), shared->seed) | 1;
 	uint64		now = (uint64) GetCurrentTimestamp();
-	int			first = regions[region].first;
-	int			nentries = regions[region].nentries;
+	uint64		number = prk_failures_next_number();
+	int			first = regions[trust].first;
+	int			nentries = regions[trust].nentries;
 	Entry	   *oldest = &shared->entries[first];
 	uint32		sequence;
 
@@ -181,9 +378,12 @@ prk_failure_table_note(const PrkFailureId *id, PrkFailureRegion region,
 		{
 			pg_atomic_fetch_add_u64(&entry->count, 1);
 			pg_atomic_write_u64(&entry->last_at, now);
+			pg_atomic_write_u64(&entry->last_clock, now_by_clock());
+			pg_atomic_write_u64(&entry->number, number);
 			if (begin_writing(entry, &sequence))
 			{
-				strncpy(entry->message, message, PRK_FAILURE_MESSAGE_LEN - 1);
+				strncpy(entry->replica, replica, NAMEDATALEN - 1);
+				entry->message = *message;
 				end_writing(entry, sequence);
 			}
 			return;
@@ -198,10 +398,13 @@ prk_failure_table_note(const PrkFailureId *id, PrkFailureRegion region,
 		return;
 	pg_atomic_write_u64(&oldest->key, 0);
 	oldest->id = *id;
-	strncpy(oldest->message, message, PRK_FAILURE_MESSAGE_LEN - 1);
+	strncpy(oldest->replica, replica, NAMEDATALEN - 1);
+	oldest->message = *message;
 	pg_atomic_write_u64(&oldest->count, 1);
 	pg_atomic_write_u64(&oldest->first_at, now);
 	pg_atomic_write_u64(&oldest->last_at, now);
+	pg_atomic_write_u64(&oldest->last_clock, now_by_clock());
+	pg_atomic_write_u64(&oldest->number, number);
 	pg_atomic_write_u64(&oldest->key, key);
 	end_writing(oldest, sequence);
 }
@@ -215,46 +418,123 @@ prk_failures_read(void)
 {
 	PrkFailures *result = palloc0(sizeof(PrkFailures));
 	uint64		keys[NENTRIES] = {0};
+	int			used = 0;
 	Entry	   *copy;
 
 	if (shared == NULL)
 		return result;
 	result->exist = true;
-	result->failures = palloc0(NENTRIES * sizeof(PrkFailure));
-	copy = palloc(sizeof(Entry));
-
 	for (int i = 0; i < NENTRIES; i++)
 	{
+		if (pg_atomic_read_u64(&shared->entries[i].key) != 0)
+			used++;
+	}
+	if (used == 0)
+		return result;
+
+	/* Nearly all are free as a rule; those taken meanwhile are for next time. */
+	result->failures = palloc0(used * sizeof(PrkFailure));
+	copy = palloc(sizeof(Entry));
+
+	for (int i = 0; i < NENTRIES && result->nfailures < used; i++)
+	{
 		PrkFailure *failure = &result->failures[result->nfailures];
+		PrkTrust	trust = PRK_TRUST_STRANGER;
 		int			same = 0;
 		uint64		key;
 
+		while (i < regions[trust].first)
+			trust++;
 		if (!copy_entry(&shared->entries[i], copy))
 			continue;
 		key = pg_atomic_read_u64(&copy->key);
-		convert(copy, failure);
+		convert(copy, trust, failure);
 
 		while (same < result->nfailures && keys[same] != key)
 			same++;
 		if (same < result->nfailures)
-		{
-			PrkFailure *first = &result->failures[same];
-
-			if (failure->last_at > first->last_at)
-				memcpy(first->message, failure->message,
-					   PRK_FAILURE_MESSAGE_LEN);
-			first->count += failure->count;
-			first->first_at = Min(first->first_at, failure->first_at);
-			first->last_at = Max(first->last_at, failure->last_at);
-			continue;
-		}
-		keys[result->nfailures++] = key;
+			add_up(&result->failures[same], failure);
+		else
+			keys[result->nfailures++] = key;
 	}
 	pfree(copy);
 
 	qsort(result->failures, result->nfailures, sizeof(PrkFailure),
 		  compare_failures);
+	join_attempts(result);
 	return result;
+}
+
+/* Adds the same failure, noted in another entry. */
+static void
+add_up(PrkFailure *first, const PrkFailure *failure)
+{
+	if (failure->number > first->number)
+	{
+		first->message = failure->message;
+		first->last_at = failure->last_at;
+		first->number = failure->number;
+		first->age = failure->age;
+	}
+	if (failure->trust > first->trust)
+	{
+		first->trust = failure->trust;
+		memcpy(first->replica, failure->replica, NAMEDATALEN);
+	}
+	first->count += failure->count;
+	first->first_at = Min(first->first_at, failure->first_at);
+}
+
+/*
+ * With sslmode prefer or allow, libpq tries a connection twice, with TLS and
+ * without.  Where rules let it come with TLS only (or without only), the other
+ * attempt fails for that reason, which is none: the one that got further is
+ * the failure.
+ */
+static void
+join_attempts(PrkFailures *failures)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < failures->nfailures; i++)
+	{
+		const PrkFailure *failure = &failures->failures[i];
+		bool		other = false;
+
+		for (int j = 0; j < failures->nfailures && !other; j++)
+		{
+			const PrkFailure *further = &failures->failures[j];
+
+			other = !failure->outgoing && !further->outgoing &&
+				is_refused_by_rule(failure) && !is_refused_by_rule(further) &&
+				further->kind != PRK_FAILURE_TOO_MANY &&
+				further->ssl != failure->ssl &&
+				further->age - failure->age < ONE_CONNECTION &&
+				failure->age - further->age < ONE_CONNECTION &&
+				further->peer == failure->peer;
+		}
+		if (!other)
+			failures->failures[kept++] = *failure;
+	}
+	failures->nfailures = kept;
+}
+
+/* Did it get no further than to the rules of pg_hba.conf? */
+static bool
+is_refused_by_rule(const PrkFailure *failure)
+{
+	return failure->kind == PRK_FAILURE_HBA_NO_ENTRY ||
+		failure->kind == PRK_FAILURE_HBA_REJECTS;
+}
+
+/* Microseconds of a clock that nobody sets. */
+static uint64
+now_by_clock(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return INSTR_TIME_GET_MICROSEC(now);
 }
 
 /* Never zero. */
@@ -266,8 +546,8 @@ hash_peer(const PrkFailureId *id)
 	memset(&peer, 0, sizeof(peer));
 	peer.family = id->family;
 	memcpy(peer.addr, id->addr, sizeof(peer.addr));
-	memcpy(peer.role_name, id->role_name, NAMEDATALEN);
-	memcpy(peer.application_name, id->application_name, NAMEDATALEN);
+	peer.role_name = id->role_name;
+	peer.application_name = id->application_name;
 	return hash_bytes_extended((unsigned char *) &peer, sizeof(peer),
 							   shared->seed) | 1;
 }
@@ -317,6 +597,8 @@ copy_entry(Entry *entry, Entry *copy)
 		if (before % 2 == 1)
 			continue;
 		pg_read_barrier();
+		if (pg_atomic_read_u64(&entry->key) == 0)
+			return false;
 		memcpy(copy, entry, sizeof(Entry));
 		pg_read_barrier();
 		if (pg_atomic_read_u32(&entry->sequence) == before)
@@ -327,7 +609,7 @@ copy_entry(Entry *entry, Entry *copy)
 
 /* What an entry says, for those who read. */
 static void
-convert(const Entry *entry, PrkFailure *failure)
+convert(const Entry *entry, PrkTrust trust, PrkFailure *failure)
 {
 	const PrkFailureId *id = &entry->id;
 	Entry	   *counters = unconstify(Entry *, entry);
@@ -335,7 +617,15 @@ convert(const Entry *entry, PrkFailure *failure)
 	failure->first_at = (TimestampTz) pg_atomic_read_u64(&counters->first_at);
 	failure->last_at = (TimestampTz) pg_atomic_read_u64(&counters->last_at);
 	failure->count = (int64) pg_atomic_read_u64(&counters->count);
+	failure->age = (int64) (now_by_clock() -
+							pg_atomic_read_u64(&counters->last_clock));
+	failure->number = pg_atomic_read_u64(&counters->number);
+	failure->peer = hash_peer(id);
 	failure->outgoing = id->outgoing != 0;
+	failure->over = failure->outgoing &&
+		failure->number < pg_atomic_read_u64(&shared->streaming);
+	failure->trust = failure->outgoing ? PRK_TRUST_OURS : trust;
+	strlcpy(failure->replica, entry->replica, NAMEDATALEN);
 	failure->kind = (PrkFailureKind) id->kind;
 	failure->sqlerrcode = (int) id->sqlerrcode;
 	failure->ssl = id->ssl != 0;
@@ -354,11 +644,10 @@ convert(const Entry *entry, PrkFailure *failure)
 			   id->addr, 16);
 		failure->client_addr.salen = sizeof(struct sockaddr_in6);
 	}
-	strlcpy(failure->role_name, id->role_name, NAMEDATALEN);
-	strlcpy(failure->application_name, id->application_name,
-			NAMEDATALEN);
-	strlcpy(failure->slot_name, id->slot_name, NAMEDATALEN);
-	strlcpy(failure->message, entry->message, PRK_FAILURE_MESSAGE_LEN);
+	failure->role_name = id->role_name;
+	failure->application_name = id->application_name;
+	failure->slot_name = id->slot_name;
+	failure->message = entry->message;
 }
 
 static int
@@ -367,7 +656,7 @@ compare_failures(const void *a, const void *b)
 	const PrkFailure *failure1 = a;
 	const PrkFailure *failure2 = b;
 
-	if (failure1->last_at != failure2->last_at)
-		return failure1->last_at > failure2->last_at ? -1 : 1;
+	if (failure1->number != failure2->number)
+		return failure1->number > failure2->number ? -1 : 1;
 	return 0;
 }

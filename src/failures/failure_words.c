@@ -72,6 +72,8 @@ static const struct
 	{"the database system is starting up", PRK_FAILURE_REFUSED}
 };
 
+static int	progress(PrkFailureKind kind);
+static PrkFailureKind read_words(const char *words);
 static PrkFailureKind compare_all(const char *words, bool translated);
 static bool has_segment_name(const char *words);
 static bool fits(const char *words, const char *format);
@@ -79,20 +81,65 @@ static bool fits(const char *words, const char *format);
 /*
  * The kind of a failure; that of an UPSTREAM one by its words.  May allocate
  * in the C library: not for the log hook.
+ *
+ * Each line is read by itself: libpq adds one for each address that it has
+ * tried, and one more where it tried with TLS and then without, or the other
+ * way round.  The one that got furthest is the cause, of several the first.
  */
 PrkFailureKind
 prk_failure_kind(const PrkFailure *failure)
 {
+	char	   *words;
 	PrkFailureKind kind = failure->kind;
 
 	if (kind != PRK_FAILURE_UPSTREAM)
 		return kind;
-	if (has_segment_name(failure->message))
+	kind = PRK_FAILURE_UNREACHABLE;
+	words = prk_foreign_plain_words(&failure->message);
+	for (char *line = words; line != NULL;)
+	{
+		char	   *end = strstr(line, PRK_FOREIGN_LINE);
+		PrkFailureKind next;
+
+		if (end != NULL)
+			*end = '\0';
+		next = read_words(line);
+		if (progress(next) > progress(kind))
+			kind = next;
+		line = end == NULL ? NULL : end + strlen(PRK_FOREIGN_LINE);
+	}
+	pfree(words);
+	return kind;
+}
+
+/* How far a connection got that failed so. */
+static int
+progress(PrkFailureKind kind)
+{
+	switch (kind)
+	{
+		case PRK_FAILURE_UNREACHABLE:
+			return 0;
+		case PRK_FAILURE_HBA_NO_ENTRY:
+		case PRK_FAILURE_HBA_REJECTS:
+			return 1;
+		default:
+			return 2;
+	}
+}
+
+/* The kind by one line of the upstream's words. */
+static PrkFailureKind
+read_words(const char *words)
+{
+	PrkFailureKind kind;
+
+	if (has_segment_name(words))
 		return PRK_FAILURE_WAL_REMOVED;
-	if (strstr(failure->message, "fe_sendauth:") != NULL)
+	if (strstr(words, "fe_sendauth:") != NULL)
 		return PRK_FAILURE_NO_PASSWORD;
 
-	kind = compare_all(failure->message, false);
+	kind = compare_all(words, false);
 #ifdef ENABLE_NLS
 	if (kind == PRK_FAILURE_UNREACHABLE || kind == PRK_FAILURE_REFUSED)
 	{
@@ -104,7 +151,7 @@ prk_failure_kind(const PrkFailure *failure)
 		if (locale != (locale_t) 0)
 		{
 			locale_t	old = uselocale(locale);
-			PrkFailureKind translated = compare_all(failure->message, true);
+			PrkFailureKind translated = compare_all(words, true);
 
 			uselocale(old);
 			freelocale(locale);

@@ -21,6 +21,11 @@
  * Never noted: DETAIL (it quotes the rule of pg_hba.conf, which may hold
  * secrets), and words that quote a connection string with a password.
  *
+ * What is proved of a peer that fails is known here and nowhere else: whether a
+ * replication command of its ran, and, before that, whether the rule that the
+ * server has found for it is one of ours (the mark at its end names the
+ * replica), or the worker has seen it stream from there.
+ *
  * IDENTIFICATION
  *	  src/failures/failures.c
  *
@@ -41,9 +46,9 @@
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 
-#include "compat.h"
 #include "failures/failure_table.h"
 #include "failures/failures.h"
+#include "mark.h"
 
 /* Under this name the replica's script asks whether its slot is in use. */
 #define SCRIPT_NAME "pg_replica_kit-script"
@@ -51,16 +56,24 @@
 static emit_log_hook_type prev_emit_log_hook = NULL;
 static ClientAuthentication_hook_type prev_ClientAuthentication_hook = NULL;
 
+/* Of this process, a walsender: has it authenticated, and by whose rule? */
+static bool authenticated = false;
+static char rule_of[NAMEDATALEN] = "";
+
 static void note_log_line(ErrorData *edata);
 static void note_incoming(const ErrorData *edata);
 static void note_outgoing(const ErrorData *edata);
 static void note_authentication(Port * port, int status);
+static void find_rule(void);
+static PrkTrust judge_client(const PrkFailureId *id, char *replica);
+static bool is_foreign_ascii(void);
+static bool is_ascii(const char *bytes);
 static bool classify_incoming(const ErrorData *edata, PrkFailureKind *kind);
 static bool classify_outgoing(const ErrorData *edata, PrkFailureKind *kind);
 static bool is_message(const ErrorData *edata, const char *beginning);
 static void identify_client(PrkFailureId *id);
 static void identify_slot(PrkFailureId *id);
-static bool is_slot_name(const char *name);
+static bool runs_command(const char *command);
 static bool quotes_password(const char *message, const char *conninfo);
 static bool quotes_piece(const char *message, const char *at, const char *end);
 static bool is_other_option(const char *name);
@@ -77,24 +90,34 @@ prk_failures_init(void)
 }
 
 /*
+ * Does an incoming failure concern the replica of this name?  A command says
+ * by its slot, or without one by its application or role; before that, what
+ * the rule or the worker know counts, not what the peer says.
+ */
+bool
+prk_failure_concerns(const PrkFailure *failure, const char *name)
+{
+	if (failure->outgoing || failure->trust == PRK_TRUST_STRANGER)
+		return false;
+	if (!prk_foreign_is_empty(&failure->slot_name))
+		return prk_foreign_is(&failure->slot_name, name);
+	if (failure->replica[0] != '\0' || failure->trust == PRK_TRUST_KNOWN)
+		return strcmp(failure->replica, name) == 0;
+	return prk_foreign_is(&failure->application_name, name) ||
+		prk_foreign_is(&failure->role_name, name);
+}
+
+/*
  * The newest failure to connect that concerns the replica of this name, or
- * NULL: it asked for the slot of that name, or named no slot yet and comes
- * with that name as its application's or its role's.
+ * NULL.
  */
 const PrkFailure *
 prk_failures_of_replica(const PrkFailures *failures, const char *name)
 {
 	for (int i = 0; i < failures->nfailures; i++)
 	{
-		const PrkFailure *failure = &failures->failures[i];
-
-		if (failure->outgoing)
-			continue;
-		if (failure->slot_name[0] != '\0' ?
-			strcmp(failure->slot_name, name) == 0 :
-			strcmp(failure->application_name, name) == 0 ||
-			strcmp(failure->role_name, name) == 0)
-			return failure;
+		if (prk_failure_concerns(&failures->failures[i], name))
+			return &failures->failures[i];
 	}
 	return NULL;
 }
@@ -147,7 +170,9 @@ note_incoming(const ErrorData *edata)
 {
 	PrkFailureId id;
 	PrkFailureKind kind;
-	PrkFailureRegion region;
+	PrkForeignWords message;
+	PrkTrust	trust;
+	char		replica[NAMEDATALEN];
 
 	if (!prk_failure_table_exists() || edata->message == NULL ||
 		!classify_incoming(edata, &kind))
@@ -159,17 +184,30 @@ note_incoming(const ErrorData *edata)
 	identify_client(&id);
 	identify_slot(&id);
 	if (kind == PRK_FAILURE_SLOT_TAKEN &&
-		strcmp(id.application_name, SCRIPT_NAME) == 0)
+		prk_foreign_is(&id.application_name, SCRIPT_NAME))
 		return;
 
-	/* Who has got as far as to a command was let in. */
-	if (debug_query_string != NULL || prk_failure_table_knows(&id))
-		region = PRK_FAILURE_TRUSTED;
-	else if (is_slot_name(id.role_name) && is_slot_name(id.application_name))
-		region = PRK_FAILURE_NAMED;
-	else
-		region = PRK_FAILURE_STRANGER;
-	prk_failure_table_note(&id, region, edata->message);
+	prk_foreign_set_words(&message, edata->message, !is_foreign_ascii(),
+						  false);
+	trust = judge_client(&id, replica);
+	prk_failure_table_note(&id, trust, replica, &message);
+}
+
+/* What is proved of the client, and whose it is; "" if that is not known. */
+static PrkTrust
+judge_client(const PrkFailureId *id, char *replica)
+{
+	bool		was_seen = prk_failure_table_seen_as(id, replica);
+
+	/* Who has got as far as to a command was let in, and may replicate. */
+	if (debug_query_string != NULL)
+		return PRK_TRUST_PEER;
+	if (!authenticated)
+		find_rule();
+	if (was_seen)
+		return PRK_TRUST_KNOWN;
+	strlcpy(replica, rule_of, NAMEDATALEN);
+	return rule_of[0] != '\0' ? PRK_TRUST_KNOWN : PRK_TRUST_STRANGER;
 }
 
 static void
@@ -177,10 +215,18 @@ note_outgoing(const ErrorData *edata)
 {
 	PrkFailureId id;
 	PrkFailureKind kind;
+	PrkForeignWords words;
 	const char *message = edata->message;
 
-	if (!prk_failure_table_exists() || message == NULL ||
-		!classify_outgoing(edata, &kind))
+	if (!prk_failure_table_exists() || message == NULL)
+		return;
+	if (is_message(edata, "started streaming WAL from primary ") ||
+		is_message(edata, "restarted WAL streaming "))
+	{
+		prk_failure_table_streaming();
+		return;
+	}
+	if (!classify_outgoing(edata, &kind))
 		return;
 
 	memset(&id, 0, sizeof(id));
@@ -188,7 +234,7 @@ note_outgoing(const ErrorData *edata)
 	id.kind = kind;
 	id.sqlerrcode = edata->sqlerrcode;
 	if (PrimarySlotName != NULL)
-		strncpy(id.slot_name, PrimarySlotName, NAMEDATALEN - 1);
+		prk_foreign_set(&id.slot_name, PrimarySlotName);
 	if (kind == PRK_FAILURE_UPSTREAM)
 	{
 		if (quotes_password(message, PrimaryConnInfo) ||
@@ -196,13 +242,11 @@ note_outgoing(const ErrorData *edata)
 			message = "could not connect to the primary server: the reason quotes primary_conninfo and is only in the log";
 		id.words = hash_words(message);
 	}
-	prk_failure_table_note(&id, PRK_FAILURE_TRUSTED, message);
+	prk_foreign_set_words(&words, message, false, true);
+	prk_failure_table_note(&id, PRK_TRUST_OURS, "", &words);
 }
 
-/*
- * Remembers who was let in: a later failure under the same role, application
- * and address is a replica's.
- */
+/* Remembers who was let in, and when in the order of events. */
 static void
 note_authentication(Port * port, int status)
 {
@@ -213,9 +257,73 @@ note_authentication(Port * port, int status)
 
 	if (status != STATUS_OK || !am_walsender || !prk_failure_table_exists())
 		return;
+	find_rule();
+	authenticated = true;
 	memset(&id, 0, sizeof(id));
 	identify_client(&id);
 	prk_failure_table_let_in(&id);
+}
+
+/*
+ * The replica that the mark of the client's rule names, into rule_of.  The
+ * rule is gone from memory soon after the client is let in (PostgresMain() in
+ * src/backend/tcop/postgres.c).
+ */
+static void
+find_rule(void)
+{
+	const char *rule = MyProcPort != NULL && MyProcPort->hba != NULL ?
+	MyProcPort->hba->rawline : NULL;
+	const char *name = NULL;
+	size_t		len;
+
+	rule_of[0] = '\0';
+	while (rule != NULL && (rule = strstr(rule, PRK_HBA_MARK)) != NULL)
+	{
+		rule += strlen(PRK_HBA_MARK);
+		name = rule;
+	}
+	if (name == NULL)
+		return;
+	len = strlen(name);
+	while (len > 0 && strchr(" \t\r\n", name[len - 1]) != NULL)
+		len--;
+	if (len < NAMEDATALEN)
+		strlcpy(rule_of, name, len + 1);
+}
+
+/*
+ * Did the client send ASCII only?  Then what is beyond that in a message of
+ * ours is our own translation.
+ */
+static bool
+is_foreign_ascii(void)
+{
+	ListCell   *cell;
+
+	if (!is_ascii(debug_query_string))
+		return false;
+	if (MyProcPort == NULL)
+		return true;
+	foreach(cell, MyProcPort->guc_options)
+	{
+		if (!is_ascii(lfirst(cell)))
+			return false;
+	}
+	return is_ascii(MyProcPort->user_name) &&
+		is_ascii(MyProcPort->database_name) &&
+		is_ascii(MyProcPort->cmdline_options);
+}
+
+static bool
+is_ascii(const char *bytes)
+{
+	for (; bytes != NULL && *bytes != '\0'; bytes++)
+	{
+		if (IS_HIGHBIT_SET(*bytes))
+			return false;
+	}
+	return true;
 }
 
 /*
@@ -231,14 +339,18 @@ classify_incoming(const ErrorData *edata, PrkFailureKind *kind)
 		return is_message(edata,
 						  "terminating walsender process due to replication timeout");
 	}
-	/* A base backup takes a slot, too. */
+	/* With that whoever wants a slot gives up. */
 	*kind = PRK_FAILURE_NO_SLOT_FREE;
-	if (edata->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED)
-		return true;
+	if (is_message(edata, "all replication slots are in use"))
+		return runs_command("CREATE_REPLICATION_SLOT") ||
+			runs_command("START_REPLICATION");
 
-	/* Before it is let in, whatever ends it is fatal. */
+	/*
+	 * Before it is let in, whatever ends it is fatal; later, whoever wants to
+	 * stream hangs up when it can't.
+	 */
 	if (debug_query_string == NULL ? edata->elevel < FATAL :
-		pg_strncasecmp(debug_query_string, "START_REPLICATION", 17) != 0)
+		!runs_command("START_REPLICATION"))
 		return false;
 
 	switch (edata->sqlerrcode)
@@ -343,10 +455,10 @@ identify_client(PrkFailureId *id)
 		return;
 	id->ssl = MyProcPort->ssl_in_use;
 	if (MyProcPort->user_name != NULL)
-		strncpy(id->role_name, MyProcPort->user_name, NAMEDATALEN - 1);
+		prk_foreign_set(&id->role_name, MyProcPort->user_name);
 	if (MyProcPort->application_name != NULL)
-		strncpy(id->application_name, MyProcPort->application_name,
-				NAMEDATALEN - 1);
+		prk_foreign_set_clean(&id->application_name,
+							  MyProcPort->application_name);
 
 	addr = &MyProcPort->raddr.addr;
 	if (addr->ss_family == AF_INET)
@@ -367,25 +479,36 @@ static void
 identify_slot(PrkFailureId *id)
 {
 	const char *at = debug_query_string;
+	char		name[NAMEDATALEN];
 	int			len = 0;
 
 	if (MyReplicationSlot != NULL)
 	{
-		strncpy(id->slot_name, NameStr(MyReplicationSlot->data.name),
-				NAMEDATALEN - 1);
+		prk_foreign_set(&id->slot_name,
+						NameStr(MyReplicationSlot->data.name));
 		return;
 	}
-	if (at == NULL || pg_strncasecmp(at, "START_REPLICATION SLOT ", 23) != 0)
+	if (!runs_command("START_REPLICATION SLOT "))
 		return;
-	at += 23;
+	at += strlen("START_REPLICATION SLOT ");
 	if (*at == '"')
 		at++;
 	while (len < NAMEDATALEN - 1 && at[len] != '\0' && at[len] != '"' &&
 		   at[len] != ' ')
 	{
-		id->slot_name[len] = at[len];
+		name[len] = at[len];
 		len++;
 	}
+	name[len] = '\0';
+	prk_foreign_set(&id->slot_name, name);
+}
+
+/* Does a command run that begins so?  libpq's clients write it in this way. */
+static bool
+runs_command(const char *command)
+{
+	return debug_query_string != NULL &&
+		pg_strncasecmp(debug_query_string, command, strlen(command)) == 0;
 }
 
 /*
@@ -488,24 +611,4 @@ hash_words(const char *message)
 			hash = hash_combine(hash, (unsigned char) *at);
 	}
 	return hash;
-}
-
-/*
- * Is there a slot of this name?  Reads without any lock: a name that is being
- * changed makes a failure change its region, no more.
- */
-static bool
-is_slot_name(const char *name)
-{
-	if (ReplicationSlotCtl == NULL || name[0] == '\0')
-		return false;
-	for (int i = 0; i < prk_compat_slots(); i++)
-	{
-		const ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
-
-		if (slot->in_use &&
-			strncmp(NameStr(slot->data.name), name, NAMEDATALEN) == 0)
-			return true;
-	}
-	return false;
 }

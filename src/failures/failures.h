@@ -17,6 +17,7 @@
 extern void prk_failures_init(void);
 
 /* for whoever wants to know */
+extern bool prk_failure_concerns(const PrkFailure *failure, const char *name);
 extern const PrkFailure *prk_failures_of_replica(const PrkFailures *failures,
 												 const char *name);
 extern const PrkFailure *prk_failures_of_upstream(const PrkFailures *failures);

@@ -14,6 +14,8 @@
 #include "datatype/timestamp.h"
 #include "libpq/pqcomm.h"
 
+#include "foreign.h"
+
 /*
  * What kind of failure, as far as its own process can know.  UPSTREAM stands
  * for words of the upstream, which prk_failure_kind() reads.
@@ -42,24 +44,44 @@ typedef enum PrkFailureKind
 	PRK_FAILURE_UNREACHABLE
 } PrkFailureKind;
 
-#define PRK_FAILURE_MESSAGE_LEN	320
+/*
+ * What is proved of the peer that failed.  From KNOWN on a failure may be the
+ * cause of something; what a stranger did is listed, no more.
+ */
+typedef enum PrkTrust
+{
+	PRK_TRUST_STRANGER,			/* nothing */
+	PRK_TRUST_KNOWN,			/* it named a role of ours, from an address
+								 * that is its replica's: a rule of ours let
+								 * it try, or it was seen streaming from there */
+	PRK_TRUST_PEER,				/* it was let in, and may replicate: a
+								 * replication command of its ran */
+	PRK_TRUST_OURS				/* it is a process of this server */
+} PrkTrust;
 
 /* Failures that are the same in all but their time, counted. */
 typedef struct PrkFailure
 {
-	TimestampTz first_at;
+	TimestampTz first_at;		/* for eyes: these decide nothing */
 	TimestampTz last_at;
+	int64		age;			/* microseconds since the last one */
+	uint64		number;			/* of the last one, in the order of events */
+	uint64		peer;			/* hash of role, application and address */
 	int64		count;
 	bool		outgoing;		/* of our own wal receiver */
+	bool		over;			/* outgoing: it has streamed since */
 	PrkFailureKind kind;
+	PrkTrust	trust;
+	char		replica[NAMEDATALEN];	/* whose it is, as rule or worker say:
+										 * a name of ours; "" unknown */
 	int			sqlerrcode;		/* as in ErrorData */
 	bool		ssl;			/* the client had TLS */
 	bool		has_client_addr;
 	SockAddr	client_addr;	/* without the port */
-	char		role_name[NAMEDATALEN]; /* this and the next: "" unknown */
-	char		application_name[NAMEDATALEN];
-	char		slot_name[NAMEDATALEN];
-	char		message[PRK_FAILURE_MESSAGE_LEN];	/* of the last one */
+	PrkForeign	role_name;
+	PrkForeign	application_name;
+	PrkForeign	slot_name;
+	PrkForeignWords message;	/* of the last one */
 } PrkFailure;
 
 /* A copy of all, the newest first, palloc'd by prk_failures_read(). */

@@ -16,8 +16,7 @@
 
 #include "nodes/pg_list.h"
 
-/* The mark that makes a line ours; the replica's name follows it. */
-#define PRK_HBA_MARK "# pg_replica_kit: "
+#include "mark.h"
 
 /* A managed line, as found in the text. */
 typedef struct PrkHbaManaged

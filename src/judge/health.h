@@ -40,6 +40,10 @@ typedef struct PrkKnown
 	TimestampTz gone_since;		/* first seen inactive; 0: active */
 	TimestampTz appeared_at;	/* first seen at all */
 	TimestampTz seen_at;		/* last seen active; 0: never */
+	uint64		seen_number;	/* last seen streaming, in the order of
+								 * events; 0: never */
+	uint64		session;		/* when the walsender authenticated that was
+								 * seen so, in the same order */
 	XLogRecPtr	stuck_at;		/* the position it was last seen at */
 	TimestampTz stuck_since;	/* first seen behind and there; 0: not behind */
 	TimestampTz reply_time;		/* the reply last seen */

@@ -110,6 +110,8 @@ typedef struct PrkReplica
 typedef struct PrkSample
 {
 	TimestampTz taken_at;
+	uint64		number;			/* when it was begun, in the order of events;
+								 * 0: only the worker sets it */
 	bool		in_recovery;
 	XLogRecPtr	current_lsn;	/* write position; on a standby the greater of
 								 * received and replayed */

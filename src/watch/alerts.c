@@ -31,6 +31,7 @@
 #include "common/ip.h"
 #include "utils/memutils.h"
 
+#include "failures/failure_table.h"
 #include "judge/track.h"
 #include "watch/alerts.h"
 
@@ -80,6 +81,7 @@ static void begin_watch(const PrkAlerts *alerts, const PrkSample *sample,
 						const PrkReplica *replica, Watched *watched);
 static void learn(const PrkAlerts *alerts, const PrkSample *sample,
 				  const PrkReplica *replica, Watched *watched);
+static bool is_served(const PrkReplica *replica, const Watched *watched);
 static bool was_used(const PrkReplica *replica, PrkKnown *known);
 static void note_address(const PrkReplica *replica, PrkKnown *known);
 static void judge(const PrkSample *sample, const PrkThresholds *thresholds,
@@ -401,6 +403,20 @@ learn(const PrkAlerts *alerts, const PrkSample *sample,
 				Min(replica->inactive_since, now) : now;
 	}
 
+	if (is_served(replica, watched))
+	{
+		if (!watched->sampled || watched->last.pid != replica->pid ||
+			watched->last.state != replica->state)
+		{
+			PrkSession	session = prk_failures_session(replica->pid);
+
+			known->session = session.number;
+			prk_failures_seen(session.peer, replica->name,
+							  replica->has_slot);
+		}
+		known->seen_number = sample->number;
+	}
+
 	if (!replica->has_walsender || replica->lag_bytes <= 0)
 		known->stuck_since = 0;
 	else if (known->stuck_since == 0 || known->stuck_at != position)
@@ -423,6 +439,20 @@ learn(const PrkAlerts *alerts, const PrkSample *sample,
 
 	watched->last = *replica;
 	watched->sampled = true;
+}
+
+/*
+ * Does a walsender serve it, so that all its failures of before are over?  One
+ * that is about to find that it can't may be catching up for a moment.
+ */
+static bool
+is_served(const PrkReplica *replica, const Watched *watched)
+{
+	return replica->has_walsender &&
+		(replica->state == PRK_STATE_STREAMING ||
+		 (replica->state == PRK_STATE_CATCHUP && watched->sampled &&
+		  watched->last.pid == replica->pid &&
+		  watched->last.state == PRK_STATE_CATCHUP));
 }
 
 /*

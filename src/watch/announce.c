@@ -282,9 +282,9 @@ describe_last_error(StringInfo buf, const PrkLine *line)
 	const PrkFailure *failure = prk_failures_of_replica(prk_failures_read(),
 														line->name);
 
-	if (failure != NULL && failure->last_at >= line->known->seen_at)
+	if (failure != NULL && failure->number > line->known->seen_number)
 		appendStringInfo(buf, "; last error: %s",
-						 prk_format_foreign(failure->message));
+						 prk_foreign_show_words(&failure->message));
 }
 
 static void

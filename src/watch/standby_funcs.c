@@ -77,7 +77,7 @@ PG_FUNCTION_INFO_V1(pg_replica_kit_standby_status_1_0);
 static void put_stream(PrkRow *row, const PrkUpstream *upstream);
 static void put_verdict(PrkRow *row, const PrkUpstream *upstream);
 static const char *state_name(const PrkUpstream *upstream,
-							  const PrkFailure *failure, TimestampTz now);
+							  const PrkFailure *failure);
 static const char *pause_name(RecoveryPauseState state);
 static int64 count_conflicts(void);
 
@@ -141,14 +141,14 @@ put_verdict(PrkRow *row, const PrkUpstream *upstream)
 					   board->cycle_at != 0 && board->worker_pid != 0,
 					   board->upstream.gone_since, now, &verdict);
 
-	prk_put_text(row, STANDBY_STATE, state_name(upstream, failure, now));
+	prk_put_text(row, STANDBY_STATE, state_name(upstream, failure));
 	prk_put_interval(row, STANDBY_LAG_TIME, verdict.lag_time);
 	prk_put_text(row, STANDBY_HEALTH, prk_level_name(verdict.level));
 	prk_put_text(row, STANDBY_REASON, verdict.reason);
 	if (failure != NULL)
 	{
 		prk_put_text(row, STANDBY_LAST_ERROR,
-					 prk_format_foreign(failure->message));
+					 prk_foreign_show_words(&failure->message));
 		prk_put_time(row, STANDBY_LAST_ERROR_AT, failure->last_at);
 	}
 }
@@ -158,8 +158,7 @@ put_verdict(PrkRow *row, const PrkUpstream *upstream)
  * the last time: that is not streaming.
  */
 static const char *
-state_name(const PrkUpstream *upstream, const PrkFailure *failure,
-		   TimestampTz now)
+state_name(const PrkUpstream *upstream, const PrkFailure *failure)
 {
 	if (!upstream->wanted && !upstream->streaming)
 		return "archive recovery";
@@ -168,8 +167,8 @@ state_name(const PrkUpstream *upstream, const PrkFailure *failure,
 	if (upstream->settled)
 		return "streaming";
 	if (upstream->streaming &&
-		(failure == NULL || TimestampDifferenceExceeds(failure->last_at, now,
-													   2 * wal_retrieve_retry_interval)))
+		(failure == NULL ||
+		 failure->age > 2 * (int64) wal_retrieve_retry_interval * 1000))
 		return "streaming";
 	return "disconnected";
 }

@@ -222,7 +222,7 @@ put_verdict(PrkRow *row, const PrkReportRow *report)
 	if (report->last_error != NULL)
 	{
 		prk_put_text(row, STATUS_LAST_ERROR,
-					 prk_format_foreign(report->last_error->message));
+					 prk_foreign_show_words(&report->last_error->message));
 		prk_put_time(row, STATUS_LAST_ERROR_AT, report->last_error->last_at);
 	}
 }

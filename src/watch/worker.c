@@ -38,6 +38,7 @@
 #include "utils/wait_event.h"
 
 #include "clock/clock_shared.h"
+#include "failures/failure_table.h"
 #include "judge/ages.h"
 #include "sample/sample.h"
 #include "sample/unused.h"
@@ -259,6 +260,7 @@ run_cycle_guarded(Watch *watch)
 static void
 run_cycle(Watch *watch)
 {
+	uint64		number = prk_failures_next_number();
 	PrkSample  *sample = prk_sample_take(watch->cache);
 	PrkLine    *lines;
 	PrkBoardEntry *entries;
@@ -271,6 +273,7 @@ run_cycle(Watch *watch)
 	PrkHistoryRow *rows;
 	int			nrows;
 
+	sample->number = number;
 	prk_ages_add(sample);
 	follow_wall_clock(watch, sample);
 
