@@ -138,8 +138,7 @@ CREATE FUNCTION replica_kit.hba_match(
 	OUT auth_method text,
 	OUT verdict text)
 AS 'MODULE_PATHNAME', 'pg_replica_kit_hba_match_1_0'
-LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION replica_kit.hba_match(text, inet, text, boolean) IS
 'Which line of pg_hba.conf, as the file is now, the server would apply to a connection.';
 REVOKE ALL ON FUNCTION replica_kit.hba_match(text, inet, text, boolean) FROM PUBLIC;

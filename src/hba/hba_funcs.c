@@ -82,11 +82,12 @@ pg_replica_kit_hba_match_1_0(PG_FUNCTION_ARGS)
 				 prk_hba_verdict_name(match.verdict));
 
 	/*
-	 * The function runs as its owner, so the privilege to read the file's
-	 * rules is looked for at the role that the session is using.
+	 * The role that counts is the one whose rights the function runs with: in
+	 * an index expression or a materialized view that is the table's owner,
+	 * whoever's statement it is.
 	 */
 	if (match.raw_line != NULL &&
-		prk_compat_proc_aclcheck(F_PG_HBA_FILE_RULES, GetOuterUserId(),
+		prk_compat_proc_aclcheck(F_PG_HBA_FILE_RULES, GetUserId(),
 								 ACL_EXECUTE) == ACLCHECK_OK)
 		prk_put_text(&row, HBA_MATCH_RULE,
 					 text_from_file(prk_hba_rule_without_options(match.raw_line)));
