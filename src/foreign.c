@@ -31,6 +31,7 @@
 #include "foreign.h"
 
 static size_t escape_byte(char *to, const char *from);
+static char *readable(char *result);
 static bool is_printable(int encoding, const unsigned char *at, int len);
 static bool is_valid(const char *bytes, int encoding);
 static bool is_for_client(const char *bytes);
@@ -148,8 +149,38 @@ prk_foreign_show(const PrkForeign *foreign)
 char *
 prk_foreign_show_words(const PrkForeignWords *words)
 {
+	return readable(pstrdup(words->escaped));
+}
+
+/*
+ * The same of text of any length that was not taken in before, such as a path
+ * or what a file says.  NULL is NULL.
+ */
+char *
+prk_foreign_show_text(const char *bytes)
+{
+	char	   *result;
+	char	   *to;
+
+	if (bytes == NULL)
+		return NULL;
+	result = to = palloc(4 * strlen(bytes) + 1);
+	for (; *bytes != '\0'; bytes++)
+	{
+		if (IS_HIGHBIT_SET(*bytes))
+			*to++ = *bytes;
+		else
+			to += escape_byte(to, bytes);
+	}
+	*to = '\0';
+	return readable(result);
+}
+
+/* What is beyond ASCII, as prk_foreign_show_words() says; may be changed. */
+static char *
+readable(char *result)
+{
 	int			encoding = GetDatabaseEncoding();
-	char	   *result = pstrdup(words->escaped);
 
 	if (!OidIsValid(MyDatabaseId))
 		encoding = PG_UTF8;

@@ -53,6 +53,7 @@ extern bool prk_foreign_has(const PrkForeignWords *words, const char *part);
 /* These return palloc'd text. */
 extern char *prk_foreign_show(const PrkForeign *foreign);
 extern char *prk_foreign_show_words(const PrkForeignWords *words);
+extern char *prk_foreign_show_text(const char *bytes);
 extern char *prk_foreign_bytes(const PrkForeign *foreign);
 extern char *prk_foreign_plain_words(const PrkForeignWords *words);
 

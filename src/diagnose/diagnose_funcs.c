@@ -14,6 +14,7 @@
 
 #include "diagnose/config.h"
 #include "diagnose/diagnose.h"
+#include "foreign.h"
 #include "format.h"
 #include "sql.h"
 
@@ -104,5 +105,5 @@ describe_refusals(const PrkSample *sample)
 	foreach(cell, prk_config_refusals(prk_config_read(), kept_slots))
 		appendStringInfo(&words, "%s%s", words.len > 0 ? "; " : "",
 						 ((PrkRefusal *) lfirst(cell))->words);
-	return words.len > 0 ? prk_format_foreign(words.data) : NULL;
+	return words.len > 0 ? prk_foreign_show_text(words.data) : NULL;
 }

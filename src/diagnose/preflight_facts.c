@@ -23,6 +23,7 @@
 #include "access/xact.h"
 #include "access/xlog_internal.h"
 #include "catalog/pg_tablespace.h"
+#include "common/string.h"
 #include "miscadmin.h"
 #include "replication/syncrep.h"
 #include "storage/fd.h"
@@ -33,6 +34,7 @@
 #include "utils/resowner.h"
 
 #include "diagnose/preflight_facts.h"
+#include "foreign.h"
 #include "format.h"
 #include "hba/hba.h"
 #include "hba/hba_file.h"
@@ -62,6 +64,7 @@ static bool is_left_out(const char *path, const char *name);
 static const char *list_tablespaces(void);
 static int	compare_strings(const ListCell *a, const ListCell *b);
 static const char *restart_command(const char *hba_owner);
+static char *debian_cluster(void);
 static char *systemd_unit(void);
 static bool is_safe_word(const char *word);
 static char *shell_quoted(const char *word);
@@ -106,7 +109,7 @@ count_users(PrkPreflightFacts *facts)
 				 (replica->state == PRK_STATE_STREAMING ||
 				  replica->state == PRK_STATE_CATCHUP))
 			slotless = lappend(slotless,
-							   prk_format_foreign(replica->application_name));
+							   prk_foreign_show_text(replica->application_name));
 	}
 
 	list_sort(slotless, compare_strings);
@@ -232,7 +235,7 @@ search_directory(FileSearch *search, const char *directory)
 			if (search->found++ < MAX_NAMED)
 				appendStringInfo(&search->names, "%s\"%s\"",
 								 search->names.len > 0 ? ", " : "",
-								 prk_format_foreign(path));
+								 prk_foreign_show_text(path));
 		}
 		else if (S_ISDIR(st.st_mode))
 			search_directory(search, path);
@@ -312,10 +315,9 @@ compare_strings(const ListCell *a, const ListCell *b)
 static const char *
 restart_command(const char *hba_owner)
 {
-	char		bin[MAXPGPATH];
-	char		version[MAXPGPATH];
-	char		cluster[MAXPGPATH];
 	char	   *unit;
+	char	   *cluster;
+	char	   *bin;
 
 	if (hba_owner != NULL && strcmp(hba_owner, "Patroni") == 0)
 		return "patronictl restart, with the names of the cluster and of this member";
@@ -324,16 +326,43 @@ restart_command(const char *hba_owner)
 	unit = systemd_unit();
 	if (unit != NULL)
 		return psprintf("systemctl restart %s", unit);
-	if (ConfigFileName != NULL && strlen(ConfigFileName) < MAXPGPATH &&
-		sscanf(ConfigFileName, "/etc/postgresql/%[0-9]/%[^/]/postgresql.conf",
-			   version, cluster) == 2 && is_safe_word(cluster))
-		return psprintf("pg_ctlcluster %s %s restart", version, cluster);
+	cluster = debian_cluster();
+	if (cluster != NULL)
+		return psprintf("pg_ctlcluster %s restart", cluster);
 
-	strlcpy(bin, my_exec_path, sizeof(bin));
+	bin = pstrdup(my_exec_path);
 	get_parent_directory(bin);
 	return psprintf("%s -D %s restart",
 					shell_quoted(psprintf("%s/pg_ctl", bin)),
 					shell_quoted(DataDir));
+}
+
+/*
+ * "VERSION CLUSTER" of a cluster of Debian's, whose configuration lies in
+ * /etc/postgresql/VERSION/CLUSTER; NULL: it is none.
+ */
+static char *
+debian_cluster(void)
+{
+	static const char prefix[] = "/etc/postgresql/";
+	const char *path = ConfigFileName;
+	size_t		version_len;
+	char	   *name;
+	char	   *end;
+
+	if (path == NULL || strncmp(path, prefix, strlen(prefix)) != 0)
+		return NULL;
+	path += strlen(prefix);
+	version_len = strspn(path, "0123456789");
+	if (version_len == 0 || path[version_len] != '/')
+		return NULL;
+	name = pstrdup(path + version_len + 1);
+	end = strchr(name, '/');
+	if (end == NULL || strcmp(end, "/postgresql.conf") != 0)
+		return NULL;
+	*end = '\0';
+	return is_safe_word(name) ?
+		psprintf("%.*s %s", (int) version_len, path, name) : NULL;
 }
 
 /*
@@ -344,14 +373,15 @@ static char *
 systemd_unit(void)
 {
 	FILE	   *file = AllocateFile("/proc/self/cgroup", "r");
-	char		line[MAXPGPATH];
+	StringInfoData line;
 	char	   *result = NULL;
 
 	if (file == NULL)
 		return NULL;
-	while (result == NULL && fgets(line, sizeof(line), file) != NULL)
+	initStringInfo(&line);
+	while (result == NULL && pg_get_line_buf(file, &line))
 	{
-		char	   *name = strrchr(line, '/');
+		char	   *name = strrchr(line.data, '/');
 		char	   *end;
 
 		if (name == NULL ||

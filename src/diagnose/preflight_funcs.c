@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "diagnose/preflight.h"
+#include "foreign.h"
 #include "format.h"
 #include "sql.h"
 
@@ -71,8 +72,8 @@ pg_replica_kit_preflight_1_0(PG_FUNCTION_ARGS)
 
 		prk_put_text(&row, PREFLIGHT_CHECK_NAME, found->check_name);
 		prk_put_text(&row, PREFLIGHT_LEVEL, found->level);
-		prk_put_text(&row, PREFLIGHT_CURRENT, prk_format_foreign(found->current));
-		prk_put_text(&row, PREFLIGHT_WANTED, prk_format_foreign(found->wanted));
+		prk_put_text(&row, PREFLIGHT_CURRENT, prk_foreign_show_text(found->current));
+		prk_put_text(&row, PREFLIGHT_WANTED, prk_foreign_show_text(found->wanted));
 		prk_put_bool(&row, PREFLIGHT_NEEDS_RESTART, found->needs_restart);
 		prk_put_text(&row, PREFLIGHT_FIX, found->fix);
 		prk_rows_add(&row);
