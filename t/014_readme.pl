@@ -39,6 +39,8 @@ if ($has_cron)
 	$primary->append_conf('postgresql.conf',
 		"shared_preload_libraries = 'pg_replica_kit, pg_cron'");
 }
+# as every Debian cluster has it
+enable_tls($primary);
 $primary->start;
 is($primary->safe_psql('postgres', 'SELECT name, error FROM pg_file_settings WHERE error IS NOT NULL'),
 	'', 'the settings shown are accepted');

@@ -202,7 +202,7 @@ SKIP:
 	my ($in, $terminal) = ('', '');
 	my $run = IPC::Run::start [
 		'script', '-qec',
-		join(' ', 'dash', $script, @args), '/dev/null' ],
+		join(' ', 'dash', $script, risk(), @args), '/dev/null' ],
 	  '<', \$in, '>', \$terminal, '2>&1',
 	  timeout($PostgreSQL::Test::Utils::timeout_default);
 	$run->pump until $terminal =~ /Password of role "replica$number": /;

@@ -9,7 +9,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DiagKit;
-use JoinKit qw(run_alone new_replica adopt_replica slurp);
+use JoinKit qw(enable_tls run_alone new_replica adopt_replica slurp);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -17,6 +17,7 @@ use Test::More;
 # With new_primary() the kit is preloaded, on the replica too: its
 # configuration comes with the clone.
 my $primary = new_primary('primary', 'max_wal_size = 64MB', 'min_wal_size = 32MB', 'checkpoint_timeout = 1h', 'autovacuum = off');
+enable_tls($primary);
 my $replica = new_replica('replica');
 my $pgdata = $replica->data_dir;
 my $home = PostgreSQL::Test::Utils::tempdir;

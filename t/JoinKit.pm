@@ -13,9 +13,33 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_upstream provision write_script edit_script run_script
+our @EXPORT = qw(new_upstream enable_tls provision write_script edit_script run_script
   run_alone start_script eventually hold_clone new_replica adopt_replica slurp
-  tree);
+  risk knows_require_auth tree);
+
+# May the script go on where neither TLS nor libpq proves who answers?  The
+# servers of most tests have no TLS.
+our $allow_risk = 1;
+
+sub risk
+{
+	return $allow_risk && !knows_require_auth() ? '--allow-cleartext-risk' : ();
+}
+
+# Does libpq here know require_auth, as 16 and later do?
+my $knows_require_auth;
+
+sub knows_require_auth
+{
+	my ($err) = ('');
+	$knows_require_auth //= do
+	{
+		run [ 'psql', '-XAtqw', '-d', 'host=/nonexistent require_auth=scram-sha-256', '-c', '' ],
+		  '>', \my $out, '2>', \$err;
+		$err !~ /invalid connection option/ ? 1 : 0;
+	};
+	return $knows_require_auth;
+}
 
 # An upstream server that lets replication in over TCP by password only.
 sub new_upstream
@@ -31,6 +55,19 @@ sub new_upstream
 		'CREATE TABLE filler AS SELECT g, md5(g::text) FROM generate_series(1, 1000) g'
 	);
 	return $node;
+}
+
+# A certificate of its own, and TLS from now on.
+sub enable_tls
+{
+	my ($node) = @_;
+	my ($key, $certificate) = map { $node->data_dir . "/server.$_" } qw(key crt);
+	system_or_bail('openssl', 'req', '-new', '-x509', '-days', '10', '-nodes',
+		'-subj', '/CN=127.0.0.1', '-keyout', $key, '-out', $certificate);
+	chmod 0600, $key or die "chmod: $!";
+	$node->append_conf('postgresql.conf', 'ssl = on');
+	$node->reload if -e $node->data_dir . '/postmaster.pid';
+	return;
 }
 
 # Role, slot and pg_hba line of a replica on this machine.
@@ -107,7 +144,7 @@ sub run_script
 	  if @args > 1 && $args[-2] eq 'run_by';
 	push @run_by, @$more if $more;
 	print "# join.sh @args\n";
-	return run_alone($env, @run_by, 'dash', $file, @args);
+	return run_alone($env, @run_by, 'dash', $file, risk(), @args);
 }
 
 # Runs a command as one that has no server of its own: exit code, stdout,
@@ -129,7 +166,7 @@ sub start_script
 {
 	my ($file, $env, $out, $err, @args) = @_;
 	local %ENV = environment(%$env);
-	return start_with_signals [ 'setsid', 'dash', $file, @args ], '<', \'',
+	return start_with_signals [ 'setsid', 'dash', $file, risk(), @args ], '<', \'',
 	  '>', $out, '2>', $err,
 	  timeout($PostgreSQL::Test::Utils::timeout_default);
 }

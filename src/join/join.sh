@@ -23,16 +23,36 @@
 #   starts.  Who gets the first but not the second has found what a killed run
 #   left behind.
 #
-# The password is only ever in shell variables, here-documents and files that
-# the server's user alone can read: never in an argument or the environment.
+# The password is only ever in shell variables, here-documents, pipes and files
+# that the server's user alone can read: never in an argument or the environment.
+#
+# Whoever answers at the upstream's address may be somebody else.  ask() alone
+# listens to it; see join_upstream.sh.  Root only becomes the server's user: what
+# that user's files say decides nothing that root does.
 
 : "${prk_name:?this file is read by replica_kit.join_script(), not run}"
 : "${prk_host:?}" "${prk_port:?}" "${prk_role:?}" "${prk_major:?}"
 : "${prk_made_at:?}" "${prk_version:?}" "${prk_system_id:?}"
 : "${prk_server_port:?}" "${prk_data_size:?}" "${prk_segment_size:?}"
 : "${prk_data_directory:?}" "${prk_libraries?}" "${prk_tablespaces?}"
+: "${prk_auth?}" "${prk_tls?}"
+
+# How long to wait, in seconds: for a connection to the upstream, for its answer
+# to one question, for any progress of a stream, and of a clone.
+connect_seconds=10
+answer_seconds=20
+stream_seconds=60
+clone_seconds=3600
+
+newline='
+'
 
 # ---------------------------------------------------------------- messages
+
+# cleaned BYTES: so much of the input, as it may be shown on any terminal
+cleaned() {
+    head -c "$1" | tr '\t\r' '  ' | tr -c '\n\040-\176' '?'
+}
 
 say() {
     printf 'pg_replica_kit: %s\n' "$*"
@@ -78,6 +98,10 @@ Options:
                        lz4 if that is faster
   --set-password       only take the role's new password, for the replica that
                        is there
+  --allow-cleartext-risk
+                       go on although whoever answers at the upstream's address
+                       could ask for the password in clear text: for libpq 15
+                       without TLS
   --dry-run            make every check, change nothing
   --help               show this help
 
@@ -90,7 +114,8 @@ Exit codes:
    2  wrong usage, or a compression that one side cannot do
    3  programs are missing, or of another major version
    4  the upstream server cannot be reached
-   5  the upstream server refuses: password, role or pg_hba.conf
+   5  the upstream server refuses: password, role or pg_hba.conf; or it does
+      not ask for the password as it must
    6  it is not the server this script was made for
    7  the replication slot is missing or in use
    8  the data directory, a tablespace directory or the port cannot be used
@@ -142,16 +167,20 @@ EOF
     esac
 }
 
-# conninfo PASSFILE: everything but the password.  What the environment says
-# of TLS holds for the replica, too.
+# conninfo PASSFILE LIBPQ: everything but the password.  What the environment
+# says of TLS holds for the replica, too.  LIBPQ is whose it is for: "here" or
+# "server"; see demand_authentication().
 conninfo() {
     base_conninfo "$1"
-    conninfo_option sslmode "${PGSSLMODE-}"
+    conninfo_option sslmode "$sslmode"
     conninfo_option sslrootcert "${PGSSLROOTCERT-}"
     conninfo_option sslcrl "${PGSSLCRL-}"
     conninfo_option sslcert "${PGSSLCERT-}"
     conninfo_option sslkey "${PGSSLKEY-}"
-    conninfo_option channel_binding "${PGCHANNELBINDING-}"
+    conninfo_option channel_binding "$channel_binding"
+    if [ "$2" = here ] || [ -n "$server_knows_require_auth" ]; then
+        conninfo_option require_auth "$require_auth"
+    fi
 }
 
 conninfo_option() {
@@ -179,6 +208,7 @@ parse_arguments() {
     remove_old=
     demote=
     dry_run=
+    allow_risk=
     while [ $# -gt 0 ]; do
         case $1 in
             --pgdata=* | --cluster=* | --port=* | --start-command=* | \
@@ -194,7 +224,7 @@ parse_arguments() {
                 shift
                 ;;
             --no-start | --set-password | --rebuild | --remove-old | \
-                --demote | --dry-run | --help)
+                --demote | --allow-cleartext-risk | --dry-run | --help)
                 option=$1
                 value=-
                 ;;
@@ -216,6 +246,7 @@ parse_arguments() {
             --rebuild) rebuild=yes ;;
             --remove-old) remove_old=yes ;;
             --demote) demote=yes ;;
+            --allow-cleartext-risk) allow_risk=yes ;;
             --dry-run) dry_run=yes ;;
             --help)
                 usage

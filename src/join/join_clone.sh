@@ -5,21 +5,34 @@
 
 # ------------------------------------------------------------- our own state
 
-# Opens the locks in our directory beside the data directory.
+# Takes the locks in our directory beside the data directory.  They are
+# directories: whatever the server's user puts in their place, root's opening
+# them waits for nothing and starts no device.
 take_lock() {
     if ! as_owner test -d "$state"; then
-        make_private "$state"
+        make_directory "$state"
         made_state=yes
     fi
-    as_owner sh -c 'umask 077; : >>"$1/lock" && : >>"$1/clone.lock"' sh \
+    check_state
+    as_owner sh -c '[ -d "$1/cloning" ] || mkdir -m 700 "$1/cloning" 2>/dev/null' sh \
         "$state" || fail 8 "could not write to directory \"$state\""
-    exec 9<"$state/lock" 7<"$state/clone.lock"
-    flock -w 3 9 ||
+    exec 9<"$state/." 7<"$state/cloning/."
+    lock_within 9 3 ||
         fail 14 "another run of this script is at work on \"$pgdata\""
     if ! flock -n 7; then
         end_orphan
     fi
     locked=yes
+}
+
+# lock_within FD SECONDS: BusyBox's flock cannot wait
+lock_within() {
+    seconds=$2
+    while ! flock -n "$1"; do
+        [ "$seconds" -gt 0 ] || return 1
+        seconds=$((seconds - 1))
+        sleep 1
+    done
 }
 
 # A killed run's pg_basebackup still writes: end it.
@@ -35,7 +48,7 @@ end_orphan() {
             fi
             ;;
     esac
-    flock -w 20 7 ||
+    lock_within 7 20 ||
         fail 14 "an interrupted run's pg_basebackup is still at work on \"$pgdata\"" \
             "Its pid is ${pid:-unknown}; end it and run this script again."
 }
@@ -43,7 +56,8 @@ end_orphan() {
 write_passfile() {
     passfile_line | as_owner sh -c '
         umask 077
-        cat >"$1.new" && mv -f "$1.new" "$1"' sh "$state/passfile" ||
+        set -C
+        rm -f "$1.new" && cat >"$1.new" && mv -f "$1.new" "$1"' sh "$state/passfile" ||
         fail 8 "could not write \"$state/passfile\""
 }
 
@@ -57,13 +71,16 @@ make_cluster() {
     say "making the configuration of cluster $prk_major/$cluster in $confdir"
     as_owner sh -c ': >"$1"' sh "$state/creating"
     # It keeps the clone's lock: should this shell be killed, the next run waits.
-    if ! answer=$(exec 8>&- 9>&-; operator_locale; pg_createcluster -u "$owner" -d "$state/initial" \
+    if ! answer=$(exec 8>&- 9>&-; operator_locale; as_owner pg_createcluster -u "$owner" -d "$state/initial" \
         -p "$port" -o waldir= "$prk_major" "$cluster" 2>&1); then
         fail 8 "pg_createcluster failed: $(printf '%s\n' "$answer" | tail -n 1)"
     fi
     as_owner pg_conftool "$confdir/postgresql.conf" set data_directory "$pgdata" ||
         fail 8 "could not write \"$confdir/postgresql.conf\""
     as_owner rm -rf "$state/initial" "$state/creating"
+    if [ "$become" != self ] && [ -d /run/systemd/system ]; then
+        outside systemctl daemon-reload >/dev/null 2>&1 || :
+    fi
 }
 
 # Removes what there is of a cluster when pg_createcluster has not come to its
@@ -72,7 +89,7 @@ unmake_cluster() {
     as_owner test -e "$state/creating" || return 0
     dir=$(cluster_setting "$confdir" data_directory)
     case $dir in
-        '' | "$state/initial") rm -rf "$confdir" ;;
+        '' | "$state/initial") as_owner rm -rf "$confdir" ;;
     esac
     as_owner rm -rf "$state/initial" "$state/creating"
 }
@@ -114,25 +131,11 @@ remove_partial() {
     as_owner rm -rf "$clone"
 }
 
-# make_private DIR: for the server's user alone; its parents for everybody
-make_private() {
-    (umask 022 && mkdir -p "$(dirname "$1")" && mkdir -m 700 "$1") ||
-        fail 8 "could not make directory \"$1\""
-    own_directory "$1"
-}
-
-# own_directory DIR: root gives it to the server's user
-own_directory() {
-    [ "$become" = self ] || chown -h "$owner:$owner_group" "$1" ||
-        fail 8 "could not change the owner of \"$1\""
-}
-
 make_target() {
     if [ ! -d "$pgdata" ]; then
-        make_private "$pgdata"
+        make_directory "$pgdata"
         made_pgdata=yes
     fi
-    own_directory "$pgdata"
     as_owner chmod 700 "$pgdata" ||
         fail 8 "could not set the permissions of \"$pgdata\""
 }
@@ -143,8 +146,7 @@ make_clone_directories() {
         fail 8 "could not make directory \"$clone\""
     clone_places | while read -r size location; do
         [ -n "$size" ] || continue
-        [ -d "$location" ] || make_private "$location"
-        own_directory "$location"
+        as_owner test -d "$location" || make_directory "$location"
         as_owner sh -c 'mkdir -p -m 700 "$1" &&
             printf "%s\n" "$2" >"$1/for"' sh \
             "$location/pg_replica_kit.clone" "$pgdata" ||
@@ -159,18 +161,18 @@ renew_slot() {
         say "replication slot \"$prk_name\" does not exist: making it"
     else
         say "replication slot \"$prk_name\" holds no WAL: making it anew"
-        answer=$(upstream "DROP_REPLICATION_SLOT \"$prk_name\"") ||
-            fail 7 "replication slot \"$prk_name\" cannot be dropped: $answer"
+        ask "DROP_REPLICATION_SLOT \"$prk_name\"" ||
+            fail 7 "replication slot \"$prk_name\" cannot be dropped: $said"
     fi
-    answer=$(upstream "CREATE_REPLICATION_SLOT \"$prk_name\" PHYSICAL RESERVE_WAL") ||
-        fail 7 "replication slot \"$prk_name\" cannot be made: $answer" \
+    ask "CREATE_REPLICATION_SLOT \"$prk_name\" PHYSICAL RESERVE_WAL" ||
+        fail 7 "replication slot \"$prk_name\" cannot be made: $said" \
             "On the upstream server run: SELECT * FROM replica_kit.provision('$prk_name', 'ADDRESS OF THIS MACHINE');"
     slot_lost=
 }
 
 run_clone() {
     set -- "$bindir/pg_basebackup" -D "$clone/data" -F plain -X stream \
-        -S "$prk_name" -c fast -P -w -d "$(conninfo "$state/passfile")"
+        -S "$prk_name" -c fast -P -w -d "$(conninfo "$state/passfile" here)"
     if [ -n "$waldir" ]; then
         set -- "$@" --waldir="$waldir/pg_replica_kit.clone/data"
     fi
@@ -204,17 +206,29 @@ start_job() {
     clone_job=$!
 }
 
-# await_job: sets status
+# await_job: sets status; ends a job that says nothing for clone_seconds
 await_job() {
     elapsed=0
     progress_next=5
     ticks=0
+    before=
+    silent=0
     while kill -0 "$clone_job" 2>/dev/null; do
         sleep 0.2 2>/dev/null || sleep 1
         ticks=$((ticks + 1))
-        if [ "$((ticks % 5))" -eq 0 ]; then
-            elapsed=$((elapsed + 1))
-            progress "$(clone_words)"
+        [ "$((ticks % 5))" -eq 0 ] || continue
+        elapsed=$((elapsed + 1))
+        words=$(clone_words)
+        progress "$words"
+        silent=$((silent + 1))
+        if [ "$words" != "$before" ]; then
+            before=$words
+            silent=0
+        fi
+        if [ "$silent" -ge "$clone_seconds" ]; then
+            stop_clone
+            fail 11 "the upstream server has sent nothing for $clone_seconds seconds" \
+                "Nothing is left of the clone; run this script again."
         fi
     done
     wait "$clone_job"
@@ -225,12 +239,14 @@ await_job() {
 
 # clone_words: what the job said last
 clone_words() {
-    as_owner tail -n 1 "$state/clone.out" 2>/dev/null | sed 's/^ *//'
+    as_owner tail -n 1 "$state/clone.out" 2>/dev/null | sed 's/^ *//' |
+        cleaned 200
 }
 
 # What the process that receives the WAL has said tells more than that it ended.
 explain_clone() {
-    words=$(as_owner sed -n 's/^pg_basebackup: error: //p' "$state/clone.out")
+    words=$(as_owner sed -n 's/^pg_basebackup: error: //p' "$state/clone.out" |
+        cleaned 2000)
     cause=$(printf '%s\n' "$words" |
         grep -v -x 'background process terminated unexpectedly' | tail -n 1)
     words=${cause:-$words}
@@ -303,15 +319,16 @@ auto_conf() {
 # upstream's that a standby may not have lower.
 configure() {
     write_missing_conf
-    lines="primary_conninfo = $(conf_quote "$(conninfo "$state/passfile")")
+    lines="primary_conninfo = $(conf_quote "$(conninfo "$state/passfile" server)")
 primary_slot_name = '$prk_name'"
     for name in max_connections max_worker_processes max_wal_senders \
         max_prepared_transactions max_locks_per_transaction; do
-        wanted=$(upstream_show "$name") ||
-            fail 1 "the upstream server does not tell $name: $wanted"
+        ask "SHOW $name" ||
+            fail 1 "the upstream server does not tell $name: $said"
+        wanted=$(upstream_number 1 7) || not_upstream "$name"
         value=$(setting "$name")
         [ -n "$value" ] ||
-            fail 1 "the replica's configuration cannot be read: $(as_owner "$bindir/postgres" -C "$name" -D "$clone/data" 2>&1 | tail -n 1)"
+            fail 1 "the replica's configuration cannot be read: $(as_owner "$bindir/postgres" -C "$name" -D "$clone/data" 2>&1 | tail -n 1 | cleaned 500)"
         if [ "$value" -lt "$wanted" ]; then
             say "raising $name from $value to the upstream's $wanted"
             lines="$lines

@@ -48,11 +48,12 @@ compression_error() {
     case $1 in
         *:*) options="$options, COMPRESSION_DETAIL '${1#*:}'" ;;
     esac
-    words=$(as_owner "$bindir/psql" -XAtqw -d "$(replication_conninfo "$probe_passfile")" \
-        -c "BASE_BACKUP (LABEL '$(printf 'pg_replica_kit asks for %1010s' "$1")', $options)" 2>&1)
-    case $words in
+    ask "BASE_BACKUP (LABEL '$(printf 'pg_replica_kit asks for %1010s' "$1")', $options)" \
+        "$prk_name" terse || :
+    case $said in
         *'compression specification: '* | *'not supported by this build'*)
-            words=${words#*ERROR:  }
+            words=${said#*ERROR: }
+            words=${words# }
             printf 'the upstream server: %s' \
                 "${words#invalid compression specification: }"
             ;;
@@ -104,7 +105,7 @@ measure_link() {
             read -r up rest </proc/uptime
             printf "%s" "${up%.*}${up#*.}"
         }
-        "$1/psql" -XAtqw -d "$2" -c "BASE_BACKUP (LABEL '\''pg_replica_kit measures the link'\'', CHECKPOINT '\''fast'\'')" 2>/dev/null | {
+        timeout -k 2 30 "$1/psql" -XAtqw -d "$2" -c "BASE_BACKUP (LABEL '\''pg_replica_kit measures the link'\'', CHECKPOINT '\''fast'\'')" 2>/dev/null | {
             size=65536
             head -c "$size" >/dev/null
             took=0
@@ -143,7 +144,7 @@ choose_compression() {
     fi
     measure_link
     case $rate in
-        '' | *[!0-9]*)
+        '' | *[!0-9]* | ??????????*)
             say "compressing with lz4: the link could not be measured"
             ;;
         *)

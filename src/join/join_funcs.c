@@ -29,7 +29,11 @@
 #include "utils/varlena.h"
 
 #include "compat.h"
+#include "hba/hba.h"
 #include "hba/hba_edit.h"
+#include "hba/hba_file.h"
+#include "hba/hba_rules.h"
+#include "provision/provision_checks.h"
 #include "provision/role.h"
 #include "provision/server_address.h"
 #include "sql.h"
@@ -46,6 +50,8 @@ static bool is_host(const char *host);
 static char *find_role(const char *name);
 static char *query_text(const char *query, const char *argument);
 static char *provision_hint(const char *name);
+static void append_authentication(StringInfo out, const char *name);
+static bool is_scram_only(List *rules, const PrkHbaManaged *line, bool ssl);
 static void append_facts(StringInfo out);
 static void append_libraries(StringInfo out);
 static void append_value(StringInfo out, const char *variable,
@@ -107,6 +113,7 @@ pg_replica_kit_join_script_1_0(PG_FUNCTION_ARGS)
 	append_value(&out, "prk_host", host);
 	append_value(&out, "prk_port", psprintf("%d", port));
 	append_value(&out, "prk_role", role);
+	append_authentication(&out, name);
 	append_facts(&out);
 	appendStringInfoString(&out, body);
 
@@ -218,6 +225,75 @@ provision_hint(const char *name)
 {
 	return psprintf("SELECT * FROM replica_kit.provision(%s, 'ADDRESS OF THE REPLICA');",
 					quote_literal_cstr(name));
+}
+
+/*
+ * How the server authenticates the replica, by pg_hba.conf as it is on disk:
+ * prk_auth is "scram-sha-256" where nothing else can happen to a connection
+ * from an address of the replica's managed lines, so that the script may
+ * demand it; prk_tls is "require" where these lines let in TLS only.  Without
+ * managed lines both are empty: whoever wrote the rules may use certificates or
+ * GSSAPI.
+ */
+static void
+append_authentication(StringInfo out, const char *name)
+{
+	PrkHbaFile *file = prk_hba_file_read(CurrentMemoryContext);
+	List	   *rules = NIL;
+	int			nlines = 0;
+	bool		scram = true;
+	bool		tls = true;
+	ListCell   *cell;
+
+	foreach(cell, prk_hba_managed(prk_hba_file_text(file)))
+	{
+		PrkHbaManaged *line = lfirst(cell);
+
+		if (strcmp(line->replica, name) != 0)
+			continue;
+		if (nlines++ == 0)
+			rules = prk_hba_rules_load(HbaFileName);
+		if (strncmp(line->rule, "hostssl", strlen("hostssl")) != 0)
+		{
+			tls = false;
+			scram = scram && is_scram_only(rules, line, false);
+		}
+		scram = scram && is_scram_only(rules, line, true);
+	}
+	append_value(out, "prk_auth", nlines > 0 && scram ? "scram-sha-256" : "");
+	append_value(out, "prk_tls", nlines > 0 && tls ? "require" : "");
+}
+
+/*
+ * Do all rules that decide on connections of the line's role from its network
+ * ask for SCRAM, or reject?
+ */
+static bool
+is_scram_only(List *rules, const PrkHbaManaged *line, bool ssl)
+{
+	PrkHbaQuery query = {.role = line->role,.database = "replication",.ssl = ssl};
+	PrkAddress	address;
+	ListCell   *cell;
+
+	/* What does not look like ours, somebody has edited. */
+	if (line->role == NULL || line->address == NULL ||
+		line->address[strspn(line->address, "0123456789abcdefABCDEF.:/")] != '\0' ||
+		strpbrk(line->address, ".:") == NULL)
+		return false;
+	prk_check_address(DatumGetInetPP(DirectFunctionCall1(inet_in,
+														 CStringGetDatum(line->address))),
+					  &address);
+	query.addr = address.first;
+	foreach(cell, prk_hba_rules_match_network(rules, &query, &address.last))
+	{
+		PrkHbaMatch *match = lfirst(cell);
+
+		if (match->verdict != PRK_HBA_REJECT &&
+			(match->verdict != PRK_HBA_ALLOW ||
+			 strcmp(match->auth_method, "scram-sha-256") != 0))
+			return false;
+	}
+	return true;
 }
 
 /*

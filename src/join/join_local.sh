@@ -8,7 +8,7 @@
 # The PostgreSQL programs, all of one place and of the upstream's major
 # version.  Debian's wrappers in PATH are no such place: they have no postgres.
 find_programs() {
-    for word in awk df find flock head mktemp sed setsid stty tail; do
+    for word in awk df find flock head mktemp sed setsid stty tail timeout tr; do
         command -v "$word" >/dev/null 2>&1 ||
             fail 3 "program \"$word\" is not installed"
     done
@@ -25,7 +25,7 @@ find_programs() {
         "/usr/pgsql-$prk_major/bin" "/usr/libexec/postgresql$prk_major" \
         /usr/lib/postgresql/bin /usr/local/pgsql/bin; do
         [ -x "$dir/postgres" ] || continue
-        version=$("$dir/postgres" --version 2>/dev/null |
+        version=$(as_owner "$dir/postgres" --version 2>/dev/null |
             sed 's/^[^0-9]*//; s/[^0-9].*//')
         if [ "$version" != "$prk_major" ]; then
             other_version=${other_version:-$version}
@@ -74,26 +74,17 @@ owns() {
     [ -n "$(find "$1" -prune -user "$owner" 2>/dev/null)" ]
 }
 
-# The server's user: the owner of the data directory, or of what it is to be
-# made in.
-find_owner() {
-    operator_home=${HOME-}
+# owner_of PATH
+owner_of() {
+    stat -c %U "$1" 2>/dev/null || stat -f %Su "$1"
+}
+
+# be_owner USER: from now on as_owner runs things as this one
+be_owner() {
+    owner=$1
     if [ "$(id -u)" -ne 0 ]; then
-        owner=$(id -un)
         become=self
-        if [ -d "$pgdata" ] && ! owns "$pgdata"; then
-            fail 8 "directory \"$pgdata\" belongs to another user" \
-                "Run this script as its owner or as root."
-        fi
         return 0
-    fi
-    dir=$pgdata
-    while [ ! -d "$dir" ]; do
-        dir=$(dirname "$dir")
-    done
-    owner=$(stat -c %U "$dir" 2>/dev/null || stat -f %Su "$dir")
-    if [ "$owner" = root ]; then
-        owner=postgres
     fi
     id "$owner" >/dev/null 2>&1 ||
         fail 3 "there is no user \"$owner\" to run the server" \
@@ -107,9 +98,99 @@ find_owner() {
     else
         become=su
     fi
+}
+
+# The server's user: of a Debian cluster the owner of its configuration; else
+# the owner of the data directory, or of what it is to be made in.
+find_owner() {
+    operator_home=${HOME-}
+    if [ "$(id -u)" -ne 0 ]; then
+        be_owner "$(id -un)"
+        if [ -d "$pgdata" ] && ! owns "$pgdata"; then
+            fail 8 "directory \"$pgdata\" belongs to another user" \
+                "Run this script as its owner or as root."
+        fi
+        check_state
+        return 0
+    fi
+    dir=$pgdata
+    if [ -n "$cluster" ] && [ -e "$confdir/postgresql.conf" ]; then
+        dir=$confdir/postgresql.conf
+    fi
+    while [ ! -e "$dir" ]; do
+        dir=$(dirname "$dir")
+    done
+    dir=$(owner_of "$dir")
+    if [ "$dir" = root ]; then
+        dir=postgres
+    fi
+    be_owner "$dir"
     # What libpq looks for in a home directory must not be root's.
     HOME=$(getent passwd "$owner" | cut -d : -f 6)
     export HOME
+    unset TMPDIR
+    if [ -d "$pgdata" ] && ! owns "$pgdata"; then
+        fail 8 "directory \"$pgdata\" belongs to user \"$(owner_of "$pgdata")\", not to the server's user \"$owner\"" \
+            "Nothing in it has been touched. ${named_by:-If the replica is to have it, give it to that user; or choose another directory.}"
+    fi
+    check_state
+}
+
+# Our own directory is the server's user's alone, or it is not ours: somebody
+# who may write there may choose what this script does, or read the password.
+check_state() {
+    [ -e "$state" ] || [ -L "$state" ] || return 0
+    [ -z "$(find "$state" -prune -type d -user "$owner" \
+        ! -perm -0040 ! -perm -0020 ! -perm -0010 \
+        ! -perm -0004 ! -perm -0002 ! -perm -0001 2>/dev/null)" ] || return 0
+    fail 8 "\"$state\" is not a directory of user \"$owner\" alone" \
+        "Somebody else may have made it. Look at what it holds, and move it away."
+}
+
+# can_make DIR: can make_directory()?
+can_make() (
+    dir=$(dirname "$1")
+    while ! as_owner test -d "$dir"; do
+        [ "$dir" != / ] || return 1
+        dir=$(dirname "$dir")
+    done
+    if as_owner test -w "$dir" && as_owner test -x "$dir"; then
+        return 0
+    fi
+    [ "$become" != self ] && [ -z "$named_by" ] && is_roots "$1"
+)
+
+# is_roots PATH: nobody but root has a hand in where it is
+is_roots() (
+    dir=$1
+    while [ "$dir" != / ]; do
+        dir=$(dirname "$dir")
+        if [ ! -e "$dir" ] && [ ! -L "$dir" ]; then
+            continue
+        fi
+        [ -n "$(find "$dir" -prune -type d -user 0 ! -perm -0020 \
+            ! -perm -0002 2>/dev/null)" ] || return 1
+    done
+)
+
+# make_directory DIR: new, for the server's user alone; its parents for
+# everybody.  The server's user makes it.  Root does where only root can, and
+# nobody else could have put something in its place before it is given away.
+make_directory() {
+    if as_owner sh -c 'umask 022 && mkdir -p "$(dirname "$1")" &&
+        umask 077 && mkdir -m 700 "$1"' sh "$1" 2>/dev/null; then
+        return 0
+    fi
+    { can_make "$1" && [ "$become" != self ] && is_roots "$1" &&
+        (umask 022 && mkdir -p "$(dirname "$1")" && mkdir -m 700 "$1" &&
+            chown -h "$owner:$owner_group" "$1"); } ||
+        fail 8 "could not make directory \"$1\""
+}
+
+# remove_directory DIR: one that make_directory() has made, if it is empty
+remove_directory() {
+    as_owner rmdir "$1" 2>/dev/null ||
+        { [ "$become" != self ] && is_roots "$1" && rmdir "$1" 2>/dev/null; }
 }
 
 # ------------------------------------------------------------ the directory
@@ -125,6 +206,8 @@ resolve_directory() {
         # A killed run may have left it at the database for removal.
         pgdata=$(cluster_setting "$confdir" data_directory)
         pgdata=${pgdata%.pg_replica_kit/initial}
+        # The server's user decides what it says.
+        [ -z "$pgdata" ] || named_by="\"$confdir/postgresql.conf\" names it."
         if [ -z "$pgdata" ]; then
             pgdata=$(sed -n "s/^[[:space:]]*data_directory[[:space:]]*=[[:space:]]*'\\{0,1\\}\\([^'#]*\\).*/\\1/p" \
                 /etc/postgresql-common/createcluster.conf 2>/dev/null |
@@ -170,10 +253,14 @@ resolve_directory() {
     clone=$pgdata/pg_replica_kit.clone
 }
 
-# cluster_setting CONFDIR NAME: what a Debian cluster's postgresql.conf says
+# cluster_setting CONFDIR NAME: what a Debian cluster's postgresql.conf says,
+# as its owner can read it
 cluster_setting() {
     [ -e "$1/postgresql.conf" ] || return 0
-    pg_conftool -s "$1/postgresql.conf" show "$2" 2>/dev/null || :
+    (
+        be_owner "$(owner_of "$1/postgresql.conf")"
+        as_owner pg_conftool -s "$1/postgresql.conf" show "$2" 2>/dev/null
+    ) || :
 }
 
 # contents: what the data directory holds, but for what a mount point has and
@@ -233,7 +320,8 @@ uses_slot() {
 
 # slot_setting: the slot that the server in the directory uses
 slot_setting() {
-    name=$(auto_conf_line primary_slot_name | sed "s/^[^']*'//; s/'\$//")
+    name=$(auto_conf_line primary_slot_name | sed "s/^[^']*'//; s/'\$//" |
+        cleaned 200)
     printf '%s' "${name:-$(setting_in "$pgdata" primary_slot_name)}"
 }
 
@@ -326,6 +414,11 @@ check_parents() {
         fail 8 "\"$confdir\" holds remains of a cluster" \
             "If nobody needs them, run: pg_dropcluster $prk_major $cluster"
     fi
+    if [ -n "$cluster" ] && [ ! -e "$confdir/postgresql.conf" ]; then
+        can_make "$confdir" ||
+            fail 8 "directory \"$(dirname "$confdir")\" is not writable for user \"$owner\"" \
+                "As root run: install -d -o $owner $(shell_quote "$(dirname "$confdir")")"
+    fi
     dir=$(dirname "$pgdata")
     while [ ! -d "$dir" ]; do
         dir=$(dirname "$dir")
@@ -333,14 +426,10 @@ check_parents() {
     as_owner test -x "$dir" ||
         fail 8 "directory \"$dir\" cannot be entered by user \"$owner\"" \
             "Choose another directory, or change its permissions."
-    if [ "$become" != self ] || [ -w "$dir" ]; then
-        return 0
-    fi
-    if [ "$dir_state" = empty ] && owns "$state"; then
-        return 0
-    fi
+    { [ "$dir_state" = empty ] || can_make "$pgdata"; } &&
+        { [ -d "$state" ] || can_make "$state"; } && return 0
     fail 8 "directory \"$dir\" is not writable for user \"$owner\"" \
-        "As root run: install -d -m 700 -o $owner $(shell_quote "$pgdata") $(shell_quote "$state")"
+        "${named_by:-As root run: install -d -m 700 -o $owner $(shell_quote "$pgdata") $(shell_quote "$state")}"
 }
 
 # Locations of tablespaces must be free here, too: the server's links to them
@@ -348,8 +437,16 @@ check_parents() {
 check_tablespaces() {
     printf '%s' "$prk_tablespaces" | while read -r size location; do
         [ -n "$size" ] || continue
-        [ -e "$location" ] || [ -L "$location" ] || continue
-        if [ -d "$location/pg_replica_kit.clone" ]; then
+        if ! as_owner test -e "$location" && ! as_owner test -L "$location"; then
+            can_make "$location" ||
+                fail 8 "tablespace directory \"$location\" cannot be made by user \"$owner\"" \
+                    "As root run: install -d -m 700 -o $owner $(shell_quote "$location")"
+            continue
+        fi
+        [ -d "$location" ] && owns "$location/" ||
+            fail 8 "tablespace directory \"$location\" is not a directory of user \"$owner\"" \
+                "The replica's tablespaces lie where the upstream's do; give it to that user, or use another machine."
+        if as_owner test -d "$location/pg_replica_kit.clone"; then
             whose=$(as_owner cat "$location/pg_replica_kit.clone/for" 2>/dev/null)
             case $whose in
                 "$pgdata" | '') continue ;;
@@ -361,12 +458,21 @@ check_tablespaces() {
             ours="PG_${prk_major}_.*"
         fi
         # shellcheck disable=SC2010 # asked is whether there is any
-        if ls -A "$location" 2>&1 | grep -v -x -q -e "$ours" \
+        if as_owner ls -A "$location" 2>&1 | grep -v -x -q -e "$ours" \
             -e lost+found -e pg_replica_kit.old; then
             fail 8 "tablespace directory \"$location\" is not empty" \
                 "The replica's tablespaces lie where the upstream's do; empty this directory, or use another machine."
         fi
     done || exit
+}
+
+# running_port: of the server that runs in the directory
+running_port() {
+    number=$(as_owner sed -n 4p "$pgdata/postmaster.pid" 2>/dev/null)
+    case $number in
+        *[!0-9]* | ??????*) return 0 ;;
+    esac
+    printf '%s' "$number"
 }
 
 # port_in_use N: does anything listen on it?
@@ -451,17 +557,21 @@ check_disk() {
             "The size is of $prk_made_at; make room, or choose another directory."
 }
 
-# Each library that the upstream preloads must be loadable here.
-check_libraries() {
-    pkglibdir=
+# find_pkglibdir: where the server's libraries are, or nothing
+find_pkglibdir() {
     for dir in "$bindir/../lib" "$bindir/../lib/postgresql" \
         "$bindir/../lib/pgsql" "$bindir/../lib64/pgsql" \
         "/usr/lib/postgresql$prk_major" /usr/lib64/pgsql; do
         if [ -e "$dir/libpqwalreceiver.so" ]; then
-            pkglibdir=$dir
-            break
+            printf '%s' "$dir"
+            return
         fi
     done
+}
+
+# Each library that the upstream preloads must be loadable here.
+check_libraries() {
+    pkglibdir=$(find_pkglibdir)
     if [ -z "$pkglibdir" ]; then
         say "note: the server's library directory was not found, libraries are not checked"
         return 0

@@ -77,7 +77,9 @@ check_old_timeline() {
     [ "$dir_state" = old ] && [ -n "$old_primary" ] || return 0
     timeline=$(as_owner "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
         sed -n "s/^Latest checkpoint's TimeLineID: *//p")
-    if [ "$timeline" = "$(upstream IDENTIFY_SYSTEM | cut -d '|' -f 2)" ]; then
+    ask IDENTIFY_SYSTEM || fail 4 "the upstream server no longer answers: $said"
+    theirs=$(upstream_number 2 10) || not_upstream "its timeline"
+    if [ "$timeline" = "$theirs" ]; then
         fail 8 "\"$pgdata\" is the upstream server's own data directory, or a copy of it" \
             "Choose another directory. If it was promoted by mistake, start it and stop it once, and run this script again."
     fi
@@ -92,7 +94,8 @@ find_old_places() {
         done' sh "$pgdata")
     waldir=$(as_owner readlink "$pgdata/pg_wal") || return 0
     dir=$waldir
-    waldir=$(cd -P "$pgdata" && cd -P "$dir" 2>/dev/null && pwd) ||
+    waldir=$(as_owner sh -c 'cd -P "$1" && cd -P "$2" 2>/dev/null && pwd' sh \
+        "$pgdata" "$dir") ||
         fail 8 "the WAL directory \"$dir\" of the old data does not exist" \
             "Make it, or remove the symbolic link \"$pgdata/pg_wal\" to have the WAL in the data directory."
 }

@@ -99,7 +99,7 @@ log_tail() {
             /*) as_owner tail -n 20 "$file" ;;
             *) as_owner tail -n 20 "$pgdata/$file" ;;
         esac
-    } 2>/dev/null | tail -n 20
+    } 2>/dev/null | tail -n 20 | cleaned 8000
 }
 
 start_server() {
@@ -174,17 +174,19 @@ local_state() {
     socket=${socket:-$(as_owner sed -n 6p "$pgdata/postmaster.pid" 2>/dev/null)}
     [ -n "$socket" ] || return 0
     as_owner env PGOPTIONS='-c search_path=pg_catalog' \
-        PGPASSFILE=/nonexistent "$bindir/psql" -XAtqw \
+        PGPASSFILE=/nonexistent "$bindir/psql" -XAtqw -v "target=$1" \
         -d "host=$(conninfo_quote "$socket") port=$port dbname=template1 connect_timeout=5" \
-        -c "SELECT coalesce(r.status, 'none'),
-            coalesce(r.written_lsn >= '$1', false),
-            coalesce(greatest(l.received, l.replayed) >= '$1', false),
-            l.received, l.replayed, r.pid
-            FROM (SELECT pg_last_wal_receive_lsn() AS received,
-                pg_last_wal_replay_lsn() AS replayed) l
-            LEFT JOIN pg_stat_wal_receiver r ON true
-            WHERE pg_is_in_recovery()
-            AND current_setting('is_superuser') = 'on'" 2>/dev/null
+        2>/dev/null <<'EOF'
+SELECT coalesce(r.status, 'none'),
+    coalesce(r.written_lsn >= :'target', false),
+    coalesce(greatest(l.received, l.replayed) >= :'target', false),
+    l.received, l.replayed, r.pid
+    FROM (SELECT pg_last_wal_receive_lsn() AS received,
+        pg_last_wal_replay_lsn() AS replayed) l
+    LEFT JOIN pg_stat_wal_receiver r ON true
+    WHERE pg_is_in_recovery()
+    AND current_setting('is_superuser') = 'on';
+EOF
 }
 
 # field NUMBER: of the row $row
@@ -192,21 +194,21 @@ field() {
     printf '%s\n' "$row" | cut -d '|' -f "$1"
 }
 
-# lsn_number LSN: as a number
-lsn_number() {
-    printf '%s' "$(((0x${1%%/*} << 32) + 0x${1##*/}))"
+# lsn_reached LSN TARGET: both have passed upstream_lsn
+lsn_reached() {
+    if [ "$((0x${1%/*}))" -eq "$((0x${2%/*}))" ]; then
+        [ "$((0x${1#*/}))" -ge "$((0x${2#*/}))" ]
+    else
+        [ "$((0x${1%/*}))" -gt "$((0x${2%/*}))" ]
+    fi
 }
 
 # Without a login there is the upstream's word: the slot is in use, and was
 # moved to TARGET by what the replica reported.
 slot_proves() {
-    lsn=$(upstream "READ_REPLICATION_SLOT \"$prk_name\"" | cut -d '|' -f 2)
-    case $lsn in
-        */*) ;;
-        *) return 1 ;;
-    esac
-    [ "$(lsn_number "$lsn")" -ge "$(lsn_number "$1")" ] || return 1
-    case $(try_slot "$lsn") in
+    ask_slot && [ -n "$lsn" ] && lsn_reached "$lsn" "$1" && try_slot "$lsn" ||
+        return 1
+    case $said in
         *55006*) return 0 ;;
     esac
     return 1
@@ -252,18 +254,14 @@ signs_of_life() {
 # the wait began.  Gives up after a time without any progress: a minute, or
 # five while the server still recovers and lets nobody in.
 wait_streaming() {
-    streaming_within 60 && return 0
+    streaming_within "$stream_seconds" && return 0
     [ -n "$(server_pid)" ] || server_failed
     not_streaming
 }
 
 # streaming_within SECONDS, without any progress
 streaming_within() {
-    target=$(upstream_position)
-    case $target in
-        */*) ;;
-        *) fail 4 "the upstream server no longer answers" ;;
-    esac
+    ask_position
     say "waiting until it streams and has WAL up to $target"
     receiver_pid=
     signs=
@@ -336,12 +334,12 @@ on_exit() {
         fi
     elif [ -n "$undo" ]; then
         remove_partial
-        [ -z "$made_pgdata" ] || rmdir "$pgdata" 2>/dev/null
+        [ -z "$made_pgdata" ] || remove_directory "$pgdata"
         as_owner rm -f "$state/passfile" "$state/clone.pid" "$state/clone.out"
         [ -z "$cluster" ] || unmake_cluster
         if [ -n "$made_state" ]; then
-            as_owner rm -f "$state/lock" "$state/clone.lock"
-            rmdir "$state" 2>/dev/null
+            as_owner rmdir "$state/cloning" 2>/dev/null
+            remove_directory "$state"
         fi
     fi
     if [ -n "$was_running" ] && [ -z "$(live_pid)" ] &&
@@ -385,15 +383,14 @@ change_password() {
     find_log
     write_passfile
     probe_passfile=$state/passfile
-    answer=$(upstream IDENTIFY_SYSTEM) ||
-        fail 5 "$(connection_words "$answer")"
+    ask IDENTIFY_SYSTEM || fail 5 "$said"
     say "the password is right, and kept in $state/passfile"
     if [ -z "$pid" ]; then
         start=
         say "the replica is not running; start it with: $(start_words)"
         return 0
     fi
-    port=$(as_owner sed -n 4p "$pgdata/postmaster.pid")
+    port=$(running_port)
     case $(local_state 0/0) in
         streaming* | '') ;;
         # A reload ends its waiting for the next attempt.
@@ -477,6 +474,7 @@ main() {
     export LC_ALL
     unset PGHOST PGHOSTADDR PGPORT PGDATABASE PGUSER PGSERVICE PGOPTIONS \
         PGAPPNAME PGDATA PGTARGETSESSIONATTRS PGREQUIREPEER PGCLIENTENCODING
+    named_by=
     parse_arguments "$@"
     trap on_exit EXIT
     trap 'on_signal HUP 1' HUP
@@ -484,9 +482,10 @@ main() {
     trap 'on_signal PIPE 13' PIPE
     trap 'on_signal TERM 15' TERM
 
-    find_programs
     resolve_directory
     find_owner
+    find_programs
+    demand_authentication
     cd /
     repair
     if [ -n "$set_password" ]; then
@@ -499,7 +498,7 @@ main() {
         yes:standby | yes:running | yes:old) find_old_places ;;
     esac
     if [ "$dir_state" = running ]; then
-        port=$(as_owner sed -n 4p "$pgdata/postmaster.pid")
+        port=$(running_port)
     else
         check_port
     fi

@@ -81,14 +81,6 @@ get_password() {
         *"
 "* | *"$cr"*) fail 5 "a password with a line break in it cannot be kept in a passfile" ;;
     esac
-    # For the checks: a file without a name, gone with this process.
-    probe=$(mktemp) || fail 1 "could not make a temporary file"
-    exec 8<>"$probe"
-    rm -f "$probe"
-    if [ "$become" != self ]; then
-        chown "$owner" /dev/fd/8
-    fi
-    passfile_line >&8
 }
 
 passfile_line() {
@@ -97,24 +89,192 @@ $(passfile_escape "$prk_host"):$prk_port:*:$(passfile_escape "$prk_role"):$(pass
 EOF
 }
 
+# ------------------------------------------------------- how it must ask for it
+
+# The kit's own rule in pg_hba.conf asks for SCRAM, and with require_ssl over
+# TLS only.  So whoever asks for anything else is not the upstream.
+#
+# libpq can be told so from 16 on (require_auth).  For libpq 15 channel_binding
+# must do, which needs TLS: it refuses all but SCRAM, and proves that the
+# certificate is that of the server which knows the password.  The one that
+# counts is that of the server's own WAL receiver.
+#
+# Sets sslmode, channel_binding and require_auth for conninfo().
+demand_authentication() {
+    sslmode=${PGSSLMODE-}
+    channel_binding=${PGCHANNELBINDING-}
+    require_auth=${PGREQUIREAUTH-}
+    if [ "$prk_tls" = require ]; then
+        case $sslmode in
+            require | verify-ca | verify-full) ;;
+            *) sslmode=require ;;
+        esac
+    fi
+    if [ "$prk_auth" = scram-sha-256 ]; then
+        require_auth=$prk_auth
+        case $sslmode in
+            require | verify-ca | verify-full)
+                channel_binding=${channel_binding:-require} ;;
+        esac
+    fi
+    [ -n "$require_auth" ] || return 0
+    server_knows_require_auth=
+    if server_knows_require_auth; then
+        server_knows_require_auth=yes
+    fi
+    if ! knows_require_auth; then
+        require_auth=
+    elif [ -n "$server_knows_require_auth" ]; then
+        return 0
+    fi
+    [ -z "${PGREQUIREAUTH-}" ] ||
+        fail 3 "PGREQUIREAUTH is set, but libpq here does not know it" \
+            "It takes libpq 16; without, set PGCHANNELBINDING=require."
+    if [ -z "$allow_risk" ]; then
+        channel_binding=require
+    fi
+}
+
+# knows_require_auth: does libpq of the programs here?
+knows_require_auth() {
+    case $(as_owner "$bindir/psql" -XAtqw -c '' \
+        -d 'host=/nonexistent require_auth=scram-sha-256' 2>&1) in
+        *'invalid connection option'*) return 1 ;;
+    esac
+}
+
+# server_knows_require_auth: does libpq of the server's WAL receiver?
+server_knows_require_auth() {
+    [ "$prk_major" -lt 16 ] || return 0
+    library=$(find_pkglibdir)/libpqwalreceiver.so
+    library=$(as_owner ldd "$library" 2>/dev/null |
+        sed -n 's/^[[:space:]]*libpq\.so\.5 => \(\/[^ ]*\).*/\1/p')
+    [ -n "$library" ] && as_owner grep -q require_auth "$library" 2>/dev/null
+}
+
 # ------------------------------------------------------------- the upstream
+#
+# Whoever answers may be somebody else, or stand between.  ask() listens for a
+# limited time, with limited memory, and keeps the beginning.  What was said is
+# used through these alone, and each lets pass only what it is named for:
+#
+#   upstream_number COLUMN DIGITS   a decimal number of up to so many digits
+#   upstream_lsn COLUMN             a WAL position
+#   upstream_name COLUMN            lower-case letters, digits and underscores
+#   upstream_null COLUMN            nothing: true if the column is empty
+#   $said                           one line of printable ASCII, if the question
+#                                   failed: to be shown, and to choose words by
+#
+# None of it gets into SQL but as a variable of psql, nor into arithmetic before
+# it is proved: bash runs what stands in a subscript there.
 
 # replication_conninfo PASSFILE
 replication_conninfo() {
-    printf '%s replication=1 connect_timeout=10' "$(conninfo "$1")"
+    printf '%s replication=1 connect_timeout=%s' "$(conninfo "$1" here)" \
+        "$connect_seconds"
 }
 
-# upstream COMMAND [NAME]: one replication command, as the replica or under
-# another name; its last row, or PostgreSQL's words and failure
-upstream() {
-    if words=$(as_owner "$bindir/psql" -XAtqw -v VERBOSITY=sqlstate \
-        -d "$(replication_conninfo "$probe_passfile")${2:+ application_name=$2}" \
-        -c "$1" 2>&1); then
-        printf '%s\n' "$words" | tail -n 1
-    else
-        printf '%s\n' "$words"
-        return 1
-    fi
+# ask COMMAND [NAME [VERBOSITY]]: one replication command, as the replica or under
+# another name.  Fails if the upstream does; then $said is why.
+ask() {
+    answer=$(passfile_line | as_owner sh -c '
+        seconds=$1
+        shift
+        cd / && umask 077 &&
+        secret=$(mktemp) && rows=$(mktemp) && words=$(mktemp) || exit
+        # files without a name, gone with this process; and no word of this
+        # shell when psql is ended
+        exec 8<>"$secret" 6<>"$rows" 5<>"$words" 2>/dev/null
+        rm -f "$secret" "$rows" "$words"
+        cat >&8
+        (
+            ulimit -c 0
+            ulimit -f 2048
+            ulimit -v 524288
+            exec timeout -k 2 "$seconds" "$@"
+        ) </dev/null >/dev/fd/6 2>/dev/fd/5
+        echo "$?"
+        sed -e "s/^psql: error: //" -e "/^WARNING/d" \
+            -e "/^password retrieved from file/d" </dev/fd/5 |
+            head -c 1000 | tr "\n\t\r" "   " | tr -s " " |
+            tr -c "\040-\176" "?"
+        echo
+        head -c 1000 </dev/fd/6 | tr -d "\000"
+        ' sh "$answer_seconds" "$bindir/psql" -XAtqw \
+        -v "VERBOSITY=${3:-sqlstate}" -d "$(replication_conninfo "$probe_passfile")${2:+ application_name=$2}" \
+        -c "$1" 7>&- 9>&-) || :
+    status=${answer%%"$newline"*}
+    answer=${answer#*"$newline"}
+    said=${answer%%"$newline"*}
+    said=${said% }
+    case $answer in
+        *"$newline"*) answer=${answer#*"$newline"} ;;
+        *) answer= ;;
+    esac
+    case $status in
+        0) return 0 ;;
+        '') fail 1 "user \"$owner\" could not make a temporary file" ;;
+        124 | 137 | 143) said="no answer within $answer_seconds seconds" ;;
+        153) said="the answer does not end" ;;
+    esac
+    said=${said:-the answer cannot be read}
+    return 1
+}
+
+# upstream_column COLUMN: sets column, of the one row of the answer; for the
+# next four alone
+upstream_column() {
+    column=$answer
+    case $column in
+        *"$newline"*) return 1 ;;
+    esac
+    number=$1
+    while [ "$number" -gt 1 ]; do
+        case $column in
+            *'|'*) column=${column#*'|'} ;;
+            *) return 1 ;;
+        esac
+        number=$((number - 1))
+    done
+    column=${column%%'|'*}
+}
+
+upstream_number() {
+    upstream_column "$1" || return 1
+    case $column in
+        '' | *[!0-9]* | 0?*) return 1 ;;
+    esac
+    [ "${#column}" -le "$2" ] || return 1
+    printf '%s' "$column"
+}
+
+upstream_lsn() {
+    upstream_column "$1" || return 1
+    case $column in
+        *[!0-9A-F/]* | */*/* | /* | */ | *?????????/* | */?????????*) return 1 ;;
+        */*) ;;
+        *) return 1 ;;
+    esac
+    printf '%s' "$column"
+}
+
+upstream_name() {
+    upstream_column "$1" || return 1
+    case $column in
+        '' | *[!a-z0-9_]*) return 1 ;;
+    esac
+    [ "${#column}" -le 63 ] || return 1
+    printf '%s' "$column"
+}
+
+upstream_null() {
+    upstream_column "$1" && [ -z "$column" ]
+}
+
+# not_upstream WHAT: the end, for who does not answer as a server does
+not_upstream() {
+    fail 6 "the server at $prk_host, port $prk_port does not tell $1 as PostgreSQL does" \
+        "Is it the upstream server that answers there?"
 }
 
 # sql_literal VALUE
@@ -125,10 +285,11 @@ EOF
 )"
 }
 
-# What an error of the connection means: sets code and hint.
+# What an error of the connection, $1, means: sets code and hint.
 explain_connection() {
     provision="SELECT * FROM replica_kit.provision($(sql_literal "$prk_name"),"
-    "$bindir/pg_isready" -q -t 10 -h "$prk_host" -p "$prk_port"
+    as_owner "$bindir/pg_isready" -q -t 10 -h "$prk_host" -p "$prk_port" \
+        </dev/null >/dev/null 2>&1
     case $? in
         0) code=5 ;;
         *)
@@ -143,10 +304,17 @@ explain_connection() {
     esac
     hint="See the upstream server's log."
     case $1 in
+        *"channel binding"*)
+            hint="Without TLS, libpq here cannot make sure that it is asked for SCRAM: turn on ssl at the upstream server, install libpq 16 here, or accept that whoever answers at $prk_host could ask for the password in clear text, with --allow-cleartext-risk." ;;
+        *"authentication method requirement"*)
+            hint="The upstream's pg_hba.conf asked for SCRAM when this script was made. Is it the upstream server that answers there? If its rules have changed, make the script anew." ;;
+        *"incorrect server signature"* | *"invalid SCRAM response"* | *"invalid server signature"*)
+            hint="Whoever answers there does not know the password: is it the upstream server?" ;;
         *pg_hba.conf*)
             address=$(printf '%s\n' "$1" | sed 's/.*failed: //' |
                 sed -n 's/.*[^0-9A-Fa-f:.]\([0-9A-Fa-f]*[:.][0-9A-Fa-f:.]*[0-9A-Fa-f]\)[^0-9A-Fa-f:.].*/\1/p')
-            hint="On the upstream server run: $provision '${address:-ADDRESS OF THIS MACHINE}');"
+            [ "${#address}" -le 45 ] || address=
+            hint="On the upstream server run: $provision '${address:-ADDRESS OF THIS MACHINE}');${address:+ if that is an address of this machine there}"
             ;;
         *password*)
             hint="Use the password that provision() returned for role \"$prk_role\", or rotate_password() since." ;;
@@ -155,65 +323,68 @@ explain_connection() {
     esac
 }
 
-# One line of what psql said of a failed connection, without its own name.
-connection_words() {
-    printf '%s\n' "$1" | sed -e 's/^psql: error: //' -e '/^WARNING/d' \
-        -e '/^password retrieved from file/d' |
-        tr -s '\n\t' '  ' | sed 's/ *$//'
-}
-
-# upstream_show NAME
-upstream_show() {
-    upstream "SHOW $1"
-}
-
 check_upstream() {
     probe_passfile=/dev/fd/8
-    if ! answer=$(upstream IDENTIFY_SYSTEM); then
-        explain_connection "$answer"
-        fail "$code" "$(connection_words "$answer")" "$hint"
+    if ! ask IDENTIFY_SYSTEM; then
+        explain_connection "$said"
+        fail "$code" "$said" "$hint"
     fi
-    if [ "${answer%%|*}" != "$prk_system_id" ]; then
-        fail 6 "the server at $prk_host, port $prk_port is another one: its system identifier is ${answer%%|*}, not $prk_system_id" \
+    system_id=$(upstream_number 1 20) || not_upstream "its system identifier"
+    if [ "$system_id" != "$prk_system_id" ]; then
+        fail 6 "the server at $prk_host, port $prk_port is another one: its system identifier is $system_id, not $prk_system_id" \
             "This script is of $prk_made_at; make a new one with replica_kit.join_script()."
     fi
-    version=$(upstream_show server_version_num) ||
-        fail 6 "the upstream server does not tell its version: $version"
+    ask "SHOW server_version_num" ||
+        fail 6 "the upstream server does not tell its version: $said"
+    version=$(upstream_number 1 7) || not_upstream "its version"
     if [ "$((version / 10000))" != "$prk_major" ]; then
         fail 6 "the upstream server runs PostgreSQL $((version / 10000)) now, this script is for $prk_major" \
             "Make a new one with replica_kit.join_script()."
     fi
 }
 
-# upstream_position: where its WAL is now
-upstream_position() {
-    upstream IDENTIFY_SYSTEM | awk -F '|' 'END { print $3 }'
+# ask_position: sets target, where the upstream's WAL is now
+ask_position() {
+    ask IDENTIFY_SYSTEM || fail 4 "the upstream server no longer answers: $said"
+    target=$(upstream_lsn 3) || not_upstream "its WAL position"
 }
 
-# try_slot LSN: the upstream's words when somebody asks for the slot.  Under a
+# try_slot LSN: asks for the slot, and $said is the upstream's word.  Under a
 # name that no slot can have, and which the kit there knows: that it is in use
 # is no failure of the replica.
 try_slot() {
-    upstream "START_REPLICATION SLOT \"$prk_name\" PHYSICAL $1" pg_replica_kit-script
+    ! ask "START_REPLICATION SLOT \"$prk_name\" PHYSICAL $1" pg_replica_kit-script
+}
+
+# ask_slot: sets lsn, the slot's position, or nothing if it holds no WAL.  Fails
+# if there is no such slot.
+ask_slot() {
+    ask "READ_REPLICATION_SLOT \"$prk_name\"" ||
+        fail 7 "replication slot \"$prk_name\": $said"
+    if upstream_null 1; then
+        return 1
+    fi
+    case $(upstream_name 1) in
+        physical) ;;
+        logical) return 1 ;;
+        *) not_upstream "the kind of the slot" ;;
+    esac
+    lsn=
+    upstream_null 2 || lsn=$(upstream_lsn 2) ||
+        not_upstream "the position of the slot"
 }
 
 # The slot is there, and nobody uses it.  A connection that has just been cut
 # holds it for a moment still.
 check_slot() {
-    slot=$(upstream "READ_REPLICATION_SLOT \"$prk_name\"") ||
-        fail 7 "replication slot \"$prk_name\": $slot"
-    case $slot in
-        physical*) ;;
-        *)
-            if [ -n "$rebuild" ]; then
-                slot_lost=missing
-                return 0
-            fi
-            fail 7 "replication slot \"$prk_name\" does not exist" \
-                "On the upstream server run: SELECT * FROM replica_kit.provision('$prk_name', 'ADDRESS OF THIS MACHINE');"
-            ;;
-    esac
-    lsn=$(printf '%s\n' "$slot" | cut -d '|' -f 2)
+    if ! ask_slot; then
+        if [ -n "$rebuild" ]; then
+            slot_lost=missing
+            return 0
+        fi
+        fail 7 "replication slot \"$prk_name\" does not exist" \
+            "On the upstream server run: SELECT * FROM replica_kit.provision('$prk_name', 'ADDRESS OF THIS MACHINE');"
+    fi
     slot_lost=
     if [ -z "$lsn" ]; then
         slot_lost=yes
@@ -221,8 +392,8 @@ check_slot() {
     fi
     tries=0
     while :; do
-        answer=$(try_slot "$lsn")
-        case $answer in
+        try_slot "$lsn" || not_upstream "whether the slot is free"
+        case $said in
             *55006*)
                 tries=$((tries + 1))
                 [ "$tries" -lt 10 ] ||
@@ -235,7 +406,7 @@ check_slot() {
                 slot_lost=yes
                 return 0
                 ;;
-            *) fail 7 "replication slot \"$prk_name\" cannot be used: $answer" ;;
+            *) fail 7 "replication slot \"$prk_name\" cannot be used: $said" ;;
         esac
     done
 }
