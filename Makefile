@@ -159,6 +159,7 @@ PRK_SCRIPTS = \
 	scripts/analyze \
 	scripts/common.sh \
 	scripts/demo \
+	scripts/local_users \
 	scripts/matrix \
 	scripts/sanitize \
 	scripts/systemd \
