@@ -6,7 +6,6 @@
 MODULE_big = pg_replica_kit
 EXTENSION = pg_replica_kit
 DATA = pg_replica_kit--1.0.sql
-DATA_built = pg_replica_kit_join.sh
 PGFILEDESC = "pg_replica_kit - the whole life of a streaming read replica"
 
 # The rooms of src/, from the lowest floor up; src/README.md says what each
@@ -81,7 +80,8 @@ PROVISION_OBJS = \
 	src/provision/staged.o
 
 JOIN_OBJS = \
-	src/join/join_funcs.o
+	src/join/join_funcs.o \
+	src/join/join_text.o
 
 DIAGNOSE_OBJS = \
 	src/diagnose/config.o \
@@ -115,7 +115,8 @@ OBJS = \
 
 PRK_HEADERS = $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h))
 
-PG_CPPFLAGS = -I$(srcdir)/src
+# What is generated lies where it is built.
+PG_CPPFLAGS = -I$(srcdir)/src -Isrc
 # -MMD writes beside each object which headers it is made from.  These are
 # CFLAGS, since the rule for LLVM bitcode takes CPPFLAGS, too.
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -MMD -MP
@@ -176,7 +177,7 @@ JOIN_PARTS = \
 	src/join/join_rebuild.sh \
 	src/join/join_run.sh
 
-EXTRA_CLEAN = tmp_installcheck tmp_check_iso tmp_check results log output_iso \
+EXTRA_CLEAN = src/join/join_text.inc pg_replica_kit_join.sh tmp_installcheck tmp_check_iso tmp_check results log output_iso \
 	test/*.o test/*.so test/*.d $(OBJS:.o=.d)
 
 # PGXS does not make the folders that a build out of the tree needs.
@@ -207,16 +208,24 @@ indentcheck:
 indent:
 	scripts/indent $(OBJS:.o=.c) $(PRK_HEADERS)
 
-shellcheck: $(DATA_built)
+shellcheck: pg_replica_kit_join.sh
 	shellcheck --external-sources $(PRK_SCRIPTS)
 
 FORCE:
 
 .PHONY: headerscheck indentcheck indent shellcheck FORCE
 
-# The script for the replica's machine, where join_script() finds it.
+# The script for the replica's machine: for the tests as a file, for
+# join_script() as C strings, one a line, since C99 promises no compiler that
+# takes more than 4095 characters in one.  "\?" keeps trigraphs away.
 pg_replica_kit_join.sh: $(JOIN_PARTS)
 	cat $^ > $@
+
+src/join/join_text.inc: $(JOIN_PARTS)
+	cat $^ | sed 's/[\\"?]/\\&/g; s/	/\\t/g; s/.*/"&\\n",/' > $@.new
+	mv $@.new $@
+
+src/join/join_text.o src/join/join_text.bc: src/join/join_text.inc
 
 # What the TAP tests load to reach functions that users don't see.
 TEST_MODULES = \
@@ -227,7 +236,7 @@ TEST_MODULES = \
 	test/sanitize_test.so \
 	test/slow_disk.so \
 	test/wall_clock.so
-installcheck: $(TEST_MODULES)
+installcheck: $(TEST_MODULES) pg_replica_kit_join.sh
 
 test/clock_test.so: test/clock_test.o src/clock/clock.o src/clock/clock_file.o
 test/sanitize_test.so: test/sanitize_test.o

@@ -19,15 +19,17 @@
 #include "storage/ipc.h"
 
 #include "clock/clock_shared.h"
+#include "compat.h"
 #include "failures/failure_table.h"
 #include "failures/failures.h"
 #include "provision/slot.h"
 #include "settings.h"
+#include "version.h"
 #include "watch/board.h"
 #include "watch/history.h"
 #include "watch/worker.h"
 
-PG_MODULE_MAGIC;
+PRK_COMPAT_MODULE_MAGIC(PRK_KIT_VERSION);
 
 void		_PG_init(void);
 

@@ -35,6 +35,17 @@
 #define PRK_COMPAT_MAJOR	(PG_VERSION_NUM / 10000)
 
 /*
+ * The module's magic block.  18 added name and version, which
+ * pg_get_loaded_modules() shows (9324c8c5806).
+ */
+#if PG_VERSION_NUM >= 180000
+#define PRK_COMPAT_MODULE_MAGIC(version_string) \
+	PG_MODULE_MAGIC_EXT(.name = "pg_replica_kit", .version = version_string)
+#else
+#define PRK_COMPAT_MODULE_MAGIC(version_string) PG_MODULE_MAGIC
+#endif
+
+/*
  * 17 added failover and synced (c393308b69d, ddd5f4f54a0), 19 repack.
  */
 static inline void

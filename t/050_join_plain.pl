@@ -21,6 +21,15 @@ my %env = (PGPASSWORD => 'secret-word-1');
 
 unlike(slurp($script), qr/secret-word/, 'the script holds no password');
 
+# The library holds the script of this tree, byte by byte.
+my $source = slurp("$FindBin::RealBin/../pg_replica_kit_join.sh");
+my ($values) = slurp($script) =~
+  /^(\n\# Made by replica_kit\.join_script\(\).*?^prk_tablespaces='.*?'\n)/ms;
+ok(defined $values, 'the script shows which values were put into it');
+my $rest = slurp($script) =~ s/\Q$values\E//r;
+s/\n+\z// foreach $rest, $source;
+ok($rest eq $source, 'the rest is as in the source');
+
 SKIP:
 {
 	skip 'shellcheck is not installed', 2
@@ -34,6 +43,15 @@ SKIP:
 my ($code, $out, $err) = run_script($script, {}, '--help');
 is($code, 0, '--help succeeds');
 like($out, qr/Exit codes:/, '--help lists the exit codes');
+
+($code, $out, $err) = run_script($script, {}, '--version');
+is($code, 0, '--version succeeds');
+is( $out,
+	'pg_replica_kit '
+	  . $upstream->safe_psql('postgres',
+		"SELECT extversion FROM pg_extension WHERE extname = 'pg_replica_kit'")
+	  . "\n",
+	'--version says the version of the extension');
 
 # A dry run makes every check and changes nothing.
 my $before = tree($replica->basedir);

@@ -4,10 +4,9 @@
 #
 # Makes this machine's PostgreSQL directory a streaming replica.
 #
-# The Makefile joins this and its sisters, join_*.sh, into one file, which is
-# installed beside the extension.  replica_kit.join_script() puts the values
-# of one replica (prk_...) below this comment; without them the script does
-# nothing.
+# The Makefile joins this and its sisters, join_*.sh, and compiles them into the
+# library.  replica_kit.join_script() puts the values of one replica (prk_...)
+# below this comment; without them the script does nothing.
 #
 # Nothing is changed until every check has passed.  After that:
 #
@@ -30,7 +29,8 @@
 # listens to it; see join_upstream.sh.  Root only becomes the server's user: what
 # that user's files say decides nothing that root does.
 
-: "${prk_name:?this file is read by replica_kit.join_script(), not run}"
+: "${prk_name:?this file is a part of replica_kit.join_script(), not run}"
+: "${prk_kit:?}"
 : "${prk_host:?}" "${prk_port:?}" "${prk_role:?}" "${prk_major:?}"
 : "${prk_made_at:?}" "${prk_version:?}" "${prk_system_id:?}"
 : "${prk_server_port:?}" "${prk_data_size:?}" "${prk_segment_size:?}"
@@ -104,6 +104,7 @@ Options:
                        without TLS
   --dry-run            make every check, change nothing
   --help               show this help
+  --version            show the version of pg_replica_kit that made this script
 
 The password of role "$prk_role" is taken from PGPASSWORD, PGPASSFILE,
 ~/.pgpass, or a prompt.
@@ -224,7 +225,7 @@ parse_arguments() {
                 shift
                 ;;
             --no-start | --set-password | --rebuild | --remove-old | \
-                --demote | --allow-cleartext-risk | --dry-run | --help)
+                --demote | --allow-cleartext-risk | --dry-run | --help | --version)
                 option=$1
                 value=-
                 ;;
@@ -248,6 +249,10 @@ parse_arguments() {
             --demote) demote=yes ;;
             --allow-cleartext-risk) allow_risk=yes ;;
             --dry-run) dry_run=yes ;;
+            --version)
+                printf 'pg_replica_kit %s\n' "$prk_kit"
+                exit 0
+                ;;
             --help)
                 usage
                 exit 0

@@ -3,10 +3,11 @@
  * join_funcs.c
  *	  SQL function join_script(): the shell script that makes a replica.
  *
- * The script itself is a file beside the extension (src/join*.sh).  This
- * puts the values of one replica below the file's head comment: where the
- * upstream is, and those facts that the replica's role may not ask for over
- * the replication protocol.  No secret is among them.
+ * The script itself is part of the library (join_text.c), so that neither is
+ * ever of another version than the other.  This puts the values of one replica
+ * below its head comment: where the upstream is, and those facts that the
+ * replica's role may not ask for over the replication protocol.  No secret is
+ * among them.
  *
  * IDENTIFICATION
  *	  src/join/join_funcs.c
@@ -22,7 +23,6 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "postmaster/postmaster.h"
-#include "storage/fd.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
@@ -33,10 +33,12 @@
 #include "hba/hba_edit.h"
 #include "hba/hba_file.h"
 #include "hba/hba_rules.h"
+#include "join/join_text.h"
 #include "provision/provision_checks.h"
 #include "provision/role.h"
 #include "provision/server_address.h"
 #include "sql.h"
+#include "version.h"
 
 static const PrkSignature join_script_signature = {
 	.args = {TEXTOID, TEXTOID, INT4OID},
@@ -56,7 +58,6 @@ static void append_facts(StringInfo out);
 static void append_libraries(StringInfo out);
 static void append_value(StringInfo out, const char *variable,
 						 const char *value);
-static char *read_script(void);
 
 /*
  * join_script(name, primary_host, primary_port)
@@ -71,8 +72,7 @@ pg_replica_kit_join_script_1_0(PG_FUNCTION_ARGS)
 	const char *host;
 	int			port = PostPortNumber;
 	char	   *role;
-	char	   *script;
-	char	   *body;
+	const char *const *line = prk_join_text;
 	StringInfoData out;
 
 	prk_sql_check(fcinfo, &join_script_signature);
@@ -97,26 +97,21 @@ pg_replica_kit_join_script_1_0(PG_FUNCTION_ARGS)
 		elog(ERROR, "SPI_connect failed");
 	role = find_role(name);
 
-	script = read_script();
-	for (body = script; *body == '#'; body++)
-	{
-		body = strchr(body, '\n');
-		if (body == NULL)
-			elog(ERROR, "script for the replica has no code");
-	}
-
-	/* SPI's memory ends with it, the result must not. */
 	initStringInfo(&out);
-	appendBinaryStringInfo(&out, script, body - script);
+	for (; *line != NULL && (*line)[0] == '#'; line++)
+		appendStringInfoString(&out, *line);
 	appendStringInfoString(&out, "\n# Made by replica_kit.join_script().  Holds no password.\n");
+	append_value(&out, "prk_kit", PRK_KIT_VERSION);
 	append_value(&out, "prk_name", name);
 	append_value(&out, "prk_host", host);
 	append_value(&out, "prk_port", psprintf("%d", port));
 	append_value(&out, "prk_role", role);
 	append_authentication(&out, name);
 	append_facts(&out);
-	appendStringInfoString(&out, body);
+	for (; *line != NULL; line++)
+		appendStringInfoString(&out, *line);
 
+	/* SPI's memory ends with it, the result must not. */
 	{
 		char	   *result = SPI_palloc(VARHDRSZ + out.len);
 
@@ -372,36 +367,4 @@ append_value(StringInfo out, const char *variable, const char *value)
 			appendStringInfoChar(out, *c);
 	}
 	appendStringInfoString(out, "'\n");
-}
-
-/* The script as installed beside the extension. */
-static char *
-read_script(void)
-{
-	char		share_path[MAXPGPATH];	/* what get_share_path() fills */
-	char	   *path;
-	FILE	   *file;
-	StringInfoData text;
-	char		buf[8192];
-	size_t		nread;
-
-	get_share_path(my_exec_path, share_path);
-	path = psprintf("%s/extension/pg_replica_kit_join.sh", share_path);
-
-	file = AllocateFile(path, PG_BINARY_R);
-	if (file == NULL)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not open file \"%s\": %m", path),
-				 errhint("Install the extension's files anew.")));
-	initStringInfo(&text);
-	while ((nread = fread(buf, 1, sizeof(buf), file)) > 0)
-		appendBinaryStringInfo(&text, buf, nread);
-	if (ferror(file))
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not read file \"%s\": %m", path)));
-	FreeFile(file);
-
-	return text.data;
 }
