@@ -6,6 +6,8 @@
 MODULE_big = pg_replica_kit
 EXTENSION = pg_replica_kit
 DATA = pg_replica_kit--1.0.sql
+EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(srcdir)/$(EXTENSION).control)
+DISTVERSION = $(shell sed -n 's/^   "version": "\(.*\)",/\1/p' $(srcdir)/META.json)
 PGFILEDESC = "pg_replica_kit - the whole life of a streaming read replica"
 
 # The rooms of src/, from the lowest floor up; src/README.md says what each
@@ -177,7 +179,8 @@ JOIN_PARTS = \
 	src/join/join_rebuild.sh \
 	src/join/join_run.sh
 
-EXTRA_CLEAN = src/join/join_text.inc pg_replica_kit_join.sh tmp_installcheck tmp_check_iso tmp_check results log output_iso \
+EXTRA_CLEAN = src/join/join_text.inc pg_replica_kit_join.sh pg_replica_kit_join.1 \
+	$(EXTENSION)-*.zip tmp_installcheck tmp_check_iso tmp_check results log output_iso \
 	test/*.o test/*.so test/*.d $(OBJS:.o=.d)
 
 # PGXS does not make the folders that a build out of the tree needs.
@@ -226,6 +229,33 @@ src/join/join_text.inc: $(JOIN_PARTS)
 	mv $@.new $@
 
 src/join/join_text.o src/join/join_text.bc: src/join/join_text.inc
+
+# Its man page is its --help, with words for its values.
+pg_replica_kit_join.1: pg_replica_kit_join.sh src/join/man.awk
+	(grep -o 'prk_[a-z_]*:*?' $< | sed 's/[:?].*/=-/'; \
+		echo 'prk_name=NAME prk_host=HOST prk_port=PORT prk_server_port=PORT'; \
+		echo 'prk_role=ROLE prk_major=VERSION prk_version=VERSION'; \
+		cat $<) | sh -s -- --help >$@.help
+	awk -v version=$(EXTVERSION) -f $(word 2,$^) $@.help >$@
+	rm $@.help
+
+all: pg_replica_kit_join.1
+
+install: install-man
+install-man: pg_replica_kit_join.1
+	$(MKDIR_P) '$(DESTDIR)$(mandir)/man1'
+	$(INSTALL_DATA) $< '$(DESTDIR)$(mandir)/man1/'
+
+uninstall: uninstall-man
+uninstall-man:
+	rm -f '$(DESTDIR)$(mandir)/man1/pg_replica_kit_join.1'
+
+# For PGXN: what is committed, under the three numbers that it asks for.
+DIST = $(EXTENSION)-$(DISTVERSION)
+dist:
+	git -C $(srcdir) archive --format=zip --prefix=$(DIST)/ HEAD >$(DIST).zip
+
+.PHONY: install-man uninstall-man dist
 
 # What the TAP tests load to reach functions that users don't see.
 TEST_MODULES = \
