@@ -39,8 +39,7 @@
 
 #include "sql.h"
 
-static void misfit(FunctionCallInfo fcinfo, char *detail)
-			pg_attribute_noreturn();
+static void misfit(FunctionCallInfo fcinfo, char *detail);
 static void check_columns(FunctionCallInfo fcinfo,
 						  const PrkSignature *signature, TupleDesc desc);
 static void require_arg(FunctionCallInfo fcinfo, int argno, const char *name);
