@@ -164,6 +164,9 @@ PRK_SCRIPTS = \
 	scripts/demo \
 	scripts/local_users \
 	scripts/matrix \
+	scripts/package \
+	debian/tests/installcheck \
+	debian/tests/replica \
 	scripts/sanitize \
 	scripts/systemd \
 	scripts/test \

@@ -87,7 +87,33 @@ packages_to_test()
 	[ "$1" -ge 19 ] || echo "postgresql-$1-cron"
 
 	# Each release's own have their own taste: one is the judge.
-	[ "$1" != 15 ] || echo pg-bsd-indent shellcheck systemd
+	[ "$1" != 15 ] || echo pg-bsd-indent shellcheck systemd \
+		git man-db pgxnclient unzip
+}
+
+# The mirror that this machine gets its own Debian from.
+machine_mirror()
+{
+	local uri release
+
+	# shellcheck disable=SC2016
+	apt-get indextargets 'Created-By: Packages' 'Component: main' \
+		--format '$(REPO_URI) $(RELEASE)' |
+		while read -r uri release; do
+			case $release in
+				"$(debian_release)" | stable | oldstable)
+					printf '%s\n' "$uri"
+					break
+					;;
+			esac
+		done
+}
+
+# How this machine's apt reaches it: proxies, certificates and the like.
+machine_aptopts()
+{
+	apt-config dump | grep -E '^Acquire::(https?|Check-|Retries|ForceIP)' |
+		grep -v '""'
 }
 
 # install_missing PACKAGE...: install those that are not there.  Without any,

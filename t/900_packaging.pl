@@ -21,12 +21,15 @@ my ($version) = slurp_file("$root/pg_replica_kit.control") =~
 my ($library) = slurp_file("$root/src/version.h") =~
   /^#define PRK_KIT_VERSION "(.*)"$/m;
 my $meta = decode_json(slurp_file("$root/META.json"));
+my ($debian) =
+  slurp_file("$root/debian/changelog") =~ /^pg-replica-kit \((.*)-\d+\)/;
 my ($changed) = slurp_file("$root/CHANGELOG.md") =~ /^## (\S+)/m;
 
 is($library, $version, 'the library has the version of the control file');
 is($meta->{version}, "$version.0", 'META.json, with a third number');
 is($meta->{provides}{pg_replica_kit}{version},
 	"$version.0", 'and what it provides');
+is($debian, $version, 'the Debian package');
 is($changed, $version, 'CHANGELOG.md');
 
 # What PGXN asks for.
@@ -37,6 +40,14 @@ ok(-f "$root/$meta->{provides}{pg_replica_kit}{$_}", "its $_ is there")
 
 # Each version has its script, or a path of updates to it.
 ok(-f "$root/pg_replica_kit--$version.sql", 'the script of this version');
+
+# Debian's control file is its template, for one version or several.
+my ($template) =
+  slurp_file("$root/debian/control.in") =~ /^(Package: .*)\z/ms;
+my ($control) = slurp_file("$root/debian/control") =~ /^(Package: .*)\z/ms;
+my ($server) = $control =~ /^Package: postgresql-(\d+)-replica-kit$/m;
+like($control, qr/^\Q${\ ($template =~ s!PGVERSION!$server!gr) }\E/,
+	'debian/control is made from control.in');
 
 # Out of the tree.  Its version is its own, to be told from the installed one.
 my $dir = PostgreSQL::Test::Utils::tempdir;
@@ -122,6 +133,7 @@ SKIP:
 		extension_control_path = '$dir/root$share'
 		dynamic_library_path = '$dir/root$lib'
 		shared_preload_libraries = 'pg_replica_kit'
+		listen_addresses = '127.0.0.1'
 		CONF
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION pg_replica_kit');
