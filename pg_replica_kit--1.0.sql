@@ -12,8 +12,9 @@ GRANT USAGE ON SCHEMA replica_kit TO PUBLIC;
 -- ======================================================================
 -- Set up
 --
--- For superusers.  SECURITY DEFINER, so that granting one of these grants the
--- whole job, and with it a copy of everything that the server holds.
+-- For superusers.  All but preflight() are SECURITY DEFINER, so that granting
+-- one of these grants the whole job, and with it a copy of everything that the
+-- server holds.
 -- ======================================================================
 
 --
@@ -31,8 +32,7 @@ CREATE FUNCTION replica_kit.preflight(
 )
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pg_replica_kit_preflight_1_0'
-LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10 SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp;
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10;
 
 COMMENT ON FUNCTION replica_kit.preflight(integer) IS
 'Is this server ready to feed so many more replicas, and would it survive its next restart?  A row for each thing that wants attention.';
@@ -351,8 +351,7 @@ CREATE FUNCTION replica_kit.diagnose(
 	OUT remedy text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pg_replica_kit_diagnose_1_0'
-LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE ROWS 10
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE ROWS 10;
 COMMENT ON FUNCTION replica_kit.diagnose(text) IS
 'Root causes of what is wrong with the replicas of this server, with its own upstream, or with itself (name null), worst first, each with what proves it and what mends it; no row: nothing is wrong.';
 REVOKE ALL ON FUNCTION replica_kit.diagnose(text) FROM PUBLIC;

@@ -152,5 +152,18 @@ SQL
 	like($told, qr/\{.* told"?\}/s, "$function: also that by the index");
 }
 
+# What reads files as the server does finds the same, whoever asks.
+$node->append_conf('postgresql.conf', "work_mem = 'nonsense'");
+append_to_file($node->data_dir . '/pg_hba.conf', "host all all 127.0.0.3/32 ldap ldapserver=x ldapbindpasswd=verysecret nonsense=1\n");
+foreach my $case ([ 'diagnose', 'code' ], [ 'preflight', 'check_name' ])
+{
+	my ($function, $column) = @$case;
+	my $sql = "SELECT $column, count(*) FROM $calls{$function} GROUP BY 1 ORDER BY 1";
+
+	like(answer('postgres', $sql), qr/restart_would_fail/, "$function: what a restart would refuse");
+	is(answer("only_$function", $sql), answer('postgres', $sql), "$function: the same for a role with EXECUTE only");
+	unlike(answer("only_$function", "SELECT * FROM $calls{$function}"), qr/verysecret/, "$function: without the secret of a line that is wrong");
+}
+
 $node->stop;
 done_testing();

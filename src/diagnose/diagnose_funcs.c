@@ -51,8 +51,8 @@ static const char *describe_refusals(const PrkSample *sample);
  * diagnose(name text) - root causes, worst first; of one replica if its name
  * is given.
  *
- * Runs as its owner, to see which line of a configuration file is wrong, but
- * quotes neither rules nor values.
+ * Needs no rights but EXECUTE: it reads configuration files as the server
+ * does, and quotes neither rules nor values.
  */
 Datum
 pg_replica_kit_diagnose_1_0(PG_FUNCTION_ARGS)

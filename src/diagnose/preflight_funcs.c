@@ -49,7 +49,7 @@ PG_FUNCTION_INFO_V1(pg_replica_kit_preflight_1_0);
  * preflight(replicas integer) - a row for each thing that wants attention
  * before so many more replicas are made.
  *
- * Runs as its owner, who may read every setting and file; EXECUTE is the gate.
+ * EXECUTE is the gate: the server reads settings and files, whoever asks.
  */
 Datum
 pg_replica_kit_preflight_1_0(PG_FUNCTION_ARGS)
