@@ -50,9 +50,11 @@ CLOCK_OBJS = \
 
 JUDGE_OBJS = \
 	src/judge/ages.o \
+	src/judge/codes.o \
 	src/judge/disk.o \
 	src/judge/forecast.o \
 	src/judge/health.o \
+	src/judge/reason.o \
 	src/judge/track.o
 
 WATCH_OBJS = \
@@ -100,7 +102,12 @@ DIAGNOSE_OBJS = \
 	src/diagnose/preflight_checks.o \
 	src/diagnose/preflight_facts.o \
 	src/diagnose/preflight_funcs.o \
-	src/diagnose/preflight_rows.o
+	src/diagnose/preflight_rows.o \
+	src/diagnose/words.o \
+	src/diagnose/words_refused.o \
+	src/diagnose/words_replica.o \
+	src/diagnose/words_server.o \
+	src/diagnose/words_upstream.o
 
 OBJS = \
 	pg_replica_kit.o \
@@ -279,7 +286,8 @@ test/hba_test.so: test/hba_test.o src/hba/hba.o src/hba/hba_beside.o src/hba/hba
 	src/hba/hba_rules.o src/hba/hba_same.o
 test/hba_test_link.so: test/hba_test.o src/hba/hba.o src/hba/hba_beside.o test/hba_file_link.o \
 	src/hba/hba_rules.o src/hba/hba_same.o
-test/health_test.so: test/health_test.o src/judge/health.o src/judge/forecast.o src/format.o src/kept.o \
+test/health_test.so: test/health_test.o src/judge/codes.o src/judge/health.o \
+	src/judge/reason.o src/judge/forecast.o src/format.o src/kept.o \
 	src/sample/sample.o src/sample/backends.o src/sample/backups.o src/sample/derive.o
 $(TEST_MODULES): $(SANITIZE_OBJS)
 	$(CC) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^ $(SANITIZE_LIBS)

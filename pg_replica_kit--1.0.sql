@@ -348,12 +348,13 @@ CREATE FUNCTION replica_kit.diagnose(
 	OUT name text,
 	OUT finding text,
 	OUT evidence text,
-	OUT remedy text)
+	OUT remedy text,
+	OUT advice text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pg_replica_kit_diagnose_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE ROWS 10;
 COMMENT ON FUNCTION replica_kit.diagnose(text) IS
-'Root causes of what is wrong with the replicas of this server, with its own upstream, or with itself (name null), worst first, each with what proves it and what mends it; no row: nothing is wrong.';
+'Root causes of what is wrong with the replicas of this server, with its own upstream (name "upstream"), or with itself (name "server"), worst first; remedy is one statement that is safe to run unseen, or null; advice is what a person has to do or decide; no row: nothing is wrong.';
 REVOKE ALL ON FUNCTION replica_kit.diagnose(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION replica_kit.diagnose(text) TO pg_monitor;
 

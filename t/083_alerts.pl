@@ -220,7 +220,7 @@ $primary->restart;
 ok( $primary->poll_query_until('postgres', q{SELECT name, level, reason FROM replica_kit.unhealthy() WHERE name = 'server'},
 		'server|warning|worker is not running'),
 	'a worker that is gone is noticed');
-is($primary->safe_psql('postgres', q{SELECT code, remedy ~ 'raise max_worker_processes' FROM replica_kit.diagnose() WHERE name IS NULL}),
+is($primary->safe_psql('postgres', q{SELECT code, advice ~ 'raise max_worker_processes' FROM replica_kit.diagnose('server')}),
 	'worker_stale|t', 'and diagnosed, with what keeps it from starting');
 like(slurp_file($primary->logfile), qr/LOG:  too many background workers\n/, 'which the log says in these words');
 

@@ -1,6 +1,6 @@
 # diagnose(), of replicas that can't connect: each scene is made on a real
-# pair, both sides name its cause and nothing else, the remedy is run as it is
-# printed, and then both are silent.
+# pair, both sides name its cause and nothing else, the remedy or the advice is
+# run as it is printed, and then both are silent.
 
 use strict;
 use warnings FATAL => 'all';
@@ -70,7 +70,8 @@ silent('no rule');
 set_hba($primary, 'host replication all 127.0.0.1/32 reject', $rule);
 reconnect();
 $remedy = found('rejected', 'hba_rejects', 'hba_rejects');
-soon_is($primary, q{SELECT finding ~ 'line 3 ', level FROM replica_kit.diagnose()}, 't|warning', 'rejected: the line is named');
+is($remedy, '', 'rejected: that is somebody\'s policy, and no remedy');
+soon_is($primary, q{SELECT finding ~ 'Line 3 ', level FROM replica_kit.diagnose()}, 't|warning', 'rejected: the line is named');
 {
 	my $text = slurp_file($primary->data_dir . '/pg_hba.conf');
 	$text =~ s/^.*reject\n//m;
@@ -78,13 +79,14 @@ soon_is($primary, q{SELECT finding ~ 'line 3 ', level FROM replica_kit.diagnose(
 	print $fh $text;
 	close $fh;
 }
-cure($primary, $remedy);
+do_advised($primary, qr/pg_reload_conf/);
 silent('rejected');
 
 set_hba($primary, 'host replication replica1 127.0.0.1/32 ident', $rule);
 reconnect();
 $remedy = found('shadowed', 'hba_shadowed', 'auth_failed');
-cure($primary, $remedy);
+is($remedy, '', 'shadowed: two statements are advice');
+do_advised($primary, qr/revoke_address|provision/);
 silent('shadowed');
 
 set_hba($primary, 'hostssl replication replica1 127.0.0.1/32 scram-sha-256');
@@ -95,9 +97,9 @@ silent('only with TLS');
 
 set_hba($primary, $rule, 'host replication all 127.0.0.1/32 no_such_method');
 $remedy = found('an error in the file', 'hba_error', '');
-like($primary->safe_psql('postgres', q{SELECT level, name IS NULL, evidence FROM replica_kit.diagnose()}), qr/^critical\|t\|Line 4 /, 'an error in the file: the line is named');
+like($primary->safe_psql('postgres', q{SELECT level, name, evidence FROM replica_kit.diagnose('server')}), qr/^critical\|server\|Line 4 /, 'an error in the file: the line is named');
 set_hba($primary, $rule);
-cure($primary, $remedy);
+do_advised($primary, qr/pg_reload_conf/);
 silent('an error in the file');
 
 # ----------------------------------------------------------------------
@@ -106,16 +108,16 @@ silent('an error in the file');
 
 set_conninfo($standby, $primary, user => 'replica1', password => 'unguessable', application_name => 'replica1');
 $remedy = found('wrong password', 'auth_failed', 'auth_failed');
-like($remedy, qr/rotate_password\('replica1'\)/, 'wrong password: the remedy is a new one');
-$password = (split /\n/, $primary->safe_psql('postgres', $remedy))[0];
+is($remedy, '', 'wrong password: a new one is no remedy, it would lock out who has the old one');
+$password = do_advised($primary, qr/rotate_password\('replica1'\)/);
 set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
 silent('wrong password');
 
 $primary->safe_psql('postgres', q{ALTER ROLE replica1 PASSWORD NULL});
 reconnect();
 $remedy = found('no secret', 'auth_failed', 'auth_failed');
-soon_is($primary, q{SELECT finding FROM replica_kit.diagnose()}, 'role "replica1" has no password', 'no secret: that is said');
-$password = (split /\n/, $primary->safe_psql('postgres', $remedy))[0];
+$password = do_advised($primary, qr/rotate_password/);
+soon_like($primary, q{SELECT finding FROM replica_kit.diagnose()}, qr/^(?:Role "replica1" has no password|The replica comes with a wrong password)/, 'no secret: that is said');
 set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
 silent('no secret');
 
@@ -132,7 +134,8 @@ silent('no secret');
 $primary->safe_psql('postgres', 'ALTER ROLE replica1 NOREPLICATION');
 reconnect();
 $remedy = found('role may not replicate', 'role_cannot_replicate', 'role_cannot_replicate');
-cure($primary, $remedy);
+is($remedy, '', 'role may not replicate: somebody may have meant that');
+do_advised($primary, qr/^ALTER ROLE/);
 silent('role may not replicate');
 
 set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1', options => '-c work_mem=much');
@@ -144,7 +147,7 @@ silent('refused for another reason');
 $primary->safe_psql('postgres', 'DROP ROLE replica1');
 reconnect();
 $remedy = found('role missing', 'role_missing', 'auth_failed');
-like($remedy, qr/provision\('replica1', '127\.0\.0\.1\/32', 'replica1'\)/, 'role missing: provision makes it anew');
+like($remedy, qr/provision\('replica1', '127\.0\.0\.1\/32'\)/, 'role missing: provision makes it anew');
 $password = (split /\|/, $primary->safe_psql('postgres', $remedy))[4];
 set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
 silent('role missing');
@@ -183,12 +186,11 @@ $twin->start;
 is(wait_for_diagnosis($primary, 'slot_taken'), 'slot_taken', 'slot wanted by two: the primary says slot_taken');
 is(wait_for_diagnosis($twin, 'slot_taken'), 'slot_taken', 'slot wanted by two: so does the one that wants it');
 soon_is($primary, q{SELECT evidence ~ 'as "replica1"; wanted from 127.0.0.1 as "twin"' FROM replica_kit.diagnose()}, 't', 'slot wanted by two: both are named');
-cure($standby, 'SELECT 1');
+is(remedy($primary), '', 'slot wanted by two: nobody is ended unseen');
 my ($twin_password) = $primary->safe_psql('postgres', q{SELECT password FROM replica_kit.provision('twin', '127.0.0.1')});
 $twin->append_conf('postgresql.conf', q{primary_slot_name = 'twin'});
 set_conninfo($twin, $primary, user => 'twin', password => $twin_password, application_name => 'twin');
 is(wait_for_diagnosis($twin, ''), '', 'slot wanted by two: with a slot of its own it is silent');
-cure($primary, remedy($primary));
 silent('slot wanted by two');
 $twin->stop;
 $primary->poll_query_until('postgres', q{SELECT count(*) FROM replica_kit.deprovision('twin')}, '1')
@@ -203,8 +205,9 @@ my @taken = map {
 } 1 .. 4;
 $standby->start;
 $remedy = found('no walsender free', 'walsenders_exhausted', 'walsenders_exhausted');
-soon_is($primary, q{SELECT level, name IS NULL FROM replica_kit.diagnose()}, 'critical|t', q{no walsender free: the server's own cause, and no row for the replica});
-cure($primary, $remedy);
+soon_is($primary, q{SELECT level, name FROM replica_kit.diagnose()}, 'critical|server', q{no walsender free: the server's own cause, and no row for the replica});
+is($remedy, '', 'no walsender free: raised here first, the standbys would stop');
+do_advised($primary, qr/max_wal_senders/);
 $_->quit for @taken;
 $standby->append_conf('postgresql.conf', 'max_wal_senders = 14');
 $standby->restart;

@@ -63,22 +63,24 @@ found('a healthy pair', '');
 $standby->stop;
 my $remedy = found('stopped', 'replica_down');
 $primary->poll_query_until('postgres', q{SELECT level = 'warning' FROM replica_kit.diagnose()}) or die 'no warning';
-is($primary->safe_psql('postgres', q{SELECT finding ~ 'a restart of it is enough', evidence ~ 'disconnected for .* without limit' FROM replica_kit.diagnose()}), 't|t',
+is($primary->safe_psql('postgres', q{SELECT finding ~ 'a restart of it is enough', evidence ~ '^disconnected .* ago .* from 127.0.0.1; no attempt since; slot retains .* without limit$' FROM replica_kit.diagnose()}), 't|t',
 	'stopped: a restart is enough, since its WAL is here');
-is($remedy, '-- Start the replica, last seen at 127.0.0.1.', 'stopped: the remedy says where it was');
+is($remedy, '', 'stopped: nothing that SQL here could do');
+like(advice($primary), qr/^On 127\.0\.0\.1 start its PostgreSQL server\. .*\nIf it will never return, here: SELECT \* FROM replica_kit\.deprovision\('replica1'\);$/,
+	'stopped: the advice says where it was, and what removes it');
 
 switch_wal(6);
 $primary->safe_psql('postgres', 'CHECKPOINT');
 found('stopped, holding WAL without limit', 'replica_down,slot_unlimited');
-$remedy = $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose() WHERE code = 'slot_unlimited'});
-$primary->safe_psql('postgres', $remedy);
+is($primary->safe_psql('postgres', q{SELECT code, name, level FROM replica_kit.diagnose() OFFSET 2}), 'reload_needed|server|info', 'stopped, holding WAL without limit: the last row is a reload');
+do_remedies($primary);
 found('a limit was set', 'replica_down');
 is($primary->safe_psql('postgres', q{SELECT state FROM replica_kit.status()}), 'disconnected', 'and costs no slot');
 
 $primary->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '112MB'});
 $primary->reload;
 $remedy = found('the limit is near', 'slot_at_risk');
-is($primary->safe_psql('postgres', q{SELECT level, finding ~ 'started now it only catches up' FROM replica_kit.diagnose()}), 'critical|t', 'the limit is near: critical, and not lost yet');
+is($primary->safe_psql('postgres', q{SELECT level, finding ~ 'Started before, it only has to catch up' FROM replica_kit.diagnose('replica1') WHERE code <> 'reload_needed'}), 'critical|t', 'the limit is near: critical, and not lost yet');
 $primary->safe_psql('postgres', $remedy);
 found('more time', 'replica_down');
 $standby->start;
@@ -94,14 +96,15 @@ $primary->reload;
 switch_wal(8);
 $primary->safe_psql('postgres', 'CHECKPOINT');
 $remedy = found('lost', 'slot_lost');
-is($primary->safe_psql('postgres', q{SELECT level, finding ~ 'a restart is not enough, it must be rebuilt' FROM replica_kit.diagnose()}), 'critical|t', 'lost: it says that a restart is not enough');
+is($primary->safe_psql('postgres', q{SELECT level, finding ~ 'Starting it is not enough, rebuild it' FROM replica_kit.diagnose()}), 'critical|t', 'lost: it says that a restart is not enough');
+like(advice($primary), qr/^  sh join_replica1\.sh --cluster \d+\/main --rebuild  /m, 'lost: the advice is one command');
 $standby->start;
 is(wait_for_diagnosis($standby, $standby->safe_psql('postgres', 'SHOW server_version_num') >= 180000 ? 'slot_lost' : 'wal_removed'),
 	$standby->safe_psql('postgres', 'SHOW server_version_num') >= 180000 ? 'slot_lost' : 'wal_removed', 'lost: the standby says so, too');
 soon_is($standby, q{SELECT level, finding ~ 'must be rebuilt' FROM replica_kit.diagnose()}, 'critical|t', 'lost: and what it needs');
 
 $standby->stop;
-like($remedy, qr/^-- sh join_replica1\.sh --pgdata DIR --rebuild$/m, 'lost: the remedy is one command');
+is($remedy, '', 'lost: nothing is to be done on the primary');
 renew_slot($primary, 'replica1');
 rebuild();
 found('lost and rebuilt', '');
@@ -126,7 +129,7 @@ $primary->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_replic
 is($primary->safe_psql('postgres', q{SELECT code FROM replica_kit.diagnose()}), 'wal_removed', 'no slot, and the WAL is gone: that is said also at the instant of an attempt');
 $attempt->kill_kill;
 
-soon_is($primary, q{SELECT level, name, finding ~ 'no slot held it.*rebuilt' FROM replica_kit.diagnose()}, 'critical|replica1|t', 'no slot, and the WAL is gone: that is said');
+soon_is($primary, q{SELECT level, name, finding ~ 'it has no slot.*rebuild it' FROM replica_kit.diagnose()}, 'critical|replica1|t', 'no slot, and the WAL is gone: that is said');
 is(wait_for_diagnosis($standby, 'wal_removed'), 'wal_removed', 'no slot, and the WAL is gone: the standby knows');
 $standby->stop;
 $primary->safe_psql('postgres', q{SELECT * FROM replica_kit.provision('replica1', '127.0.0.1')});
@@ -153,7 +156,8 @@ $primary->reload;
 found('synchronous', '');
 $standby->stop;
 $remedy = found('synchronous and away', 'sync_standby_missing');
-$primary->safe_psql('postgres', $remedy);
+is($remedy, '', 'synchronous and away: to do without is a decision');
+do_advised($primary, qr/synchronous_standby_names|reload/);
 found('no longer synchronous', 'replica_down');
 $standby->start;
 found('back again', '');
@@ -168,20 +172,22 @@ $primary->reload;
 $remedy = found('a rule alone', 'orphan_rule');
 is($primary->safe_psql('postgres', q{SELECT level, name FROM replica_kit.diagnose()}), 'info|gone', 'a rule alone: is worth an info');
 is(wait_for_diagnosis($standby, ''), '', 'a rule alone: on a standby lines are no orphans');
-$primary->safe_psql('postgres', $remedy);
+do_advised($primary, qr/deprovision/);
 found('the rule is gone', '');
 
 $primary->safe_psql('postgres', q{SELECT replica_kit.provision('second', '127.0.0.1')});
 found('a new one is no trouble for a day', '');
 $primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('second')});
 $remedy = found('a role without its slot', 'orphan_role');
-$primary->safe_psql('postgres', $remedy);
+is($remedy, '', 'a role without its slot: nothing destroys it unseen');
+do_advised($primary, qr/deprovision/);
 found('the role is gone', '');
 
 $primary->safe_psql('postgres', q{SELECT replica_kit.provision('second', '127.0.0.1')});
 $primary->safe_psql('postgres', q{DROP ROLE second});
 $remedy = found('a slot without its role', 'orphan_slot');
-$primary->safe_psql('postgres', $remedy);
+is($remedy, '', 'a slot without its role: nothing destroys it unseen');
+do_advised($primary, qr/deprovision/);
 found('the slot is gone', '');
 
 # ----------------------------------------------------------------------
@@ -195,7 +201,7 @@ like($primary->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose
 open my $fh, '>', $primary->data_dir . '/postgresql.conf' or die $!;
 print $fh $conf;
 close $fh;
-$primary->safe_psql('postgres', $remedy);
+do_advised($primary, qr/pg_reload_conf/);
 found('the configuration is right again', '');
 $primary->safe_psql('postgres', q{ALTER SYSTEM SET max_connections = 123});
 $primary->reload;
@@ -206,14 +212,14 @@ $primary->reload;
 my $slots = $primary->safe_psql('postgres', q{SELECT current_setting('max_replication_slots')::int - count(*) FROM pg_replication_slots});
 $primary->safe_psql('postgres', "SELECT pg_create_physical_replication_slot('full' || i) FROM generate_series(1, $slots) i");
 $primary->command_fails([ 'pg_basebackup', '-d', $primary->connstr('postgres'), '-D', $primary->backup_dir . '/full', '-c', 'fast', '--no-sync' ], 'no slot is left for a base backup');
-is($primary->safe_psql('postgres', q{SELECT code, level FROM replica_kit.diagnose() WHERE name IS NULL}), 'slots_exhausted|warning', 'all slots used: is said when somebody went without');
+is($primary->safe_psql('postgres', q{SELECT code, level FROM replica_kit.diagnose('server') WHERE code <> 'reload_needed'}), 'slots_exhausted|warning', 'all slots used: is said when somebody went without');
 $primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'full%'});
 found('slots are free', '');
 
 my ($worker) = slurp_file($primary->logfile) =~ /.*\[(\d+)\] LOG:  replica_kit worker started/s or die 'no worker';
 kill 'STOP', $worker;
 $remedy = found('a worker that hangs', 'worker_stale');
-like($remedy, qr/^-- kill $worker$/m, 'a worker that hangs: the remedy ends it');
+like(advice($primary), qr/^  kill $worker$/m, 'a worker that hangs: the advice ends it');
 kill 'TERM', $worker;
 kill 'CONT', $worker;
 found('it was started again', '');

@@ -47,7 +47,8 @@ found('a healthy pair', '', '');
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
 write_wal(5000);
 found('paused', 'replay_slow', 'replay_paused');
-$standby->safe_psql('postgres', remedy($standby));
+is(remedy($standby), '', 'paused: who did it may have had a reason');
+do_advised($standby, qr/pg_wal_replay_resume/);
 found('paused', '', '');
 
 my $reader = $standby->background_psql('postgres');
@@ -55,8 +56,9 @@ $reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM
 $primary->safe_psql('postgres', 'DELETE FROM t; VACUUM t');
 write_wal(5000);
 found('in conflict', 'replay_slow', 'replay_conflict');
-soon_like($standby, q{SELECT evidence FROM replica_kit.diagnose()}, qr/startup waits for RecoveryConflictSnapshot since .*oldest snapshot: pid \d+/, 'in conflict: who and since when');
-$standby->safe_psql('postgres', remedy($standby));
+soon_like($standby, q{SELECT evidence FROM replica_kit.diagnose()}, qr/startup waits for RecoveryConflictSnapshot since .*oldest snapshot: pid \d+/s, 'in conflict: who and since when');
+is(remedy($standby), '', 'in conflict: nobody is ended unseen');
+do_advised($standby, qr/pg_terminate_backend/);
 found('in conflict', '', '');
 eval { $reader->quit };
 
@@ -95,9 +97,9 @@ $primary->append_conf('postgresql.conf', 'max_connections = 30');
 $primary->restart;
 write_wal(5000);
 found('raised on the primary', undef, 'parameters_too_low');
-soon_is($standby, q{SELECT level, evidence FROM replica_kit.diagnose()}, 'critical|max_connections is 20 here and 30 on the primary', 'raised on the primary: which, and to what');
+soon_is($standby, q{SELECT level, evidence FROM replica_kit.diagnose('upstream') WHERE code <> 'reload_needed'}, 'critical|max_connections is 20 here and 30 on the primary', 'raised on the primary: which, and to what');
 soon_is($standby, q{SELECT pg_get_wal_replay_pause_state()}, 'paused', 'raised on the primary: replay is paused');
-$standby->safe_psql('postgres', remedy($standby));
+do_remedies($standby);
 $standby->restart;
 found('raised here, too', '', '');
 
@@ -113,7 +115,7 @@ $standby->stop;
 append_to_file($standby->data_dir . '/standby.signal', '');
 $standby->start;
 found('a promoted one comes back', undef, 'other_timeline');
-soon_like($standby, q{SELECT finding FROM replica_kit.diagnose()}, qr/a restart is not enough, it must be rewound/, 'a promoted one comes back: what it needs');
+soon_like($standby, q{SELECT finding FROM replica_kit.diagnose()}, qr/Rewind or rebuild it\.$/, 'a promoted one comes back: what it needs');
 
 $standby->stop;
 $primary->stop;

@@ -54,12 +54,12 @@ sub found
 	return;
 }
 
-sub remedy_of
+sub dismissal_of
 {
 	my ($name) = @_;
-	my $remedy = $primary->safe_psql('postgres', "SELECT remedy FROM replica_kit.diagnose('$name')");
-	note $remedy;
-	return $remedy;
+	my $advice = $primary->safe_psql('postgres', "SELECT advice FROM replica_kit.diagnose('$name')");
+	note $advice;
+	return $advice =~ /here: (SELECT [^;]*(?:deprovision|drop)[^;]*;)$/ ? $1 : die 'no statement';
 }
 
 # ----------------------------------------------------------------------
@@ -80,9 +80,9 @@ foreach (1 .. 3)
 }
 found('disk_filling, replica_down replica1', 'a disk that fills, and the reason');
 soon_like($primary, q{SELECT level || ': ' || finding || '; ' || evidence FROM replica_kit.diagnose() WHERE code = 'disk_filling'},
-	qr/^warning: disk of pg_wal will be full in .*, and then this server stops; .* free; slot "replica1" holds \d+ MB$/, 'when, and whose slot it is');
-my $remedy = $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose() WHERE code = 'disk_filling'});
-soon_like($primary, $remedy, qr/\|replica_down\|replica1\|.*-- Start the replica/s, 'the remedy leads to the replica');
+	qr/^warning: The disk of pg_wal will be full in .*; then this server stops\.; .* free; slot "replica1" retains \d+ MB$/, 'when, and whose slot it is');
+my ($statement) = $primary->safe_psql('postgres', q{SELECT advice FROM replica_kit.diagnose() WHERE code = 'disk_filling'}) =~ /^  (SELECT .*;)$/m;
+soon_like($primary, $statement, qr/\|replica_down\|replica1\|.*start its PostgreSQL server/s, 'the advice leads to the replica');
 $standby->start;
 found('', 'started, it mends the disk, too');
 is(wait_for_diagnosis($standby, ''), '', 'and has nothing to say itself');
@@ -114,10 +114,10 @@ found('replica_down used', 'nor are new ones after 23 hours');
 sleep_for(2);
 found('replica_never_seen later, slot_unused unused, slot_unused used', 'after a day they are');
 soon_is($primary, 'SELECT DISTINCT level FROM replica_kit.diagnose()', 'warning', 'as warnings');
-like($primary->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('later')}), qr/^never connected, slot was made 1 d 1 h ago; slot retains .* without limit$/, 'replica_never_seen: since when, and what it costs');
-like($primary->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('used')}), qr/^disconnected for 1 d 1 h; slot retains .* without limit$/, 'slot_unused: since when, and what it costs');
-$primary->safe_psql('postgres', remedy_of($_)) foreach qw(later unused used);
-found('', 'the remedies silence them');
+like($primary->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('later')}), qr/^never connected, slot was made 1 d 1 h ago \(.*\);\sslot retains .* without limit$/, 'replica_never_seen: since when, and what it costs');
+like($primary->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('used')}), qr/^disconnected 1 d 1 h ago .*;\sslot retains .* without limit$/, 'slot_unused: since when, and what it costs');
+$primary->safe_psql('postgres', dismissal_of($_)) foreach qw(later unused used);
+found('', 'the advice silences them');
 is($primary->safe_psql('postgres', q{SELECT count(*) FROM pg_roles WHERE rolname = 'later'}), '0', 'with all that was made for the replica');
 is(wait_for_diagnosis($standby, ''), '', 'the standby has nothing to say');
 

@@ -63,13 +63,6 @@ sub wait_for_status
 	return;
 }
 
-# What a remedy says to run elsewhere.
-sub uncomment
-{
-	my ($remedy) = @_;
-	return join "\n", map { s/^-- //r } grep { /^-- (?:SELECT|ALTER)/ } split /\n/, $remedy;
-}
-
 # ----------------------------------------------------------------------
 # Healthy
 # ----------------------------------------------------------------------
@@ -119,9 +112,9 @@ sub reconnect2
 set_conninfo($standby2, $standby1, %login, password => 'unguessable');
 reconnect2();
 found('a wrong password', '', 'auth_failed', 'auth_failed');
-my $remedy = remedy($standby1);
-is($standby1->psql('postgres', $remedy), 0, 'a wrong password: what the first says can be run there');
-$password = (split /\n/, $primary->safe_psql('postgres', uncomment($remedy)))[0];
+is(remedy($standby1), '', 'a wrong password: the first has no remedy');
+my ($statement) = advice($standby1) =~ /first on the primary: (SELECT .*;)$/m;
+$password = $primary->safe_psql('postgres', $statement);
 set_conninfo($standby1, $primary, %login, password => $password, application_name => 'standby1');
 set_conninfo($standby2, $standby1, %login, password => $password);
 found('a new password for both', '', '', '');
@@ -130,9 +123,9 @@ $primary->safe_psql('postgres', 'ALTER ROLE standby1 NOREPLICATION');
 $primary->wait_for_catchup('standby1');
 reconnect2();
 found('the role may not replicate', undef, 'role_cannot_replicate', 'role_cannot_replicate');
-$remedy = remedy($standby1);
-is($standby1->psql('postgres', $remedy), 0, 'the role may not replicate: what the first says can be run there');
-$primary->safe_psql('postgres', uncomment($remedy));
+is(remedy($standby1), '', 'the role may not replicate: the first has no remedy');
+($statement) = advice($standby1) =~ /on the primary: (ALTER ROLE .*;)$/m;
+$primary->safe_psql('postgres', $statement);
 found('the role may', '', '', '');
 
 # ----------------------------------------------------------------------
@@ -152,10 +145,10 @@ found('the slot is lost', '', 'slot_lost', undef);
 $standby2->start;
 my $lost = $standby2->safe_psql('postgres', 'SHOW server_version_num') >= 180000 ? 'slot_lost' : 'wal_removed';
 found('the slot is lost', '', 'slot_lost', $lost);
-soon_like($standby2, 'SELECT finding FROM replica_kit.diagnose()', qr/must be rebuilt$/, 'the slot is lost: the second knows that it must be rebuilt');
+soon_like($standby2, 'SELECT finding FROM replica_kit.diagnose()', qr/must be rebuilt\.$/, 'the slot is lost: the second knows that it must be rebuilt');
 soon_is($standby2, 'SELECT state FROM replica_kit.standby_status()', 'disconnected', 'the slot is lost: the second does not stream');
 $standby2->stop;
-soon_like($standby1, 'SELECT remedy FROM replica_kit.diagnose()', qr/^-- sh join_standby2\.sh --pgdata DIR --rebuild$/m, 'the slot is lost: the remedy is one command');
+soon_like($standby1, 'SELECT advice FROM replica_kit.diagnose()', qr/^  sh join_standby2\.sh --cluster \d+\/main --rebuild  /m, 'the slot is lost: the advice is one command');
 renew_slot($standby1, 'standby2');
 $standby2 = new_standby2();
 found('rebuilt', '', '', '');

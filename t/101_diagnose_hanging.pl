@@ -49,7 +49,7 @@ found('a healthy pair', '', '');
 set_disk(200000);
 write_wal(4);
 found('a slow disk', 'flush_slow', 'flush_slow');
-ok($standby->poll_query_until('postgres', q{SELECT remedy LIKE '%the disk of pg_wal on this server%' FROM replica_kit.diagnose() WHERE code = 'flush_slow'}),
+ok($standby->poll_query_until('postgres', q{SELECT advice LIKE '%the disk of pg_wal on this server%' FROM replica_kit.diagnose() WHERE code = 'flush_slow'}),
 	'a slow disk: the standby says that it is its own');
 cure($primary);
 set_disk(0);
@@ -79,7 +79,7 @@ write_wal(4);
 found('a receiver that does not flush', 'flush_slow', '');
 
 # What it was sent and has not told of yet may look like the network again.
-ok($primary->poll_query_until('postgres', q{SELECT name = 'archive' AND finding ~ 'without --synchronous' FROM replica_kit.diagnose()}),
+ok($primary->poll_query_until('postgres', q{SELECT name = 'archive' AND advice ~ 'without --synchronous' FROM replica_kit.diagnose()}),
 	'a receiver that does not flush: which, and that it may be meant so');
 cure($primary);
 $archiver->kill_kill;

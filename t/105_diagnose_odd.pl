@@ -41,7 +41,7 @@ SKIP:
 	$primary->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name = 'standby1'});
 	found('TLS asked for', $primary, 'tls_required');
 	found('TLS asked for', $standby1, 'hba_no_entry');
-	is($primary->psql('postgres', remedy($primary)), 0, 'TLS asked for: the remedy is for the replica, and for ssl here');
+	is(remedy($primary), '', 'TLS asked for: what is to be done is not a statement');
 	$primary->safe_psql('postgres', 'ALTER SYSTEM SET ssl = on');
 	$primary->reload;
 	set_conninfo($standby1, $primary, %login1, sslmode => 'require');
@@ -60,8 +60,8 @@ SKIP:
 
 $primary->safe_psql('postgres', q{SELECT pg_create_physical_replication_slot('third')});
 $primary->command_fails([ 'pg_basebackup', '-d', $primary->connstr('postgres'), '-D', $primary->backup_dir . '/full', '-c', 'fast', '--no-sync' ], 'no slot is left for a base backup');
-is($primary->safe_psql('postgres', q{SELECT code, level FROM replica_kit.diagnose() WHERE name IS NULL}), 'slots_exhausted|warning', 'no slot is left: that is said');
-$primary->safe_psql('postgres', $primary->safe_psql('postgres', q{SELECT remedy FROM replica_kit.diagnose() WHERE name IS NULL}));
+is($primary->safe_psql('postgres', q{SELECT code, level FROM replica_kit.diagnose('server')}), "slots_exhausted|warning\nreload_needed|info", 'no slot is left: that is said');
+do_remedies($primary);
 $primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('third')});
 $primary->restart;
 found('more are allowed', $primary, '');
@@ -112,8 +112,7 @@ $standby1->poll_query_until('postgres', q{SELECT count(*) = 1 FROM replica_kit.d
   or diag($standby1->safe_psql('postgres', 'SELECT * FROM replica_kit.diagnose(); SELECT * FROM replica_kit.connection_errors()'));
 soon_is($standby1, q{SELECT string_agg(code, ',') FROM replica_kit.diagnose('standby2')}, 'other_timeline', 'the other was ahead: the new primary says other_timeline');
 found('the other was ahead', $standby2, 'other_timeline');
-my $remedy = soon_like($standby1, q{SELECT remedy FROM replica_kit.diagnose('standby2')}, qr/^-- sh join_standby2\.sh --pgdata DIR --rebuild$/m, 'the other was ahead: it must be rebuilt');
-$standby1->safe_psql('postgres', $remedy);
+soon_like($standby1, q{SELECT advice FROM replica_kit.diagnose('standby2')}, qr/^  sh join_standby2\.sh --cluster \d+\/main --rebuild  /m, 'the other was ahead: it must be rebuilt');
 $standby2->stop;
 $standby1->backup('again');
 my $again = PostgreSQL::Test::Cluster->new('again');
@@ -127,7 +126,7 @@ $standby1->poll_query_until('postgres', q{SELECT count(*) = 0 FROM replica_kit.d
 soon_is($standby1, q{SELECT string_agg(concat_ws(' ', code, name), ',') FROM replica_kit.diagnose()}, 'orphan_role standby1',
 	'rebuilt: the new primary misses nobody, and has its own role left');
 found('rebuilt', $standby1, 'orphan_role');
-$standby1->safe_psql('postgres', remedy($standby1));
+do_advised($standby1, qr/deprovision/);
 found('deprovisioned', $standby1, '');
 
 $again->stop;

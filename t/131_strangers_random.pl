@@ -199,17 +199,10 @@ cmp_ok($primary->safe_psql('postgres', 'SELECT max(octet_length(message)), max(o
 is($primary->safe_psql('postgres', q{SELECT rolsuper FROM pg_roles WHERE rolname = 'app'}), 'f', 'nobody has become superuser');
 
 # Each remedy is one statement of a form that is known.
-my $text = qr/'(?:[^'\\]|'')*'/;
-my $form = qr/^(?:SELECT pg_reload_conf\(\)
-	| SELECT\ \*\ FROM\ replica_kit\.provision\($text,\ $text(?:,\ $text)?\)
-	| SELECT\ pg_create_physical_replication_slot\($text(?:,\ true)?\)
-	| SELECT\ pg_terminate_backend\(\d+(?:,\ \d+)?\)
-	| ALTER\ SYSTEM\ SET\ [a-z_.]+\ =\ (?:$text|\d+)
-	| ALTER\ ROLE\ [a-z_0-9"]+\ LOGIN\ REPLICATION)?;?$/x;
-foreach my $remedy (split /\0/, $primary->safe_psql('postgres', q{SELECT string_agg(remedy, E'\001') FROM replica_kit.diagnose()}) =~ tr/\001/\0/r)
+foreach my $row (split /\n/, $primary->safe_psql('postgres', q{SELECT code || E'\t' || remedy FROM replica_kit.diagnose() WHERE remedy IS NOT NULL}))
 {
-	my $statement = join "\n", grep { !/^--/ } split /\n/, $remedy;
-	like($statement, $form, 'a remedy has a form that is known');
+	my ($code, $remedy) = split /\t/, $row;
+	is(remedy_fault({ code => $code, remedy => $remedy }), '', 'a remedy has a form that is known');
 }
 
 # All that is said can be read in each encoding, and is text.

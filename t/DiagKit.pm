@@ -6,15 +6,17 @@ use strict;
 use warnings FATAL => 'all';
 
 use Exporter 'import';
+use FindBin;
 use IO::Socket::INET;
+use JSON::PP ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(new_primary new_standby set_hba set_conninfo conninfo
-  attempt diagnoses wait_for_diagnosis remedy soon_is soon_like errors_like
-  drop_slot renew_slot);
+  attempt diagnoses wait_for_diagnosis remedy advice do_remedies do_advised
+  remedy_fault soon_is soon_like errors_like drop_slot renew_slot);
 
 # Rules that let the tests' own sessions in, and nobody over TCP.
 my $local_rules = "local all all trust\nlocal replication all trust\n";
@@ -155,31 +157,129 @@ sub ask_until
 	return $answer;
 }
 
+# The closed list of forms that a remedy may have.  Each is one statement, in
+# which nothing stands but names of settings, numbers and literals.
+my $literal = qr/(?: ?E)?'(?:[^'\\]|''|\\\\)*'/;
+my @remedy_forms = (
+	qr/SELECT pg_reload_conf\(\);/,
+	qr/ALTER SYSTEM SET [a-z_]+ = $literal;/,
+	qr/SELECT \* FROM replica_kit\.provision\($literal, $literal(?:, $literal)?\);/,
+	qr/SELECT pg_create_physical_replication_slot\($literal, true\);/,
+	qr/SELECT pg_terminate_backend\(active_pid\) FROM pg_replication_slots WHERE slot_name = $literal AND active_pid = \d+;/);
+
+# The codes that may have a remedy, by the table of codes.
+my %mendable;
+
+sub mendable
+{
+	my ($code) = @_;
+	if (!%mendable)
+	{
+		my $table = slurp_file("$FindBin::RealBin/../src/judge/codes.c");
+		%mendable = map { $_ => 1 } $table =~ /\{"(\w+)", [^}]*, true\}/g;
+	}
+	return $mendable{$code};
+}
+
+# What is wrong with the remedy of a row, or ''.
+sub remedy_fault
+{
+	my ($row) = @_;
+	my $remedy = $row->{remedy};
+	return '' if !defined $remedy;
+	return "$row->{code} is not to have a remedy: $remedy" if !mendable($row->{code});
+	return "not one statement of a known form: $remedy" if !grep { $remedy =~ /\A$_\z/ } @remedy_forms;
+	return '';
+}
+
+# Every row that is seen in a test is looked at: its remedy, its reload and how
+# long its lines are (commands may be longer).
+my %told;
+
+sub check_rows
+{
+	my (@rows) = @_;
+	my $sets = grep { ($_->{remedy} // '') =~ /^ALTER SYSTEM/ } @rows;
+	foreach my $row (@rows)
+	{
+		my @faults = grep { $_ ne '' } remedy_fault($row);
+		push @faults, "\"$_\" is too long" foreach grep { length($_) > 109 && !/^  / } split /\n/, "$row->{finding}\n" . ($row->{advice} // '');
+		push @faults, "\"$row->{finding}\" is no sentence" if $row->{finding} !~ /^[A-Z"p].*\.$/s;
+		push @faults, 'there is neither remedy nor advice' if !defined $row->{remedy} && !defined $row->{advice};
+		fail("diagnosis $row->{code} of $row->{name}: $_") foreach grep { !$told{$_}++ } @faults;
+	}
+	fail('a reload is not the last row') if $sets && $rows[-1]->{code} ne 'reload_needed';
+	fail('a reload is not needed') if !$sets && grep { $_->{code} eq 'reload_needed' } @rows;
+	return;
+}
+
+# The rows of diagnose(), in order.  Bytes stay bytes.
+sub rows_of
+{
+	my ($text) = @_;
+	my @rows = @{ JSON::PP->new->decode($text) };
+	check_rows(@rows);
+	return @rows;
+}
+
 # Waits until diagnose() finds that and nothing else; what it finds at last.
-# Its remedy is kept: a replica that tries again and again may be seen in the
-# midst of it when diagnose() is asked once more.
-my %remedies;
+# Its rows are kept: a replica that tries again and again may be seen in the
+# midst of it when diagnose() is asked once more.  That a reload is needed is no
+# finding of its own.
+my %last_rows;
 
 sub wait_for_diagnosis
 {
 	my ($node, $wanted) = @_;
-	my $answer = ask_until(
+	my ($found, @rows) = ('');
+	ask_until(
 		$node,
-		q{SELECT coalesce(string_agg(code, ',' ORDER BY code), '') || E'\n' || coalesce(string_agg(remedy, E'\n' ORDER BY code), '') FROM replica_kit.diagnose()},
-		sub { $_[0] =~ /^\Q$wanted\E(?:\n|\z)/ });
-	my ($found, $remedy) = split /\n/, $answer, 2;
-	$remedies{ $node->name } = $remedy // '';
-	return $found // '';
+		q{SELECT coalesce(json_agg(d ORDER BY n), '[]') FROM replica_kit.diagnose() WITH ORDINALITY AS d (level, code, name, finding, evidence, remedy, advice, n)},
+		sub {
+			@rows = rows_of($_[0]);
+			$found = join ',', sort grep { $_ ne 'reload_needed' } map { $_->{code} } @rows;
+			return $found eq $wanted;
+		});
+	$last_rows{ $node->name } = \@rows;
+	return $found;
 }
 
-# What the only finding was to be mended with, as it was printed when it was
-# last waited for.
+# What is printed in a column of what was last waited for, a row a line.
+sub printed
+{
+	my ($node, $column) = @_;
+	my $text = join "\n", grep { defined } map { $_->{$column} } @{ $last_rows{ $node->name } };
+	note "$column: $text";
+	return $text;
+}
+
 sub remedy
 {
 	my ($node) = @_;
-	my $remedy = $remedies{ $node->name };
-	note $remedy;
-	return $remedy;
+	return printed($node, 'remedy');
+}
+
+sub advice
+{
+	my ($node) = @_;
+	return printed($node, 'advice');
+}
+
+# Runs the remedies that diagnose() has now as a person who does not look would.
+sub do_remedies
+{
+	my ($node) = @_;
+	return $node->safe_psql('postgres', qq{SELECT remedy FROM replica_kit.diagnose() WHERE remedy IS NOT NULL \\gexec\n});
+}
+
+# Runs the statements in the last advice that match, as they are printed.
+sub do_advised
+{
+	my ($node, $pattern) = @_;
+	my @statements = grep { $_ =~ $pattern } advice($node) =~ /((?:SELECT|ALTER) [^\n]*?;)(?=\s|$)/mg;
+	die "no statement like $pattern in the advice" if !@statements;
+	note join "\n", @statements;
+	return $node->safe_psql('postgres', join "\n", @statements);
 }
 
 # The answer becomes that: what is asked right after another question may be of

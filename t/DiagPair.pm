@@ -41,7 +41,7 @@ sub found
 	return;
 }
 
-# Runs the remedy as it is printed.
+# Runs the remedies as they are printed.
 sub cure
 {
 	my ($node) = @_;

@@ -84,7 +84,7 @@ health_test_judge(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s %s %s %s " INT64_FORMAT ": %s",
 											  prk_state_name(verdict.state),
 											  prk_level_name(verdict.level),
-											  verdict.code[0] != '\0' ? verdict.code : "-",
+											  verdict.code != PRK_CODE_NONE ? prk_code_name(verdict.code) : "-",
 											  verdict.at_once ? "at-once" : "lasting",
 											  verdict.lag_time < 0 ? -1 : verdict.lag_time / USECS_PER_SEC,
 											  verdict.reason)));

@@ -12,9 +12,7 @@
  * A failure to connect is evidence only while it is recent, and only of what
  * has not connected since.
  *
- * Each remedy can be run as it stands.  What can't be done by SQL on this
- * server stands in it as a comment.  No remedy lets in an address that only a
- * failed connection has named.
+ * Rules give codes with parameters; words.c puts them into words.
  *
  * IDENTIFICATION
  *	  src/diagnose/diagnose.c
@@ -32,8 +30,8 @@
 static int	compare_diagnoses(const ListCell *a, const ListCell *b);
 
 /*
- * PrkDiagnoses, the worst first, then those of the server itself, then by
- * name; palloc'd in the caller's memory context.  NIL: nothing is wrong.
+ * PrkDiagnoses, the worst first, then those of the server itself, of its
+ * upstream, of replicas by name; palloc'd in the caller's memory context.  NIL: nothing is wrong.
  */
 List *
 prk_diagnose(const PrkEvidence *evidence)
@@ -58,7 +56,8 @@ compare_diagnoses(const ListCell *a, const ListCell *b)
 
 	if (diagnosis1->gravity != diagnosis2->gravity)
 		return diagnosis1->gravity > diagnosis2->gravity ? -1 : 1;
-	if (diagnosis1->name == NULL || diagnosis2->name == NULL)
-		return (diagnosis1->name != NULL) - (diagnosis2->name != NULL);
-	return strcmp(diagnosis1->name, diagnosis2->name);
+	if (diagnosis1->subject != diagnosis2->subject)
+		return diagnosis1->subject < diagnosis2->subject ? -1 : 1;
+	return diagnosis1->subject == PRK_SUBJECT_REPLICA ?
+		strcmp(diagnosis1->name, diagnosis2->name) : 0;
 }

@@ -14,8 +14,8 @@
 
 #include "diagnose/config.h"
 #include "diagnose/diagnose.h"
+#include "diagnose/words.h"
 #include "foreign.h"
-#include "format.h"
 #include "sql.h"
 
 /* The columns of diagnose(), in order. */
@@ -27,6 +27,7 @@ typedef enum DiagnosisColumn
 	DIAGNOSIS_FINDING,
 	DIAGNOSIS_EVIDENCE,
 	DIAGNOSIS_REMEDY,
+	DIAGNOSIS_ADVICE,
 	DIAGNOSIS_NCOLS
 } DiagnosisColumn;
 
@@ -39,17 +40,21 @@ static const PrkSignature diagnose_signature = {
 		[DIAGNOSIS_NAME] = TEXTOID,
 		[DIAGNOSIS_FINDING] = TEXTOID,
 		[DIAGNOSIS_EVIDENCE] = TEXTOID,
-		[DIAGNOSIS_REMEDY] = TEXTOID
+		[DIAGNOSIS_REMEDY] = TEXTOID,
+		[DIAGNOSIS_ADVICE] = TEXTOID
 	}
 };
 
 PG_FUNCTION_INFO_V1(pg_replica_kit_diagnose_1_0);
 
+static bool is_known(const PrkEvidence *evidence, const char *name);
+static void put_row(PrkRow *row, const PrkDiagnosis *diagnosis,
+					const char *name, const PrkWords *words);
 static const char *describe_refusals(const PrkSample *sample);
 
 /*
  * diagnose(name text) - root causes, worst first; of one replica if its name
- * is given.
+ * is given.  Where remedies are ALTER SYSTEM, a reload is the last row.
  *
  * Needs no rights but EXECUTE: it reads configuration files as the server
  * does, and quotes neither rules nor values.
@@ -59,31 +64,88 @@ pg_replica_kit_diagnose_1_0(PG_FUNCTION_ARGS)
 {
 	char	   *name;
 	PrkEvidence *evidence;
+	PrkDiagnosis reload = {0};
+	bool		found = false;
 	ListCell   *cell;
 	PrkRow		row;
 
 	prk_rows_begin(fcinfo, &diagnose_signature, &row);
 	name = PG_ARGISNULL(0) ? NULL : prk_arg_text(fcinfo, 0, "name");
+	reload.code = PRK_CODE_RELOAD_NEEDED;
 
 	evidence = prk_evidence_gather();
 	evidence->config_error = describe_refusals(evidence->report->sample);
 	foreach(cell, prk_diagnose(evidence))
 	{
 		const PrkDiagnosis *diagnosis = lfirst(cell);
+		const char *shown = prk_words_name(diagnosis);
+		PrkWords	words;
 
-		if (name != NULL &&
-			(diagnosis->name == NULL || strcmp(diagnosis->name, name) != 0))
+		if (name != NULL && strcmp(shown, name) != 0)
 			continue;
-		prk_put_text(&row, DIAGNOSIS_LEVEL,
-					 prk_gravity_name(diagnosis->gravity));
-		prk_put_text(&row, DIAGNOSIS_CODE, diagnosis->code);
-		prk_put_text(&row, DIAGNOSIS_NAME, diagnosis->name);
-		prk_put_text(&row, DIAGNOSIS_FINDING, diagnosis->finding);
-		prk_put_text(&row, DIAGNOSIS_EVIDENCE, diagnosis->evidence);
-		prk_put_text(&row, DIAGNOSIS_REMEDY, diagnosis->remedy);
-		prk_rows_add(&row);
+		found = true;
+		prk_words_write(evidence, diagnosis, &words);
+		put_row(&row, diagnosis, shown, &words);
+		if (words.sets)
+			reload.count++;
+	}
+	if (name != NULL && !found && !is_known(evidence, name))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("replica \"%s\" does not exist", name),
+				 errhint("Replicas are listed by replica_kit.status(); this server is \"%s\", what it receives from \"%s\".",
+						 PRK_SERVER_NAME, PRK_UPSTREAM_NAME)));
+
+	if (reload.count > 0)
+	{
+		PrkWords	words;
+
+		reload.gravity = prk_code_info(reload.code)->gravity;
+		prk_words_write(evidence, &reload, &words);
+		put_row(&row, &reload, prk_words_name(&reload), &words);
 	}
 	return (Datum) 0;
+}
+
+/* Is there something of that name, in which nothing is wrong? */
+static bool
+is_known(const PrkEvidence *evidence, const char *name)
+{
+	PrkDiagnosis none = {0};
+	ListCell   *cell;
+
+	if (strcmp(name, PRK_SERVER_NAME) == 0 ||
+		strcmp(name, PRK_UPSTREAM_NAME) == 0)
+		return true;
+	none.subject = PRK_SUBJECT_REPLICA;
+	for (int i = 0; i < evidence->report->nrows; i++)
+	{
+		none.name = evidence->report->rows[i].replica->name;
+		if (strcmp(prk_words_name(&none), name) == 0)
+			return true;
+	}
+	foreach(cell, evidence->managed)
+	{
+		none.name = ((PrkHbaManaged *) lfirst(cell))->replica;
+		if (strcmp(prk_words_name(&none), name) == 0)
+			return true;
+	}
+	return prk_role_of_replica(name) != NULL;
+}
+
+static void
+put_row(PrkRow *row, const PrkDiagnosis *diagnosis, const char *name,
+		const PrkWords *words)
+{
+	prk_put_text(row, DIAGNOSIS_LEVEL, prk_gravity_name(diagnosis->gravity));
+	prk_put_text(row, DIAGNOSIS_CODE, prk_code_name(diagnosis->code));
+	prk_put_text(row, DIAGNOSIS_NAME, name);
+	prk_put_text(row, DIAGNOSIS_FINDING, words->finding);
+	prk_put_text(row, DIAGNOSIS_EVIDENCE, words->evidence.data);
+	prk_put_text(row, DIAGNOSIS_REMEDY, words->remedy);
+	prk_put_text(row, DIAGNOSIS_ADVICE,
+				 words->advice.len > 0 ? words->advice.data : NULL);
+	prk_rows_add(row);
 }
 
 /*

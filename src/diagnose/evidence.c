@@ -39,8 +39,8 @@
 #include "diagnose/evidence.h"
 #include "failures/failure_table.h"
 #include "failures/failure_words.h"
-#include "hba/hba.h"
 #include "hba/hba_file.h"
+#include "judge/disk.h"
 #include "provision/slot.h"
 
 static List *load_rules(PrkEvidence *evidence, List **managed);
@@ -71,6 +71,7 @@ prk_evidence_gather(void)
 	evidence->report = prk_report_take();
 	evidence->now = evidence->report->sample->taken_at;
 	rules = load_rules(evidence, &managed);
+	evidence->managed = managed;
 	evidence->owners = prk_owners_gather(evidence->report, managed,
 										 &evidence->leftovers);
 	gather_attempts(evidence, rules, managed);
@@ -434,6 +435,7 @@ gather_counts(PrkEvidence *evidence)
 	const PrkReport *report = evidence->report;
 	SyncRepStandbyData *standbys;
 
+	evidence->wal_free = prk_disk_free_bytes();
 	for (int i = 0; i < max_wal_senders; i++)
 	{
 		if (((volatile WalSnd *) &WalSndCtl->walsnds[i])->pid != 0)

@@ -13,6 +13,7 @@
 
 #include "diagnose/owners.h"
 #include "failures/failures.h"
+#include "hba/hba.h"
 #include "hba/hba_rules.h"
 #include "provision/role.h"
 #include "watch/report.h"
@@ -59,6 +60,7 @@ typedef struct PrkEvidence
 	int			nattempts;
 	PrkAttempt *attempts;		/* incoming, open, the newest first */
 	List	   *leftovers;		/* of PrkLeftover; none on a standby */
+	List	   *managed;		/* of PrkHbaManaged: our lines */
 
 	const char *hba_error;		/* NULL: the server would load the file */
 	const char *config_error;	/* NULL: it would load postgresql.conf */
@@ -75,6 +77,7 @@ typedef struct PrkEvidence
 	int			oldest_pid;		/* whose snapshot is the oldest; 0: none */
 	TransactionId oldest_xmin;
 
+	int64		wal_free;		/* bytes on the disk of pg_wal; -1 unknown */
 	int			walsenders_used;
 	int			slots_used;		/* without those of REPACK */
 	int			sync_wanted;	/* standbys that a commit waits for */

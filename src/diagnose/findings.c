@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * findings.c
- *	  What the rules add: findings, and words that several rules share.
+ *	  What the rules add: codes with their parameters, no words.
  *
  * IDENTIFICATION
  *	  src/diagnose/findings.c
@@ -10,84 +10,13 @@
  */
 #include "postgres.h"
 
-#include "utils/builtins.h"
+#include "access/xlog.h"
 #include "utils/timestamp.h"
 
 #include "diagnose/findings.h"
-#include "format.h"
 
 /* A receiver tries again each wal_retrieve_retry_interval, 5 s by default. */
 #define RECENT			(120 * USECS_PER_SEC)
-
-/* Every code there is, and what doc/diagnoses.md is compared with. */
-static const char *const codes[] = {
-	"auth_failed",
-	"checkpoint_blocked",
-	"disk_filling",
-	"flush_slow",
-	"hba_error",
-	"hba_no_entry",
-	"hba_rejects",
-	"hba_shadowed",
-	"network_slow",
-	"no_password",
-	"orphan_role",
-	"orphan_rule",
-	"orphan_slot",
-	"other_cluster",
-	"other_timeline",
-	"parameters_too_low",
-	"receiver_stalled",
-	"replay_conflict",
-	"replay_paused",
-	"replay_slow",
-	"replica_down",
-	"replica_never_seen",
-	"restart_would_fail",
-	"role_cannot_replicate",
-	"role_missing",
-	"slot_at_risk",
-	"slot_lost",
-	"slot_missing",
-	"slot_taken",
-	"slot_unlimited",
-	"slot_unused",
-	"slots_exhausted",
-	"sync_standby_missing",
-	"tls_required",
-	"upstream_refused",
-	"upstream_unreachable",
-	"wal_removed",
-	"walsenders_exhausted",
-	"worker_stale",
-	"xmin_held_back"
-};
-
-/* A slot that holds WAL, in the place of one that does not. */
-const char *
-prk_diagnose_renewal(const char *name)
-{
-	const char *literal = quote_literal_cstr(name);
-
-	return psprintf("SELECT pg_drop_replication_slot(%s);\nSELECT pg_create_physical_replication_slot(%s, true);",
-					literal, literal);
-}
-
-/* A gravity in the words of SQL. */
-const char *
-prk_gravity_name(PrkGravity gravity)
-{
-	switch (gravity)
-	{
-		case PRK_GRAVITY_INFO:
-			return "info";
-		case PRK_GRAVITY_WARNING:
-			return "warning";
-		case PRK_GRAVITY_CRITICAL:
-			return "critical";
-	}
-	pg_unreachable();
-}
 
 /* What is found below any threshold is told, no more. */
 PrkGravity
@@ -105,21 +34,23 @@ prk_gravity_of(PrkLevel level)
 	pg_unreachable();
 }
 
-/* Adds a diagnosis, of which the caller fills in the words. */
+/*
+ * Adds a diagnosis of the code's own gravity, of which the caller fills in the
+ * parameters; palloc'd.  name is the replica's, NULL for other subjects.
+ */
 PrkDiagnosis *
-prk_diagnose_add(PrkFindings *findings, PrkGravity gravity, const char *code,
+prk_diagnose_add(PrkFindings *findings, PrkCode code, PrkSubject subject,
 				 const char *name)
 {
 	PrkDiagnosis *diagnosis = palloc0(sizeof(PrkDiagnosis));
 
-	for (int i = 0; i < (int) lengthof(codes); i++)
-	{
-		if (strcmp(codes[i], code) == 0)
-			diagnosis->code = codes[i];
-	}
-	Assert(diagnosis->code != NULL);
-	diagnosis->gravity = gravity;
+	Assert(code != PRK_CODE_NONE);
+	Assert((name != NULL) == (subject == PRK_SUBJECT_REPLICA));
+	diagnosis->code = code;
+	diagnosis->gravity = prk_code_info(code)->gravity;
+	diagnosis->subject = subject;
 	diagnosis->name = name;
+	diagnosis->limit = -1;
 	findings->diagnoses = lappend(findings->diagnoses, diagnosis);
 	return diagnosis;
 }
@@ -131,51 +62,62 @@ prk_diagnose_is_recent(const PrkEvidence *evidence, const PrkFailure *failure)
 	return failure->age <= RECENT;
 }
 
-/* A failure as evidence: its words, how often, and when last. */
-const char *
-prk_diagnose_counted(const PrkFailure *failure)
+/*
+ * Which role is the replica's, and from where may it come?  Only what is
+ * proved counts: our comment on a role and our line in pg_hba.conf, or that
+ * it has streamed from the address of its attempt.
+ */
+void
+prk_diagnose_find_home(const PrkEvidence *evidence, PrkDiagnosis *diagnosis)
 {
-	char		when[PRK_FORMAT_LEN];
+	const PrkOwner *owner = diagnosis->owner;
+	const PrkAttempt *attempt = diagnosis->attempt;
+	ListCell   *cell;
 
-	return psprintf("%s (" INT64_FORMAT " times, last at %s)",
-					prk_foreign_show_words(&failure->message), failure->count,
-					prk_format_time(when, failure->last_at));
-}
+	if (owner != NULL)
+		diagnosis->role_name = owner->role_name;
+	else if (diagnosis->leftover != NULL)
+		diagnosis->role_name = diagnosis->leftover->role_name;
+	else
+		diagnosis->role_name = prk_role_of_replica(diagnosis->name);
+	foreach(cell, evidence->managed)
+	{
+		const PrkHbaManaged *line = lfirst(cell);
 
-/* The statements that change a setting for the whole server. */
-const char *
-prk_diagnose_setting(const char *name, const char *value)
-{
-	return psprintf("ALTER SYSTEM SET %s = %s;\nSELECT pg_reload_conf();",
-					name, quote_literal_cstr(value));
+		if (strcmp(line->replica, diagnosis->name) != 0 ||
+			line->role == NULL)
+			continue;
+		if (diagnosis->role_name == NULL)
+			diagnosis->role_name = line->role;
+		if (diagnosis->address == NULL &&
+			strcmp(diagnosis->role_name, line->role) == 0)
+			diagnosis->address = line->address;
+	}
+	if (diagnosis->address == NULL && owner != NULL && owner->entry != NULL &&
+		attempt != NULL && attempt->address != NULL &&
+		strcmp(owner->entry->known.last_addr, attempt->address) == 0)
+		diagnosis->address = attempt->address;
 }
 
 /*
- * How to give a replica its data anew: the words of a remedy.  Its script does
- * it all, with a slot that is lost or gone, too; on this server there is
- * nothing to do.  The script has a name here that provision() has proposed,
- * and is of no use for a replica that the kit does not know.
+ * How much WAL may slots retain, at most as much as wanted, in bytes?  What
+ * they retain now stays, and half of what is free on the disk of pg_wal may
+ * come, as preflight() proposes it.  -1: no limit is safe that is above
+ * what is there.
  */
-const char *
-prk_diagnose_rebuild(const PrkFindings *findings, const char *name,
-					 const PrkOwner *owner, bool has_slot)
+int64
+prk_diagnose_wal_limit(const PrkEvidence *evidence, int64 wanted)
 {
-	const char *literal = quote_literal_cstr(name);
-	bool		known = owner != NULL && owner->role_name != NULL;
-	ListCell   *cell;
+	const PrkReport *report = evidence->report;
+	int64		retained = 0;
+	int64		possible;
 
-	foreach(cell, findings->evidence->leftovers)
-	{
-		const PrkLeftover *leftover = lfirst(cell);
-
-		if (leftover->role_name != NULL && strcmp(leftover->name, name) == 0)
-			known = true;
-	}
-	if (known)
-		return psprintf("-- Nothing is to be done here.  On the replica's machine run its script:\n-- sh join_%s.sh --pgdata DIR --rebuild\n-- Where that is no more, it comes from here, after provision() if the slot is gone:\n-- SELECT replica_kit.join_script(%s, 'ADDRESS OF THIS SERVER');",
-						name, literal);
-	if (has_slot)
-		return psprintf("%s\n-- Then clone the replica anew, through this slot.",
-						prk_diagnose_renewal(name));
-	return "-- Run provision() for it, and on its machine the script of join_script() with --rebuild.";
+	if (evidence->wal_free < 0)
+		return -1;
+	for (int i = 0; i < report->nrows; i++)
+		retained = Max(retained, report->rows[i].replica->retained_bytes);
+	possible = retained + evidence->wal_free / 2;
+	if (possible < retained + 2 * (int64) wal_segment_size)
+		return -1;
+	return Min(wanted, possible);
 }

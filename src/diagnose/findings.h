@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * findings.h
- *	  What the rules add: findings, and words that several rules share.
+ *	  What the rules add: codes with their parameters, no words.
  *
  * IDENTIFICATION
  *	  src/diagnose/findings.h
@@ -12,23 +12,41 @@
 #define PRK_FINDINGS_H
 
 #include "diagnose/evidence.h"
+#include "judge/codes.h"
 
-typedef enum PrkGravity
+/* Whom a diagnosis is about. */
+typedef enum PrkSubject
 {
-	PRK_GRAVITY_INFO,
-	PRK_GRAVITY_WARNING,
-	PRK_GRAVITY_CRITICAL
-} PrkGravity;
+	PRK_SUBJECT_SERVER,			/* this server itself */
+	PRK_SUBJECT_UPSTREAM,		/* this server as a standby */
+	PRK_SUBJECT_REPLICA			/* a replica of this server */
+} PrkSubject;
 
+/*
+ * A code with its parameters.  Each code has its own of these, which its words
+ * (words_*.c) are made of; the others are zero.
+ */
 typedef struct PrkDiagnosis
 {
+	PrkCode		code;
 	PrkGravity	gravity;
-	const char *code;
-	const char *name;			/* NULL: the server itself */
-	const char *finding;
-	const char *evidence;
-	const char *remedy;			/* SQL; what is to be done elsewhere stands in
-								 * comments */
+	PrkSubject	subject;
+	const char *name;			/* of the replica; NULL for other subjects */
+
+	const PrkReportRow *row;	/* the replica as it is seen now */
+	const PrkOwner *owner;		/* and whose it is */
+	const PrkAttempt *attempt;	/* a failed connection to this server */
+	const PrkFailure *failure;	/* or from it */
+	PrkFailureKind kind;		/* of that failure */
+	const PrkParameter *parameter;
+	const PrkLeftover *leftover;
+	const char *words;			/* the server's own, of a file or a process */
+	const char *role_name;		/* the replica's own, as proved; NULL none */
+	const char *address;		/* which is proved to be the replica's; NULL */
+	const char *other_name;		/* a second name */
+	int64		limit;			/* that a setting is to allow, bytes or
+								 * microseconds; -1: none that is safe */
+	int			count;
 } PrkDiagnosis;
 
 /* Found so far, with what it is found from. */
@@ -38,18 +56,13 @@ typedef struct PrkFindings
 	List	   *diagnoses;		/* of PrkDiagnosis */
 } PrkFindings;
 
-extern const char *prk_gravity_name(PrkGravity gravity);
 extern PrkGravity prk_gravity_of(PrkLevel level);
-extern PrkDiagnosis *prk_diagnose_add(PrkFindings *findings,
-									  PrkGravity gravity, const char *code,
-									  const char *name);
+extern PrkDiagnosis *prk_diagnose_add(PrkFindings *findings, PrkCode code,
+									  PrkSubject subject, const char *name);
 extern bool prk_diagnose_is_recent(const PrkEvidence *evidence,
 								   const PrkFailure *failure);
-extern const char *prk_diagnose_counted(const PrkFailure *failure);
-extern const char *prk_diagnose_setting(const char *name, const char *value);
-extern const char *prk_diagnose_renewal(const char *name);
-extern const char *prk_diagnose_rebuild(const PrkFindings *findings,
-										const char *name,
-										const PrkOwner *owner, bool has_slot);
+extern void prk_diagnose_find_home(const PrkEvidence *evidence,
+								   PrkDiagnosis *diagnosis);
+extern int64 prk_diagnose_wal_limit(const PrkEvidence *evidence, int64 wanted);
 
 #endif							/* PRK_FINDINGS_H */

@@ -470,7 +470,7 @@ load_candidate(PrkHbaFile *file, const char *text)
 
 	rules = prk_hba_rules_load_if_open(prk_hba_file_candidate(file));
 	if (rules == NIL)
-		prk_hba_file_refuse(file, "could not open file \"%s\": %m",
+		prk_hba_file_refuse(file, "open",
 							prk_hba_file_candidate(file));
 	return rules;
 }

@@ -182,7 +182,7 @@ prk_hba_file_prepare(PrkHbaFile *file, const char *contents)
 			if (errno == 0)
 				errno = ENOSPC;
 			give_up_new(file, fd);
-			prk_hba_file_refuse(file, "could not write to file \"%s\": %m",
+			prk_hba_file_refuse(file, "write to",
 								file->new_path);
 		}
 		done += written;
@@ -191,13 +191,13 @@ prk_hba_file_prepare(PrkHbaFile *file, const char *contents)
 	if (pg_fsync(fd) != 0 || fstat(fd, &file->new_stat) != 0)
 	{
 		give_up_new(file, fd);
-		prk_hba_file_refuse(file, "could not fsync file \"%s\": %m",
+		prk_hba_file_refuse(file, "fsync",
 							file->new_path);
 	}
 	if (CloseTransientFile(fd) != 0)
 	{
 		give_up_new(file, -1);
-		prk_hba_file_refuse(file, "could not close file \"%s\": %m",
+		prk_hba_file_refuse(file, "close",
 							file->new_path);
 	}
 	file->stage = PRK_HBA_FILE_PREPARED;
@@ -255,7 +255,7 @@ prk_hba_file_exchange(PrkHbaFile *file)
 		}
 	}
 	else
-		prk_hba_file_refuse(file, "could not replace file \"%s\": %m",
+		prk_hba_file_refuse(file, "replace",
 							file->path);
 
 	if (!sync_directory(file))
@@ -406,7 +406,7 @@ create_new(PrkHbaFile *file)
 								   O_CREAT | O_EXCL | O_WRONLY | PG_BINARY,
 								   S_IRUSR | S_IWUSR);
 	if (fd < 0)
-		prk_hba_file_refuse(file, "could not create file \"%s\": %m",
+		prk_hba_file_refuse(file, "create",
 							file->new_path);
 	return fd;
 }
@@ -451,15 +451,18 @@ give_up_new(PrkHbaFile *file, int fd)
 	errno = save_errno;
 }
 
-/* Raise an error about a file, errno's, that says what to do instead. */
+/*
+ * Raise an error about a file, errno's, that says what to do instead.  action
+ * is what failed, as in "could not write to file".
+ */
 void
-prk_hba_file_refuse(const PrkHbaFile *file, const char *message, const char *path)
+prk_hba_file_refuse(const PrkHbaFile *file, const char *action, const char *path)
 {
 	int			save_errno = errno;
 
 	ereport(ERROR,
 			(errcode_for_file_access(),
-			 errmsg(message, path),
+			 errmsg("could not %s file \"%s\": %m", action, path),
 			 errdetail_replace(save_errno),
 			 errhint_by_hand(file)));
 }
@@ -507,7 +510,7 @@ displace_by_link(PrkHbaFile *file)
 	save_errno = errno;
 	unlink(file->old_path);
 	errno = save_errno;
-	prk_hba_file_refuse(file, "could not replace file \"%s\": %m",
+	prk_hba_file_refuse(file, "replace",
 						file->path);
 	return false;				/* silence compiler */
 }

@@ -27,7 +27,7 @@ extern const char *prk_hba_file_text(const PrkHbaFile *file);
 extern const char *prk_hba_file_path(const PrkHbaFile *file);
 extern void prk_hba_file_prepare(PrkHbaFile *file, const char *contents);
 extern const char *prk_hba_file_candidate(const PrkHbaFile *file);
-extern void prk_hba_file_refuse(const PrkHbaFile *file, const char *message,
+extern void prk_hba_file_refuse(const PrkHbaFile *file, const char *action,
 								const char *path);
 extern bool prk_hba_file_exchange(PrkHbaFile *file);
 extern bool prk_hba_file_in_place(const PrkHbaFile *file);

@@ -27,7 +27,6 @@
 
 #include "judge/disk.h"
 
-static bool read_free(PrkDisk *disk);
 static int64 sum_reusable(XLogSegNo oldest_needed, XLogSegNo current);
 
 /*
@@ -48,7 +47,8 @@ prk_disk_forecast(const PrkSample *sample, const PrkHolder *holder,
 	memset(disk, 0, sizeof(PrkDisk));
 	disk->growth = -1;
 	disk->full_in = -1;
-	if (!read_free(disk))
+	disk->free_bytes = prk_disk_free_bytes();
+	if (disk->free_bytes < 0)
 		return;
 	disk->known = true;
 	disk->room = disk->free_bytes;
@@ -75,9 +75,12 @@ prk_disk_forecast(const PrkSample *sample, const PrkHolder *holder,
 	disk->full_in = prk_forecast_time(disk->room, disk->growth);
 }
 
-/* What is free to this server, not what root may use of it. */
-static bool
-read_free(PrkDisk *disk)
+/*
+ * The bytes on the disk of pg_wal that this server may still use, which is not
+ * what root may.  -1, and a line in the log: that can't be told.
+ */
+int64
+prk_disk_free_bytes(void)
 {
 	struct statvfs vfs;
 
@@ -87,10 +90,9 @@ read_free(PrkDisk *disk)
 				(errcode_for_file_access(),
 				 errmsg("could not determine the free space of \"%s\": %m",
 						XLOGDIR)));
-		return false;
+		return -1;
 	}
-	disk->free_bytes = (int64) vfs.f_bavail * vfs.f_frsize;
-	return true;
+	return (int64) vfs.f_bavail * vfs.f_frsize;
 }
 
 /* The bytes of WAL files before what is needed, and after what is written. */

@@ -37,5 +37,6 @@ typedef struct PrkDisk
 
 extern void prk_disk_forecast(const PrkSample *sample,
 							  const PrkHolder *holder, PrkDisk *disk);
+extern int64 prk_disk_free_bytes(void);
 
 #endif							/* PRK_DISK_H */

@@ -5,10 +5,11 @@
  *
  * A replica is judged by four questions, each of which may raise the level:
  * is its slot lost or about to be, is it absent, is it behind.  The worst
- * answer gives level and code; the reason joins the words of all that were
- * given, so that one line says "disconnected for 15 min, slot has 212 MB
- * left".
+ * answer gives level and code.  The verdict keeps all answers in numbers;
+ * reason.c joins them in words, so that one line says "disconnected for 15 min,
+ * slot will be lost in 40 min".
  *
+
  * How far a replica is behind is told with the stage that holds most of the
  * bytes, in the order in which WAL passes them:
  *
@@ -27,9 +28,6 @@
  */
 #include "postgres.h"
 
-#include "commands/progress.h"
-
-#include "format.h"
 #include "judge/health.h"
 
 /* How long a slot that nobody has used yet is nobody's fault. */
@@ -38,11 +36,8 @@
 /* Who has caught up so soon is not critical before. */
 #define CATCH_UP_SOON			(5 * USECS_PER_MINUTE)
 
-/* One question's answer is added to the verdict by these. */
 static void raise_level(PrkVerdict *verdict, PrkLevel level, bool at_once,
-						const char *code);
-static void say(PrkVerdict *verdict, const char *fmt,...) pg_attribute_printf(2, 3);
-
+						PrkCode code);
 static PrkState refine_state(const PrkReplica *replica,
 							 const PrkKnown *known);
 static int64 measure_lag_time(const PrkSample *sample,
@@ -68,14 +63,9 @@ static void judge_never_connected(const PrkSample *sample,
 static void judge_lag(const PrkSample *sample, const PrkReplica *replica,
 					  const PrkThresholds *thresholds, const PrkKnown *known,
 					  PrkVerdict *verdict);
-static void foresee(const PrkReplica *replica,
-					const PrkThresholds *thresholds, const PrkKnown *known,
-					PrkVerdict *verdict);
 static void judge_slot(const PrkSample *sample, const PrkReplica *replica,
 					   const PrkThresholds *thresholds,
 					   PrkVerdict *verdict);
-static void describe_startup(const PrkReplica *replica, PrkVerdict *verdict);
-static void describe_backup(const PrkReplica *replica, PrkVerdict *verdict);
 
 /*
  * Judges one replica of a sample for the instant at which that was taken.
@@ -86,27 +76,15 @@ prk_health_judge(const PrkSample *sample, const PrkReplica *replica,
 				 const PrkThresholds *thresholds, const PrkKnown *known,
 				 PrkVerdict *verdict)
 {
-	memset(verdict, 0, sizeof(PrkVerdict));
-	verdict->level = PRK_OK;
-	verdict->state = refine_state(replica, known);
+	prk_health_start(verdict, refine_state(replica, known));
 	verdict->lag_time = measure_lag_time(sample, replica, thresholds, known);
 	prk_forecast_replica(sample, replica, &known->pace, &verdict->forecast);
 
 	if (verdict->state == PRK_STATE_LOST)
 	{
-		const char *cause = prk_health_cause(replica);
-
-		/*
-		 * From 17 on a walsender streams through an invalidated slot as if
-		 * nothing were wrong, but no WAL is kept for it any more.
-		 */
-		say(verdict, "slot is lost, %s%s%s",
-			prk_sample_in_use(replica) ? "it streams without one" :
-			replica->logical ? "the subscriber must be built anew" :
-			"the replica must be rebuilt",
-			cause != NULL ? ": " : "", cause != NULL ? cause : "");
+		verdict->fact = PRK_FACT_LOST;
 		if (!replica->temporary && !replica->synced)
-			raise_level(verdict, PRK_CRITICAL, true, "slot_lost");
+			raise_level(verdict, PRK_CRITICAL, true, PRK_CODE_SLOT_LOST);
 	}
 	else
 	{
@@ -114,15 +92,42 @@ prk_health_judge(const PrkSample *sample, const PrkReplica *replica,
 		if (!replica->temporary && !replica->synced)
 			judge_slot(sample, replica, thresholds, verdict);
 	}
+	prk_health_finish(thresholds, replica, verdict);
+}
 
+/* A verdict of nothing yet. */
+void
+prk_health_start(PrkVerdict *verdict, PrkState state)
+{
+	memset(verdict, 0, sizeof(PrkVerdict));
+	verdict->level = PRK_OK;
+	verdict->state = state;
+	verdict->fact = PRK_FACT_NOT_JUDGED;
+	verdict->since = -1;
+	verdict->lag_time = -1;
+	verdict->lag_bytes = -1;
+	verdict->forecast.catch_up_in = -1;
+	verdict->forecast.lost_in = -1;
+	verdict->forecast.idle_left = -1;
+}
+
+/*
+ * Puts the verdict into words, after what the settings leave unjudged was
+ * taken back.  replica is NULL for a standby's own upstream.
+ */
+void
+prk_health_finish(const PrkThresholds *thresholds, const PrkReplica *replica,
+				  PrkVerdict *verdict)
+{
 	if (thresholds->off)
 	{
 		verdict->level = PRK_OK;
 		verdict->at_once = false;
-		verdict->code[0] = '\0';
-		verdict->outlook[0] = '\0';
-		say(verdict, "not judged");
+		verdict->code = PRK_CODE_NONE;
+		verdict->has_outlook = false;
+		verdict->off = true;
 	}
+	prk_reason_write(replica, verdict);
 }
 
 /*
@@ -137,6 +142,19 @@ prk_health_position(const PrkReplica *replica)
 	return replica->flush_lsn;
 }
 
+/* Why the server takes slots away, by its own names. */
+static const struct
+{
+	const char *name;
+	const char *clause;
+	bool		wal_removed;
+}			causes[] = {
+	{"wal_removed", "it held more WAL than max_slot_wal_keep_size allows", true},
+	{"rows_removed", "the primary removed rows that it needs", false},
+	{"wal_level_insufficient", "the primary's wal_level is no longer logical", false},
+	{"idle_timeout", "it was unused for longer than idle_replication_slot_timeout", false}
+};
+
 /*
  * Why the server took a replica's slot away, as a clause; NULL when it didn't.
  * A cause that is newer than this is told by the server's name for it.
@@ -144,17 +162,6 @@ prk_health_position(const PrkReplica *replica)
 const char *
 prk_health_cause(const PrkReplica *replica)
 {
-	static const struct
-	{
-		const char *name;
-		const char *clause;
-	}			causes[] = {
-		{"wal_removed", "it held more WAL than max_slot_wal_keep_size allows"},
-		{"rows_removed", "the primary removed rows that it needs"},
-		{"wal_level_insufficient", "the primary's wal_level is no longer logical"},
-		{"idle_timeout", "it was unused for longer than idle_replication_slot_timeout"}
-	};
-
 	if (replica->invalidation == NULL)
 		return NULL;
 	for (int i = 0; i < (int) lengthof(causes); i++)
@@ -163,6 +170,20 @@ prk_health_cause(const PrkReplica *replica)
 			return causes[i].clause;
 	}
 	return replica->invalidation;
+}
+
+/* Was a slot that is lost taken away because its WAL was? */
+bool
+prk_health_wal_removed(const PrkReplica *replica)
+{
+	if (replica->invalidation == NULL)
+		return true;
+	for (int i = 0; i < (int) lengthof(causes); i++)
+	{
+		if (strcmp(replica->invalidation, causes[i].name) == 0)
+			return causes[i].wal_removed;
+	}
+	return false;
 }
 
 /* A level in the words of SQL. */
@@ -183,30 +204,13 @@ prk_level_name(PrkLevel level)
 
 /* The worst level counts, and of two that are equal the one found first. */
 static void
-raise_level(PrkVerdict *verdict, PrkLevel level, bool at_once,
-			const char *code)
+raise_level(PrkVerdict *verdict, PrkLevel level, bool at_once, PrkCode code)
 {
 	if (level <= verdict->level)
 		return;
 	verdict->level = level;
 	verdict->at_once = at_once;
-	strlcpy(verdict->code, code, PRK_CODE_LEN);
-}
-
-/* Adds a clause to the reason. */
-static void
-say(PrkVerdict *verdict, const char *fmt,...)
-{
-	size_t		len = strlen(verdict->reason);
-	va_list		args;
-
-	if (len > 0)
-		len += strlcpy(verdict->reason + len, ", ", PRK_REASON_LEN - len);
-	if (len >= PRK_REASON_LEN)
-		return;
-	va_start(args, fmt);
-	vsnprintf(verdict->reason + len, PRK_REASON_LEN - len, fmt, args);
-	va_end(args);
+	verdict->code = code;
 }
 
 static PrkState
@@ -311,21 +315,15 @@ judge_state(const PrkSample *sample, const PrkReplica *replica,
 		case PRK_STATE_CATCHUP:
 			judge_lag(sample, replica, thresholds, known, verdict);
 			break;
-		case PRK_STATE_BACKUP:
-			describe_backup(replica, verdict);
-			break;
-		case PRK_STATE_STARTUP:
-			describe_startup(replica, verdict);
-			break;
-		case PRK_STATE_STOPPING:
-			say(verdict, "stopping");
-			break;
 		case PRK_STATE_DISCONNECTED:
 			judge_absence(sample, replica, thresholds, known, verdict);
 			break;
 		case PRK_STATE_NEVER_CONNECTED:
 			judge_never_connected(sample, known, verdict);
 			break;
+		case PRK_STATE_BACKUP:
+		case PRK_STATE_STARTUP:
+		case PRK_STATE_STOPPING:
 		case PRK_STATE_LOST:
 			break;
 	}
@@ -337,35 +335,40 @@ judge_absence(const PrkSample *sample, const PrkReplica *replica,
 			  PrkVerdict *verdict)
 {
 	TimestampTz since = known->gone_since;
-	char		buf[PRK_FORMAT_LEN];
-	int64		away;
 
 	/* Where the watcher has not noticed yet, it went after he last looked. */
 	if (since == 0)
 		since = replica->inactive_since;
 	if (since == 0)
 		since = known->seen_at;
-	if (since == 0)
+	prk_health_judge_absence(since != 0 ?
+							 Max(sample->taken_at - since, 0) : -1,
+							 thresholds, PRK_CODE_REPLICA_DOWN, verdict);
+}
+
+/*
+ * Judges who has been away for so many microseconds; -1: not known for how
+ * long.  Better a warning too many than silence about a replica that has been
+ * away for a week; it can't be more, since it may be a second.
+ */
+void
+prk_health_judge_absence(int64 away, const PrkThresholds *thresholds,
+						 PrkCode code, PrkVerdict *verdict)
+{
+	verdict->fact = PRK_FACT_GONE;
+	verdict->since = away;
+	if (away < 0)
 	{
-		/*
-		 * Better a warning too many than silence about a replica that has
-		 * been away for a week; it can't be more, since it may be a second.
-		 */
-		say(verdict, "disconnected, not known since when");
 		if (thresholds->warning_disconnected >= 0 ||
 			thresholds->critical_disconnected >= 0)
-			raise_level(verdict, PRK_WARNING, true, "replica_down");
-		return;
+			raise_level(verdict, PRK_WARNING, true, code);
 	}
-
-	away = sample->taken_at - since;
-	say(verdict, "disconnected for %s", prk_format_duration(buf, away));
-	if (thresholds->critical_disconnected >= 0 &&
-		away >= thresholds->critical_disconnected * 1000)
-		raise_level(verdict, PRK_CRITICAL, true, "replica_down");
+	else if (thresholds->critical_disconnected >= 0 &&
+			 away >= thresholds->critical_disconnected * 1000)
+		raise_level(verdict, PRK_CRITICAL, true, code);
 	else if (thresholds->warning_disconnected >= 0 &&
 			 away >= thresholds->warning_disconnected * 1000)
-		raise_level(verdict, PRK_WARNING, true, "replica_down");
+		raise_level(verdict, PRK_WARNING, true, code);
 }
 
 /*
@@ -377,121 +380,103 @@ judge_never_connected(const PrkSample *sample, const PrkKnown *known,
 					  PrkVerdict *verdict)
 {
 	int64		age = sample->taken_at - known->appeared_at;
-	char		buf[PRK_FORMAT_LEN];
 
-	say(verdict, "never connected, slot was made %s ago",
-		prk_format_duration(buf, age));
+	verdict->fact = PRK_FACT_NEVER_CONNECTED;
+	verdict->since = Max(age, 0);
 	if (age >= NEVER_CONNECTED_GRACE)
-		raise_level(verdict, PRK_WARNING, true, "replica_never_seen");
+		raise_level(verdict, PRK_WARNING, true, PRK_CODE_REPLICA_NEVER_SEEN);
 }
 
 /*
  * Is it behind?  Logical replicas are not asked: what a connector confirms
  * stands still for good reasons.
- *
- * Who is late but will soon have caught up needs no help: that is a warning
- * only.  Who stands still, or falls behind further, does.
  */
 static void
 judge_lag(const PrkSample *sample, const PrkReplica *replica,
 		  const PrkThresholds *thresholds, const PrkKnown *known,
 		  PrkVerdict *verdict)
 {
-	const struct
+	PrkLag		lag = {0};
+
+	lag.bytes = replica->lag_bytes;
+	if (replica->logical || replica->temporary)
 	{
-		int64		bytes;
-		const char *name;
-		const char *code;
-	}			stages[] = {
-		{replica->unsent_bytes, "sending", "network_slow"},
-		{replica->unwritten_bytes, "receiving", "network_slow"},
-		{replica->unflushed_bytes, "flushing", "flush_slow"},
-		{replica->unreplayed_bytes, "replay", "replay_slow"}
+		verdict->fact = PRK_FACT_STREAMS;
+		verdict->lag_bytes = replica->lag_bytes;
+		return;
+	}
+	lag.stages[PRK_STAGE_SENDING] = replica->unsent_bytes;
+	lag.stages[PRK_STAGE_RECEIVING] = replica->unwritten_bytes;
+	lag.stages[PRK_STAGE_FLUSHING] = replica->unflushed_bytes;
+	lag.stages[PRK_STAGE_REPLAY] = replica->unreplayed_bytes;
+	lag.silence = measure_silence(sample, replica, known);
+
+	/* Asked where it is behind for longer than usual and somebody watches. */
+	verdict->has_outlook = known->watched && replica->lag_bytes > 0 &&
+		(verdict->lag_time < 0 ||
+		 verdict->lag_time >= thresholds->lag_grace * 1000);
+	prk_health_judge_lag(&lag, thresholds, verdict);
+}
+
+/*
+ * Judges by how much something is behind, given verdict->lag_time and
+ * forecast.
+ *
+ * Who is late but will soon have caught up needs no help: that is a warning
+ * only.  Who stands still, or falls behind further, does.
+ */
+void
+prk_health_judge_lag(const PrkLag *lag, const PrkThresholds *thresholds,
+					 PrkVerdict *verdict)
+{
+	static const PrkCode codes[PRK_NSTAGES] = {
+		[PRK_STAGE_SENDING] = PRK_CODE_NETWORK_SLOW,
+		[PRK_STAGE_RECEIVING] = PRK_CODE_NETWORK_SLOW,
+		[PRK_STAGE_FLUSHING] = PRK_CODE_FLUSH_SLOW,
+		[PRK_STAGE_REPLAY] = PRK_CODE_REPLAY_SLOW
 	};
-	int64		lag = replica->lag_bytes;
 	int64		lag_ms = verdict->lag_time / 1000;
-	int64		quiet = measure_silence(sample, replica, known);
+	bool		time_known = verdict->lag_time >= 0;
 	bool		bytes_count;
 	PrkLevel	level = PRK_OK;
-	int			stage = 0;
-	char		size[PRK_FORMAT_LEN];
-	char		time[PRK_FORMAT_LEN];
 
-	prk_format_size(size, Max(lag, 0));
-	bytes_count = verdict->lag_time < 0 || lag_ms >= thresholds->lag_grace;
-	if (replica->logical || replica->temporary || lag <= 0)
+	verdict->fact = PRK_FACT_STREAMS;
+	verdict->lag_bytes = lag->bytes;
+	bytes_count = !time_known || lag_ms >= thresholds->lag_grace;
+	if (lag->bytes <= 0)
 		level = PRK_OK;
 	else if ((thresholds->critical_lag >= 0 && bytes_count &&
-			  lag >= thresholds->critical_lag) ||
-			 (thresholds->critical_lag_time >= 0 && verdict->lag_time >= 0 &&
+			  lag->bytes >= thresholds->critical_lag) ||
+			 (thresholds->critical_lag_time >= 0 && time_known &&
 			  lag_ms >= thresholds->critical_lag_time))
 		level = PRK_CRITICAL;
 	else if ((thresholds->warning_lag >= 0 && bytes_count &&
-			  lag >= thresholds->warning_lag) ||
-			 (thresholds->warning_lag_time >= 0 && verdict->lag_time >= 0 &&
+			  lag->bytes >= thresholds->warning_lag) ||
+			 (thresholds->warning_lag_time >= 0 && time_known &&
 			  lag_ms >= thresholds->warning_lag_time))
 		level = PRK_WARNING;
 
-	foresee(replica, thresholds, known, verdict);
 	if (level == PRK_CRITICAL && !thresholds->strict &&
 		verdict->forecast.catch_up_in >= 0 &&
 		verdict->forecast.catch_up_in <= CATCH_UP_SOON)
 		level = PRK_WARNING;
-
 	if (level == PRK_OK)
+		return;
+
+	for (int i = 1; i < PRK_NSTAGES; i++)
 	{
-		if (lag < 0)
-			say(verdict, "%s", prk_state_name(verdict->state));
-		else
-			say(verdict, "%s, %s behind",
-				verdict->state == PRK_STATE_CATCHUP ? "catching up" :
-				"streaming", size);
+		if (lag->stages[i] > lag->stages[verdict->stage])
+			verdict->stage = i;
+	}
+	if (lag->silence > thresholds->stale_after * 1000)
+	{
+		verdict->fact = PRK_FACT_NO_REPLY;
+		verdict->since = lag->silence;
+		raise_level(verdict, level, false, PRK_CODE_RECEIVER_STALLED);
 		return;
 	}
-
-	for (int i = 1; i < (int) lengthof(stages); i++)
-	{
-		if (stages[i].bytes > stages[stage].bytes)
-			stage = i;
-	}
-	if (quiet > thresholds->stale_after * 1000)
-	{
-		say(verdict, "no reply for %s, %s behind",
-			prk_format_duration(time, quiet), size);
-		raise_level(verdict, level, false, "receiver_stalled");
-		return;
-	}
-	if (verdict->lag_time >= 0)
-		say(verdict, "%s is %s and %s behind", stages[stage].name,
-			prk_format_duration(time, verdict->lag_time), size);
-	else
-		say(verdict, "%s is %s behind", stages[stage].name, size);
-	raise_level(verdict, level, false, stages[stage].code);
-}
-
-/*
- * Says whether the replica will catch up, if it is behind for longer than is
- * usual and somebody watches.
- */
-static void
-foresee(const PrkReplica *replica, const PrkThresholds *thresholds,
-		const PrkKnown *known, PrkVerdict *verdict)
-{
-	const PrkForecast *forecast = &verdict->forecast;
-	char		time[PRK_FORMAT_LEN];
-
-	if (!known->watched || replica->logical || replica->lag_bytes <= 0 ||
-		(verdict->lag_time >= 0 &&
-		 verdict->lag_time < thresholds->lag_grace * 1000))
-		return;
-	if (!forecast->has_catch_up)
-		strlcpy(verdict->outlook, "too early to say when it will catch up",
-				PRK_OUTLOOK_LEN);
-	else if (forecast->catch_up_in >= 0)
-		snprintf(verdict->outlook, PRK_OUTLOOK_LEN, "will catch up in %s",
-				 prk_format_duration(time, forecast->catch_up_in));
-	else
-		strlcpy(verdict->outlook, "is not catching up", PRK_OUTLOOK_LEN);
+	verdict->fact = PRK_FACT_BEHIND;
+	raise_level(verdict, level, false, codes[verdict->stage]);
 }
 
 /*
@@ -522,14 +507,13 @@ judge_slot(const PrkSample *sample, const PrkReplica *replica,
 	bool		very_little;
 	bool		soon;
 	bool		very_soon;
-	char		buf[PRK_FORMAT_LEN];
 
 	if (replica->wal_status == PRK_WAL_UNRESERVED ||
 		(replica->has_safe_wal_size && left <= 0) || idle_left == 0)
 	{
-		say(verdict, "slot will be lost at the next checkpoint%s",
-			idle_left == 0 ? " by idle_replication_slot_timeout" : "");
-		raise_level(verdict, PRK_CRITICAL, true, "slot_at_risk");
+		verdict->slot_end = PRK_SLOT_NEXT_CHECKPOINT;
+		verdict->slot_idle = idle_left == 0;
+		raise_level(verdict, PRK_CRITICAL, true, PRK_CODE_SLOT_AT_RISK);
 		return;
 	}
 	if (idle_left >= 0 && lost_in == idle_left)
@@ -551,50 +535,12 @@ judge_slot(const PrkSample *sample, const PrkReplica *replica,
 	if (!little && !soon && !very_soon)
 		return;
 
-	if (lost_in >= 0)
-		say(verdict, "slot will be lost in %s%s",
-			prk_format_duration(buf, lost_in),
-			idle ? " by idle_replication_slot_timeout" : "");
-	else
-		say(verdict, "slot will be lost after %s more",
-			prk_format_size(buf, left));
+	verdict->slot_end = lost_in >= 0 ? PRK_SLOT_IN_TIME : PRK_SLOT_AFTER_BYTES;
+	verdict->slot_idle = idle;
 	if (very_little)
-		raise_level(verdict, PRK_CRITICAL, true, "slot_at_risk");
+		raise_level(verdict, PRK_CRITICAL, true, PRK_CODE_SLOT_AT_RISK);
 	else if (very_soon)
-		raise_level(verdict, PRK_CRITICAL, false, "slot_at_risk");
+		raise_level(verdict, PRK_CRITICAL, false, PRK_CODE_SLOT_AT_RISK);
 	else
-		raise_level(verdict, PRK_WARNING, false, "slot_at_risk");
-}
-
-/* A slot that is in use or kept for use, but streams nothing. */
-static void
-describe_startup(const PrkReplica *replica, PrkVerdict *verdict)
-{
-	if (replica->has_walsender)
-		say(verdict, "starting to stream");
-	else if (replica->synced)
-		say(verdict, "copy of the primary's slot");
-	else if (replica->pid != 0)
-		say(verdict, "in use by pid %d", replica->pid);
-	else
-		say(verdict, "temporary slot, not in use");
-}
-
-/* A base backup says how far it is; it is never late. */
-static void
-describe_backup(const PrkReplica *replica, PrkVerdict *verdict)
-{
-	char		buf[PRK_FORMAT_LEN];
-
-	if (replica->backup_phase == PROGRESS_BASEBACKUP_PHASE_WAIT_CHECKPOINT)
-		say(verdict, "base backup, waiting for a checkpoint");
-	else if (replica->backup_phase != 0 && replica->backup_total > 0)
-		say(verdict, "base backup %d %%",
-			(int) Min(replica->backup_streamed * 100.0 /
-					  replica->backup_total, 100));
-	else if (replica->backup_phase != 0 && replica->backup_streamed > 0)
-		say(verdict, "base backup, %s sent",
-			prk_format_size(buf, replica->backup_streamed));
-	else
-		say(verdict, "base backup");
+		raise_level(verdict, PRK_WARNING, false, PRK_CODE_SLOT_AT_RISK);
 }

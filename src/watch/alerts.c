@@ -53,7 +53,7 @@ typedef struct Watched
 	TimestampTz warning_since;	/* at or above warning since; 0: it is not */
 	TimestampTz critical_since;
 	TimestampTz said_at;		/* the last line about it */
-	char		announced_code[PRK_CODE_LEN];	/* "" if ok, or only restored */
+	PrkCode		announced_code; /* none if ok, or only restored */
 	bool		sampled;		/* last is set: not only restored */
 	bool		matched;		/* scratch: found in the new sample */
 } Watched;
@@ -571,7 +571,7 @@ choose_level(const PrkThresholds *thresholds, const Watched *watched,
 			verdict->state == PRK_STATE_STOPPING ||
 			verdict->state == PRK_STATE_BACKUP ||
 			(verdict->state == PRK_STATE_DISCONNECTED &&
-			 (strcmp(watched->announced_code, "replica_down") != 0 ||
+			 (watched->announced_code != PRK_CODE_REPLICA_DOWN ||
 			  watched->entry.known.gone_since > watched->entry.trouble_since)))
 			return announced;
 		return verdict->level;
@@ -595,9 +595,9 @@ announce(const PrkThresholds *thresholds, Watched *watched, TimestampTz now,
 	PrkLevel	level = choose_level(thresholds, watched, now);
 
 	/* What was feared has come, and cannot be mended any more. */
-	bool		newly_lost = strcmp(verdict->code, "slot_lost") == 0 &&
-	watched->announced_code[0] != '\0' &&
-	strcmp(watched->announced_code, "slot_lost") != 0;
+	bool		newly_lost = verdict->code == PRK_CODE_SLOT_LOST &&
+	watched->announced_code != PRK_CODE_NONE &&
+	watched->announced_code != PRK_CODE_SLOT_LOST;
 
 	if ((level == entry->alert && !newly_lost) || thresholds->off)
 	{
@@ -636,8 +636,7 @@ announce(const PrkThresholds *thresholds, Watched *watched, TimestampTz now,
 		entry->trouble_since = 0;
 	strlcpy(entry->reason, level == PRK_OK ? "" : verdict->reason,
 			PRK_REASON_LEN);
-	strlcpy(watched->announced_code, level == PRK_OK ? "" : verdict->code,
-			PRK_CODE_LEN);
+	watched->announced_code = level == PRK_OK ? PRK_CODE_NONE : verdict->code;
 }
 
 /*

@@ -28,7 +28,7 @@ typedef struct PrkLine
 	PrkLineKind kind;
 	PrkLevel	level;
 	const char *name;
-	const char *code;			/* of the verdict; "" when ok */
+	PrkCode		code;			/* of the verdict; none when ok */
 	const char *reason;
 	const char *outlook;		/* will it catch up? "" not asked */
 	int64		lasted;			/* microseconds: the trouble, or the level */

@@ -15,7 +15,6 @@
 #include "utils/timestamp.h"
 
 #include "clock/clock_shared.h"
-#include "format.h"
 #include "watch/upstream.h"
 
 /* What is still on its way while all is well, in bytes. */
@@ -23,6 +22,10 @@
 
 static void measure_bytes(PrkUpstream *upstream, const PrkReceiver *receiver);
 static void measure_age(PrkUpstream *upstream, const PrkReceiver *receiver);
+static void judge_stream(const PrkUpstream *upstream,
+						 const PrkThresholds *thresholds,
+						 TimestampTz gone_since, TimestampTz now,
+						 PrkVerdict *verdict);
 
 /*
  * Reads the states of wal receiver and replay, each under its spinlock, and
@@ -149,43 +152,35 @@ prk_upstream_judge(const PrkUpstream *upstream,
 				   bool watched, TimestampTz gone_since,
 				   TimestampTz now, PrkVerdict *verdict)
 {
-	PrkReplica	replica = {0};
-	PrkSample	sample = {0};
-	PrkKnown	known = {0};
-	char		time[PRK_FORMAT_LEN];
-
-	memset(verdict, 0, sizeof(PrkVerdict));
-	verdict->state = PRK_STATE_STREAMING;
-	verdict->lag_time = -1;
-	sample.taken_at = now;
-	sample.slot_keep_limit = -1;
-	sample.slot_idle_limit = -1;
+	prk_health_start(verdict, PRK_STATE_STREAMING);
 	if (!upstream->in_recovery)
+		verdict->fact = PRK_FACT_STREAMS;
+	else if (upstream->wanted && !upstream->streaming)
 	{
-		strlcpy(verdict->reason, "streaming", PRK_REASON_LEN);
-		return;
-	}
-
-	if (upstream->wanted && !upstream->streaming)
-	{
-		/* Absent like a replica; just lost, until the watcher has noticed. */
-		replica.state = PRK_STATE_DISCONNECTED;
-		replica.lag_bytes = -1;
-		known.watched = watched;
-		known.gone_since = watched && gone_since == 0 ? now : gone_since;
-		prk_health_judge(&sample, &replica, thresholds, &known, verdict);
-		if (verdict->level != PRK_OK)
-			strlcpy(verdict->code, "upstream_unreachable", PRK_CODE_LEN);
+		/* Just lost, until the watcher has noticed. */
+		if (watched && gone_since == 0)
+			gone_since = now;
+		verdict->state = PRK_STATE_DISCONNECTED;
 		verdict->lag_time = prk_upstream_lag_time(upstream, gone_since, now);
-		return;
+		prk_health_judge_absence(gone_since != 0 ?
+								 Max(now - gone_since, 0) : -1,
+								 thresholds, PRK_CODE_UPSTREAM_UNREACHABLE,
+								 verdict);
 	}
+	else
+		judge_stream(upstream, thresholds, gone_since, now, verdict);
+	prk_health_finish(thresholds, NULL, verdict);
+}
 
-	/* Behind like a replica whose walsender knows it all. */
-	replica.state = PRK_STATE_STREAMING;
-	replica.has_walsender = true;
-	replica.replay_lsn = upstream->replayed_lsn;
-	replica.lag_bytes = upstream->unreplayed_bytes;
-	replica.unreplayed_bytes = upstream->unreplayed_bytes;
+/* What comes, and what this standby makes of it. */
+static void
+judge_stream(const PrkUpstream *upstream, const PrkThresholds *thresholds,
+			 TimestampTz gone_since, TimestampTz now, PrkVerdict *verdict)
+{
+	PrkLag		lag = {0};
+
+	lag.bytes = upstream->unreplayed_bytes;
+	lag.stages[PRK_STAGE_REPLAY] = upstream->unreplayed_bytes;
 
 	/*
 	 * What has not come yet counts where it is known for how long: in a burst
@@ -193,42 +188,33 @@ prk_upstream_judge(const PrkUpstream *upstream,
 	 */
 	if (upstream->has_clock && upstream->unreceived_bytes > 0)
 	{
-		replica.lag_bytes += upstream->unreceived_bytes;
-		replica.unflushed_bytes = upstream->flushing ?
+		lag.bytes += upstream->unreceived_bytes;
+		lag.stages[PRK_STAGE_FLUSHING] = upstream->flushing ?
 			upstream->unreceived_bytes : upstream->unflushed_bytes;
-		replica.unwritten_bytes = upstream->unreceived_bytes -
-			replica.unflushed_bytes;
+		lag.stages[PRK_STAGE_RECEIVING] = upstream->unreceived_bytes -
+			lag.stages[PRK_STAGE_FLUSHING];
 	}
-	replica.replay_lag = prk_upstream_lag_time(upstream, gone_since, now);
-	prk_health_judge(&sample, &replica, thresholds, &known, verdict);
-	verdict->lag_time = replica.replay_lag;
+	verdict->lag_time = prk_upstream_lag_time(upstream, gone_since, now);
+	prk_health_judge_lag(&lag, thresholds, verdict);
 
-	if (upstream->stalled && !thresholds->off)
+	if (upstream->stalled)
 	{
-		int64		silence = now - upstream->last_message_at;
-
+		verdict->fact = PRK_FACT_NOTHING_RECEIVED;
+		verdict->since = Max(now - upstream->last_message_at, 0);
 		if (thresholds->critical_disconnected >= 0 &&
-			silence >= thresholds->critical_disconnected * 1000)
+			verdict->since >= thresholds->critical_disconnected * 1000)
 			verdict->level = PRK_CRITICAL;
 		else
 			verdict->level = Max(verdict->level, PRK_WARNING);
 		verdict->at_once = true;
-		strlcpy(verdict->code, "receiver_stalled", PRK_CODE_LEN);
-		snprintf(verdict->reason, PRK_REASON_LEN,
-				 "nothing received for %s although connected",
-				 prk_format_duration(time, silence));
+		verdict->code = PRK_CODE_RECEIVER_STALLED;
 	}
 	else if (upstream->pause_state != RECOVERY_NOT_PAUSED)
 	{
-		char		reason[PRK_REASON_LEN];
-
-		strlcpy(reason, verdict->reason, sizeof(reason));
-		snprintf(verdict->reason, PRK_REASON_LEN, "replay is paused, %s",
-				 reason);
+		verdict->paused = true;
 		if (verdict->level != PRK_OK)
-			strlcpy(verdict->code, "replay_paused", PRK_CODE_LEN);
+			verdict->code = PRK_CODE_REPLAY_PAUSED;
 	}
 	else if (!upstream->wanted && verdict->level == PRK_OK)
-		strlcpy(verdict->reason, "replaying from the archive only",
-				PRK_REASON_LEN);
+		verdict->fact = PRK_FACT_ARCHIVE_ONLY;
 }

@@ -1,0 +1,362 @@
+/*-------------------------------------------------------------------------
+ *
+ * words_replica.c
+ *	  Words for what is wrong with a replica of this server.
+ *
+ * IDENTIFICATION
+ *	  src/diagnose/words_replica.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "postmaster/autovacuum.h"
+#include "utils/guc.h"
+
+#include "diagnose/words.h"
+#include "foreign.h"
+#include "mark.h"
+
+static void word_at_risk(const PrkWordsInput *in, PrkWords *words);
+static void word_blocked(const PrkWordsInput *in, PrkWords *words);
+static void word_down(const PrkWordsInput *in, PrkWords *words);
+static void word_lost(const PrkWordsInput *in, PrkWords *words);
+static void word_never_seen(const PrkWordsInput *in, PrkWords *words);
+static void word_leftover(const PrkWordsInput *in, PrkWords *words);
+static void word_behind(const PrkWordsInput *in, PrkWords *words);
+static void word_stalled(const PrkWordsInput *in, PrkWords *words);
+static void word_xmin(const PrkWordsInput *in, PrkWords *words);
+static bool is_kits_own(const PrkWordsInput *in);
+static void advise_end(const PrkWordsInput *in, PrkWords *words,
+					   const char *before);
+
+/* Puts a diagnosis of a replica, other than of its attempts, into words. */
+void
+prk_words_replica(const PrkWordsInput *in, PrkWords *words)
+{
+	switch (in->diagnosis->code)
+	{
+		case PRK_CODE_SLOT_AT_RISK:
+			word_at_risk(in, words);
+			break;
+		case PRK_CODE_CHECKPOINT_BLOCKED:
+			word_blocked(in, words);
+			break;
+		case PRK_CODE_REPLICA_DOWN:
+			word_down(in, words);
+			break;
+		case PRK_CODE_SLOT_LOST:
+			word_lost(in, words);
+			break;
+		case PRK_CODE_REPLICA_NEVER_SEEN:
+			word_never_seen(in, words);
+			break;
+		case PRK_CODE_SLOT_UNUSED:
+			words->finding = "A slot that the kit did not make has not been used for a day and retains WAL.";
+			prk_words_absence(words, in);
+			prk_words_slot(words, in);
+			prk_words_advise(words, "Ask its owner. If nobody wants it any more, here: %s",
+							 prk_words_dismissal(in));
+			break;
+		case PRK_CODE_ORPHAN_ROLE:
+		case PRK_CODE_ORPHAN_RULE:
+		case PRK_CODE_ORPHAN_SLOT:
+			word_leftover(in, words);
+			break;
+		case PRK_CODE_RECEIVER_STALLED:
+			word_stalled(in, words);
+			break;
+		case PRK_CODE_XMIN_HELD_BACK:
+			word_xmin(in, words);
+			break;
+		default:
+			word_behind(in, words);
+			break;
+	}
+}
+
+/* The slot's limit is near. */
+static void
+word_at_risk(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkDiagnosis *diagnosis = in->diagnosis;
+	const PrkReplica *replica = diagnosis->row->replica;
+	bool		idle = diagnosis->row->verdict.slot_idle;
+
+	words->finding = replica->pid == 0 ?
+		"The replica is away and its slot will be lost soon. Started before, it only has to catch up." :
+		"The replica is so far behind that its slot will be lost soon: then it must be rebuilt.";
+	prk_words_clause(words, "%s", diagnosis->row->verdict.reason);
+	prk_words_slot(words, in);
+	if (replica->pid != 0)
+		prk_words_advise(words, "See why it is behind, on the replica: SELECT * FROM replica_kit.diagnose();");
+	else
+		prk_words_advise(words, "%s start its %s before the slot is lost; later it must be rebuilt.",
+						 prk_words_place(in), replica->logical ?
+						 "subscriber" : "PostgreSQL server");
+	if (idle)
+		prk_remedy_setting(words, "idle_replication_slot_timeout",
+						   psprintf(INT64_FORMAT "s",
+									diagnosis->limit / USECS_PER_SEC));
+	else if (diagnosis->limit >= 0)
+		prk_remedy_setting(words, "max_slot_wal_keep_size",
+						   psprintf(INT64_FORMAT "MB",
+									diagnosis->limit / (1024 * 1024)));
+	if (words->sets)
+		prk_words_advise(words, "The remedy gives it more time, and is bounded by the disk of pg_wal.");
+	else
+		prk_words_advise(words, "The limit of slots cannot be raised: the disk of pg_wal has %s free.",
+						 in->evidence->wal_free < 0 ? "an unknown amount" :
+						 prk_words_size(in->evidence->wal_free));
+}
+
+/* A checkpoint waits for the slot, whose walsender waits for its receiver. */
+static void
+word_blocked(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkReplica *replica = in->diagnosis->row->replica;
+
+	words->finding = "Checkpoints hang: the slot is past its limit, and a stalled receiver keeps its walsender.";
+	prk_words_clause(words, "a process waits for ReplicationSlotDrop");
+	prk_words_clause(words, "walsender pid %d", replica->pid);
+	prk_words_slot(words, in);
+	if (is_kits_own(in))
+	{
+		prk_remedy_end_walsender(words, replica->slot_name, replica->pid);
+		prk_words_advise(words, "Ended once more the walsender ends, and checkpoints continue.");
+	}
+	else
+		advise_end(in, words, "Checkpoints continue once its walsender is ended once more:");
+	prk_words_advise(words, "Then the slot is lost, and the replica must be rebuilt.");
+}
+
+/* It was there, and is gone without a word. */
+static void
+word_down(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkReplica *replica = in->diagnosis->row->replica;
+
+	words->finding = replica->logical ?
+		"The subscriber is not connected. Its WAL is safe: it continues by itself once it runs." :
+		"The replica is not connected. Its WAL is safe: a restart of it is enough.";
+	prk_words_absence(words, in);
+	if (in->evidence->report->failures->exist)
+		prk_words_clause(words, "no attempt since");
+	prk_words_slot(words, in);
+	if (replica->logical)
+		prk_words_advise(words, "%s start the subscriber. If it stops again, its own log says why.",
+						 prk_words_place(in));
+	else
+		prk_words_advise(words, "%s start its PostgreSQL server. If it stops again, its own log says why.",
+						 prk_words_place(in));
+	prk_words_advise(words, "If it will never return, here: %s",
+					 prk_words_dismissal(in));
+}
+
+/* Why the slot is lost, and what the replica needs now. */
+static void
+word_lost(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkDiagnosis *diagnosis = in->diagnosis;
+	const PrkReplica *replica = diagnosis->row->replica;
+	const char *cause = prk_health_cause(replica);
+	const char *literal = prk_words_literal(replica->name);
+	bool		in_use = prk_sample_in_use(replica);
+	bool		known = diagnosis->owner->role_name != NULL;
+
+	prk_words_clause(words, "wal_status is \"lost\"%s",
+					 in_use ? ", although active" : "");
+	if (cause != NULL)
+		prk_words_clause(words, "cause \"%s\": %s", replica->invalidation,
+						 cause);
+	if (in->evidence->report->sample->slot_keep_limit >= 0)
+		prk_words_clause(words, "max_slot_wal_keep_size = %s",
+						 GetConfigOption("max_slot_wal_keep_size", false,
+										 false));
+	if (diagnosis->owner->entry != NULL &&
+		diagnosis->owner->entry->known.gone_since != 0)
+		prk_words_clause(words, "the replica went away %s",
+						 prk_words_ago(in->evidence,
+									   diagnosis->owner->entry->known.gone_since));
+
+	if (replica->logical)
+	{
+		words->finding = "The slot is lost: the changes that the subscriber needs are gone. Make the subscriber anew.";
+		prk_words_advise(words, "Drop the slot, then make the subscription or connector anew, with its data:");
+		prk_words_advise(words, "  SELECT pg_drop_replication_slot(%s);",
+						 literal);
+		return;
+	}
+	if (in_use)
+		words->finding = "The slot is lost: the replica streams, but no WAL is retained for its next pause.";
+	else if (!prk_health_wal_removed(replica))
+		words->finding = "The slot is lost, though not for its WAL: with a new slot a restart can be enough.";
+	else
+		words->finding = "The slot is lost: WAL that the replica needs is removed. Starting it is not enough, rebuild it.";
+
+	if (in_use)
+	{
+		prk_words_advise(words, "Give it a new slot here; the replica reconnects and continues:");
+		prk_words_advise(words, "  SELECT pg_terminate_backend(%d, 10000);",
+						 replica->pid);
+	}
+	else if (known)
+	{
+		prk_words_advise_rebuild(words, in);
+		return;
+	}
+	else
+		prk_words_advise(words, "Give it a new slot, then clone the replica anew through it:");
+	prk_words_advise(words, "  SELECT pg_drop_replication_slot(%s);", literal);
+	prk_words_advise(words, "  SELECT pg_create_physical_replication_slot(%s, true);",
+					 literal);
+}
+
+static void
+word_never_seen(const PrkWordsInput *in, PrkWords *words)
+{
+	const char *literal = prk_words_literal(in->diagnosis->name);
+
+	words->finding = "The replica has never connected, and its slot retains WAL for it.";
+	prk_words_absence(words, in);
+	prk_words_slot(words, in);
+	if (in->diagnosis->owner->role_name != NULL)
+	{
+		prk_words_advise(words, "Make the replica, by the script that this prints:");
+		prk_words_advise(words, "  SELECT replica_kit.join_script(%s, 'ADDRESS_OF_THIS_SERVER');",
+						 literal);
+	}
+	prk_words_advise(words, "If it is not wanted any more, here: %s",
+					 prk_words_dismissal(in));
+}
+
+/* What the kit made, of which a part is gone. */
+static void
+word_leftover(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkDiagnosis *diagnosis = in->diagnosis;
+	const char *literal = prk_words_literal(diagnosis->name);
+
+	if (diagnosis->code == PRK_CODE_ORPHAN_SLOT)
+	{
+		words->finding = "The slot retains WAL for a replica whose role is gone: it cannot connect.";
+		prk_words_clause(words, "pg_hba.conf names role %s for it, which does not exist",
+						 prk_words_quoted(diagnosis->owner->role_name != NULL ?
+										  diagnosis->owner->role_name : ""));
+		prk_words_slot(words, in);
+	}
+	else if (diagnosis->code == PRK_CODE_ORPHAN_ROLE)
+	{
+		words->finding = "The replica has a role but no slot: it can connect, and no WAL is retained for it.";
+		prk_words_clause(words, "role %s is marked as its own",
+						 prk_words_quoted(diagnosis->leftover->role_name));
+		prk_words_clause(words, "slot %s does not exist",
+						 prk_words_quoted(diagnosis->name));
+	}
+	else
+	{
+		words->finding = "pg_hba.conf has a rule for a replica that has neither slot nor role.";
+		prk_words_clause(words, "a line of %s ends in \"%s%s\"", HbaFileName,
+						 PRK_HBA_MARK, prk_foreign_show_text(diagnosis->name));
+	}
+	if (diagnosis->address != NULL)
+		prk_words_advise(words, "If the replica is wanted, here: SELECT * FROM replica_kit.provision(%s, %s);",
+						 literal, prk_words_literal(diagnosis->address));
+	prk_words_advise(words, "If not: SELECT * FROM replica_kit.deprovision(%s);",
+					 literal);
+}
+
+/* Connected and behind: the stage that holds most says why. */
+static void
+word_behind(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkReplica *replica = in->diagnosis->row->replica;
+
+	prk_words_clause(words, "%s", in->diagnosis->row->verdict.reason);
+	prk_words_clause(words, "unsent %s, unwritten %s, unflushed %s, unreplayed %s",
+					 prk_words_size(replica->unsent_bytes),
+					 prk_words_size(replica->unwritten_bytes),
+					 prk_words_size(replica->unflushed_bytes),
+					 prk_words_size(replica->unreplayed_bytes));
+	prk_words_slot(words, in);
+	switch (in->diagnosis->code)
+	{
+		case PRK_CODE_NETWORK_SLOW:
+			words->finding = "WAL arrives at the replica more slowly than it is generated. No WAL is lost.";
+			prk_words_advise(words, "Check the network between the servers, and the load that writes.");
+			break;
+		case PRK_CODE_FLUSH_SLOW:
+			if (XLogRecPtrIsInvalid(replica->replay_lsn))
+			{
+				words->finding = "The receiver has WAL that it has not flushed. No WAL is lost.";
+				prk_words_advise(words, "pg_receivewal without --synchronous flushes whole segments only. With it, check its disk.");
+			}
+			else
+			{
+				words->finding = "The replica's disk is slower than WAL arrives. No WAL is lost.";
+				prk_words_advise(words, "Check the disk of pg_wal on the replica.");
+			}
+			break;
+		default:
+			words->finding = "The replica has the WAL and does not replay it fast enough, or at all. No WAL is lost.";
+			prk_words_advise(words, "Paused, in conflict with a query, or slow: only the replica knows. There run:");
+			prk_words_advise(words, "  SELECT * FROM replica_kit.diagnose();");
+			break;
+	}
+}
+
+/* Connected, behind and silent. */
+static void
+word_stalled(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkReplica *replica = in->diagnosis->row->replica;
+
+	words->finding = "The replica is connected and silent: its WAL receiver or its machine hangs. No WAL is lost.";
+	prk_words_clause(words, "%s", in->diagnosis->row->verdict.reason);
+	prk_words_clause(words, "walsender pid %d", replica->pid);
+	prk_words_slot(words, in);
+	prk_words_advise(words, "%s check the machine and the process walreceiver.",
+					 prk_words_place(in));
+	if (is_kits_own(in))
+	{
+		prk_remedy_end_walsender(words, replica->slot_name, replica->pid);
+		prk_words_advise(words, "The remedy ends the connection; the replica connects again once it can.");
+	}
+	else
+		advise_end(in, words, "This ends the connection; it connects again once it can:");
+}
+
+/* Its snapshot keeps dead rows from being removed. */
+static void
+word_xmin(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkReplica *replica = in->diagnosis->row->replica;
+
+	words->finding = "The slot keeps dead rows from being removed here: tables grow, in the end transaction IDs run out.";
+	prk_words_clause(words, "its %s is %d transactions old",
+					 TransactionIdIsNormal(replica->xmin) ? "xmin" : "catalog_xmin",
+					 replica->xmin_age);
+	prk_words_clause(words, "autovacuum_freeze_max_age is %d",
+					 autovacuum_freeze_max_age);
+	if (replica->pid != 0)
+		prk_words_advise(words, "On the replica end its oldest query (pg_stat_activity.backend_xmin), or set hot_standby_feedback to off.");
+	else
+		prk_words_advise(words, "Start the replica. If it does not return, here: %s",
+						 prk_words_dismissal(in));
+}
+
+/* Made by the kit: a role of ours, and a slot that it names. */
+static bool
+is_kits_own(const PrkWordsInput *in)
+{
+	return in->diagnosis->row->replica->has_slot &&
+		in->diagnosis->owner->role_name != NULL;
+}
+
+static void
+advise_end(const PrkWordsInput *in, PrkWords *words, const char *before)
+{
+	prk_words_advise(words, "%s SELECT pg_terminate_backend(%d);", before,
+					 in->diagnosis->row->replica->pid);
+}

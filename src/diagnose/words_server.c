@@ -1,0 +1,187 @@
+/*-------------------------------------------------------------------------
+ *
+ * words_server.c
+ *	  Words for what is wrong with this server itself.
+ *
+ * IDENTIFICATION
+ *	  src/diagnose/words_server.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "replication/slot.h"
+#include "replication/syncrep.h"
+#include "replication/walsender.h"
+#include "utils/guc.h"
+
+#include "diagnose/words.h"
+
+/* So many more walsenders or slots are allowed. */
+#define MORE			10
+
+static void word_walsenders(const PrkWordsInput *in, PrkWords *words);
+static void word_slots(const PrkWordsInput *in, PrkWords *words);
+static void word_unlimited(const PrkWordsInput *in, PrkWords *words);
+static void word_sync(const PrkWordsInput *in, PrkWords *words);
+static void word_worker(const PrkWordsInput *in, PrkWords *words);
+static void word_disk(const PrkWordsInput *in, PrkWords *words);
+
+/* Puts a diagnosis of this server itself into words. */
+void
+prk_words_server(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkDiagnosis *diagnosis = in->diagnosis;
+
+	switch (diagnosis->code)
+	{
+		case PRK_CODE_HBA_ERROR:
+			words->finding = "pg_hba.conf has an error: the rules in memory still hold, but the next start would fail.";
+			prk_words_clause(words, "%s", diagnosis->words);
+			prk_words_clause(words, "file %s", HbaFileName);
+			prk_words_advise(words, "Correct the line in that file, then: SELECT pg_reload_conf();");
+			break;
+		case PRK_CODE_RESTART_WOULD_FAIL:
+			words->finding = "The configuration has an error with which the server would not start.";
+			prk_words_clause(words, "%s", diagnosis->words);
+			prk_words_advise(words, "Correct the file, then: SELECT pg_reload_conf();");
+			break;
+		case PRK_CODE_RELOAD_NEEDED:
+			words->finding = "The remedies above change settings, which count after a reload.";
+			prk_words_clause(words, diagnosis->count == 1 ?
+							 "%d remedy is ALTER SYSTEM" :
+							 "%d remedies are ALTER SYSTEM", diagnosis->count);
+			prk_remedy_reload(words);
+			break;
+		case PRK_CODE_WALSENDERS_EXHAUSTED:
+			word_walsenders(in, words);
+			break;
+		case PRK_CODE_SLOTS_EXHAUSTED:
+			word_slots(in, words);
+			break;
+		case PRK_CODE_SLOT_UNLIMITED:
+			word_unlimited(in, words);
+			break;
+		case PRK_CODE_SYNC_STANDBY_MISSING:
+			word_sync(in, words);
+			break;
+		case PRK_CODE_WORKER_STALE:
+			word_worker(in, words);
+			break;
+		case PRK_CODE_DISK_FILLING:
+			word_disk(in, words);
+			break;
+		default:
+			elog(ERROR, "no words for diagnosis \"%s\" of the server",
+				 prk_code_name(diagnosis->code));
+	}
+}
+
+/*
+ * No remedy: a standby may not have fewer than its primary, so that raising it
+ * here alone stops them at the next restart.
+ */
+static void
+word_walsenders(const PrkWordsInput *in, PrkWords *words)
+{
+	words->finding = "All walsenders are in use: no further replica or base backup can connect.";
+	prk_words_clause(words, "max_wal_senders is %d, in use %d",
+					 max_wal_senders, in->evidence->walsenders_used);
+	prk_words_failure(words, in->diagnosis->attempt->failure);
+	prk_words_advise(words, "Wait for one to end; or allow more, first on each standby, then here, each with a restart:");
+	prk_words_advise(words, "  ALTER SYSTEM SET max_wal_senders = %d;",
+					 max_wal_senders + MORE);
+}
+
+static void
+word_slots(const PrkWordsInput *in, PrkWords *words)
+{
+	words->finding = "All replication slots are in use: no replica can be added, and no base backup made.";
+	prk_words_clause(words, "max_replication_slots is %d",
+					 max_replication_slots);
+	prk_words_failure(words, in->diagnosis->attempt->failure);
+	prk_remedy_setting(words, "max_replication_slots",
+					   psprintf("%d", max_replication_slots + MORE));
+	prk_words_advise(words, "The remedy counts after a restart of this server. Sooner: drop a slot that nobody needs.");
+}
+
+static void
+word_unlimited(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkDiagnosis *diagnosis = in->diagnosis;
+	const PrkReplica *replica = diagnosis->row->replica;
+
+	words->finding = "Slots without a replica retain WAL without limit: in the end they fill the disk, and this server stops.";
+	prk_words_clause(words, "max_slot_wal_keep_size is -1");
+	prk_words_clause(words, "%d such, slot %s retains %s", diagnosis->count,
+					 prk_words_quoted(replica->slot_name),
+					 prk_words_size(replica->retained_bytes));
+	if (in->evidence->wal_free >= 0)
+		prk_words_clause(words, "the disk of pg_wal has %s free",
+						 prk_words_size(in->evidence->wal_free));
+	if (diagnosis->limit >= 0)
+	{
+		prk_remedy_setting(words, "max_slot_wal_keep_size",
+						   psprintf(INT64_FORMAT "MB",
+									diagnosis->limit / (1024 * 1024)));
+		prk_words_advise(words, "The remedy leaves room for what is retained now; no slot is lost by it.");
+	}
+	else
+		prk_words_advise(words, "No limit is safe: the disk has no room beside what is retained now.");
+	prk_words_advise(words, "Bring the replica back, or give it up: SELECT * FROM replica_kit.diagnose(%s);",
+					 prk_words_literal(replica->name));
+}
+
+/* Commits that wait for a standby that is not there. */
+static void
+word_sync(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkEvidence *evidence = in->evidence;
+
+	words->finding = "Commits hang: not enough synchronous standbys are connected. They finish once they are; none is lost.";
+	prk_words_clause(words, "synchronous_standby_names = %s: %d of %d connected",
+					 prk_words_literal(SyncRepStandbyNames),
+					 evidence->sync_there, evidence->sync_wanted);
+	prk_words_advise(words, "Bring the standby back; its own row or its own server says why it is away.");
+	prk_words_advise(words, "Or decide to go on without it; until it is back, a crash of this machine can lose commits:");
+	prk_words_advise(words, "  ALTER SYSTEM SET synchronous_standby_names = '';");
+	prk_words_advise(words, "  SELECT pg_reload_conf();");
+}
+
+/* Who watches the watcher */
+static void
+word_worker(const PrkWordsInput *in, PrkWords *words)
+{
+	int			pid = in->evidence->report->board->worker_pid;
+
+	words->finding = "The worker hangs or does not run: nothing is watched, and there are no new alerts.";
+	prk_words_clause(words, "%s", in->diagnosis->words);
+	if (pid != 0)
+	{
+		prk_words_advise(words, "As the server's user run this; the server starts the worker again within 10 s:");
+		prk_words_advise(words, "  kill %d", pid);
+		return;
+	}
+	prk_words_advise(words, "Check the log for its last messages; the server starts it again every 10 s.");
+	prk_words_advise(words, "If the log says \"too many background workers\", raise max_worker_processes and restart.");
+}
+
+static void
+word_disk(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkDisk *disk = &in->evidence->report->board->server.disk;
+
+	words->finding = psprintf("The disk of pg_wal will be full in %s; then this server stops.",
+							  prk_words_duration(disk->full_in));
+	prk_words_clause(words, "%s free", prk_words_size(disk->free_bytes));
+	if (disk->holder[0] != '\0')
+	{
+		prk_words_clause(words, "slot %s retains %s",
+						 prk_words_quoted(disk->holder),
+						 prk_words_size(disk->held_bytes));
+		prk_words_advise(words, "Repair or remove the replica that retains the most WAL; what is wrong with it:");
+		prk_words_advise(words, "  SELECT * FROM replica_kit.diagnose(%s);",
+						 prk_words_literal(disk->holder));
+	}
+	prk_words_advise(words, "To gain time, free space on that disk. Never delete files in pg_wal by hand.");
+}

@@ -1,0 +1,260 @@
+/*-------------------------------------------------------------------------
+ *
+ * words_upstream.c
+ *	  Words for what is wrong with this server as a standby.
+ *
+ * IDENTIFICATION
+ *	  src/diagnose/words_upstream.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlogrecovery.h"
+#include "miscadmin.h"
+#include "replication/walreceiver.h"
+
+#include "diagnose/words.h"
+
+static bool word_state(const PrkWordsInput *in, PrkWords *words);
+static void word_stalled(const PrkWordsInput *in, PrkWords *words);
+static void word_receiving(const PrkWordsInput *in, PrkWords *words);
+static void word_parameter(const PrkWordsInput *in, PrkWords *words);
+static void word_conflict(const PrkWordsInput *in, PrkWords *words);
+static void word_cut(const PrkWordsInput *in, PrkWords *words);
+static void advise_rebuild(PrkWords *words);
+static const char *script_of_this(void);
+
+/* Puts a diagnosis of this server as a standby into words. */
+void
+prk_words_upstream(const PrkWordsInput *in, PrkWords *words)
+{
+	if (in->diagnosis->failure != NULL)
+	{
+		prk_words_failure(words, in->diagnosis->failure);
+		word_cut(in, words);
+		prk_words_clause(words, "%s", in->evidence->upstream_verdict.reason);
+	}
+	else if (!word_state(in, words))
+		elog(ERROR, "no words for diagnosis \"%s\" of the upstream",
+			 prk_code_name(in->diagnosis->code));
+}
+
+/* What is seen without any attempt to connect. */
+static bool
+word_state(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkUpstream *upstream = &in->evidence->upstream;
+	const PrkVerdict *verdict = &in->evidence->upstream_verdict;
+
+	switch (in->diagnosis->code)
+	{
+		case PRK_CODE_UPSTREAM_UNREACHABLE:
+			words->finding = "This standby does not stream, and it is not known why.";
+			prk_words_clause(words, "%s", verdict->reason);
+			if (!in->evidence->report->failures->exist)
+				prk_words_clause(words, "pg_replica_kit is not in shared_preload_libraries, so failures are not noted");
+			prk_words_advise(words, "Check the log of this server, and on the upstream run: SELECT * FROM replica_kit.diagnose();");
+			return true;
+		case PRK_CODE_RECEIVER_STALLED:
+			word_stalled(in, words);
+			return true;
+		case PRK_CODE_NETWORK_SLOW:
+		case PRK_CODE_FLUSH_SLOW:
+			word_receiving(in, words);
+			return true;
+		case PRK_CODE_PARAMETERS_TOO_LOW:
+			word_parameter(in, words);
+			return true;
+		case PRK_CODE_REPLAY_PAUSED:
+			words->finding = "Somebody has paused replay: queries here see old data. No WAL is lost.";
+			prk_words_clause(words, "pg_get_wal_replay_pause_state() is not \"not paused\"");
+			prk_words_clause(words, "%s unreplayed",
+							 prk_words_size(upstream->unreplayed_bytes));
+			prk_words_advise(words, "Ask who paused it. To continue: SELECT pg_wal_replay_resume();");
+			return true;
+		case PRK_CODE_REPLAY_CONFLICT:
+			word_conflict(in, words);
+			return true;
+		case PRK_CODE_REPLAY_SLOW:
+			words->finding = "Replay is slower than WAL arrives: queries here see old data. It catches up when less is written.";
+			prk_words_clause(words, "%s", verdict->reason);
+			prk_words_advise(words, "Check the load of this machine: replay is one process, and needs its disk and one CPU.");
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+word_stalled(const PrkWordsInput *in, PrkWords *words)
+{
+	words->finding = "Connected, but no data received: the upstream, the network or the walreceiver hangs. No WAL is lost.";
+	prk_words_clause(words, "%s", in->evidence->upstream_verdict.reason);
+	prk_words_clause(words, "wal_receiver_timeout is %d ms",
+					 wal_receiver_timeout);
+	if (wal_receiver_timeout > 0)
+		prk_words_advise(words, "The walreceiver reconnects after wal_receiver_timeout. If not, it is stuck: inspect the process.");
+	else
+	{
+		prk_remedy_setting(words, "wal_receiver_timeout", "1min");
+		prk_words_advise(words, "With the remedy the walreceiver reconnects by itself, now and the next time.");
+	}
+}
+
+/* It comes, but more slowly than it is made. */
+static void
+word_receiving(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkUpstream *upstream = &in->evidence->upstream;
+
+	prk_words_clause(words, "%s", in->evidence->upstream_verdict.reason);
+	prk_words_clause(words, "not received %s, received and not flushed %s",
+					 prk_words_size(upstream->unreceived_bytes -
+									upstream->unflushed_bytes),
+					 prk_words_size(upstream->unflushed_bytes));
+	if (in->diagnosis->code == PRK_CODE_FLUSH_SLOW)
+	{
+		words->finding = "This server's disk is slower than WAL arrives. No WAL is lost.";
+		prk_words_advise(words, "Check the disk of pg_wal on this server.");
+	}
+	else
+	{
+		words->finding = "WAL arrives more slowly than it is generated. No WAL is lost.";
+		prk_words_advise(words, "Check the network between the servers, the disk of pg_wal on this one, and the load that writes.");
+	}
+}
+
+static void
+word_parameter(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkParameter *parameter = in->diagnosis->parameter;
+
+	words->finding = in->evidence->upstream.pause_state != RECOVERY_NOT_PAUSED ?
+		"Replay is paused for good: the primary allows more than this server. Resumed, it would shut down." :
+		"The primary allows more than this server, which would not start again as it is.";
+	prk_words_clause(words, "%s is %d here and %d on the primary",
+					 parameter->name, parameter->here, parameter->primary);
+	prk_remedy_setting(words, parameter->name,
+					   psprintf("%d", parameter->primary));
+	prk_words_advise(words, "After the remedy restart this server; do not resume replay before.");
+}
+
+static void
+word_conflict(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkEvidence *evidence = in->evidence;
+
+	words->finding = "Replay waits for a query on this server: other queries here see old data. No WAL is lost.";
+	prk_words_clause(words, "startup waits for %s since %s",
+					 evidence->replay_waits,
+					 prk_words_duration(Max(evidence->upstream.lag_age, 0)));
+	prk_words_clause(words, "%s unreplayed",
+					 prk_words_size(evidence->upstream.unreplayed_bytes));
+	prk_words_clause(words, "oldest snapshot: pid %d, xmin %u",
+					 evidence->oldest_pid, evidence->oldest_xmin);
+	prk_words_advise(words, "Replay continues when that query ends, or when max_standby_streaming_delay has passed.");
+	if (evidence->oldest_pid != 0)
+		prk_words_advise(words, "Ask its owner to end it, or end it here (its work is rolled back): SELECT pg_terminate_backend(%d);",
+						 evidence->oldest_pid);
+}
+
+/* The stream is cut, and the receiver's last failure says why. */
+static void
+word_cut(const PrkWordsInput *in, PrkWords *words)
+{
+	bool		ask = false;
+
+	switch (in->diagnosis->code)
+	{
+		case PRK_CODE_HBA_NO_ENTRY:
+			words->finding = "No rule of the upstream's pg_hba.conf lets this server in as it comes (address, role, TLS or not).";
+			ask = true;
+			break;
+		case PRK_CODE_HBA_REJECTS:
+			words->finding = "A rule of the upstream's pg_hba.conf rejects this server.";
+			ask = true;
+			break;
+		case PRK_CODE_AUTH_FAILED:
+			words->finding = "The upstream does not take the password that this server has.";
+			prk_words_advise(words, "With the right password, on this machine:");
+			prk_words_advise(words, "  %s --set-password", script_of_this());
+			ask = true;
+			break;
+		case PRK_CODE_NO_PASSWORD:
+			words->finding = "The upstream asks for a password and this server has none to send.";
+			prk_words_advise(words, "It belongs in the passfile that primary_conninfo names. On this machine:");
+			prk_words_advise(words, "  %s --set-password", script_of_this());
+			break;
+		case PRK_CODE_ROLE_MISSING:
+			words->finding = "The role that this server connects as does not exist on the upstream.";
+			ask = true;
+			break;
+		case PRK_CODE_ROLE_CANNOT_REPLICATE:
+			words->finding = "The role that this server connects as has lost LOGIN or REPLICATION.";
+			ask = true;
+			break;
+		case PRK_CODE_WALSENDERS_EXHAUSTED:
+			words->finding = "The upstream has no walsender free for this server.";
+			ask = true;
+			break;
+		case PRK_CODE_SLOT_MISSING:
+			words->finding = "The slot that this server asks for does not exist on the upstream. With one it reconnects.";
+			ask = true;
+			break;
+		case PRK_CODE_SLOT_TAKEN:
+			words->finding = "Another connection has this server's slot: a stale one of its own, or another server.";
+			ask = true;
+			break;
+		case PRK_CODE_SLOT_LOST:
+			words->finding = "This server's slot is lost. A restart is not enough: it must be rebuilt.";
+			advise_rebuild(words);
+			break;
+		case PRK_CODE_WAL_REMOVED:
+			words->finding = "The upstream has removed WAL that this server needs. A restart is not enough: it must be rebuilt.";
+			advise_rebuild(words);
+			break;
+		case PRK_CODE_OTHER_TIMELINE:
+			words->finding = "This server has WAL that the upstream's history does not contain. Rewind or rebuild it.";
+			advise_rebuild(words);
+			break;
+		case PRK_CODE_OTHER_CLUSTER:
+			words->finding = "The upstream belongs to another cluster: this server is not a copy of it.";
+			prk_words_advise(words, "Correct primary_conninfo and reload; or rebuild this server from that upstream, by its join_script().");
+			break;
+		case PRK_CODE_UPSTREAM_UNREACHABLE:
+			words->finding = "The upstream cannot be reached. This server reconnects by itself once it can.";
+			prk_words_advise(words, "Start the upstream; or correct host and port in primary_conninfo and reload.");
+			break;
+		default:
+			words->finding = "The upstream refuses this server, in the words of the evidence.";
+			ask = true;
+			break;
+	}
+	if (ask)
+		prk_words_advise(words, "On the upstream run: SELECT * FROM replica_kit.diagnose();");
+}
+
+/* How to give this standby its data anew. */
+static void
+advise_rebuild(PrkWords *words)
+{
+	prk_words_advise(words, "On this machine, as root:");
+	prk_words_advise(words, "  %s --rebuild", script_of_this());
+	prk_words_advise(words, "Nothing has to be done on the upstream.");
+	prk_words_advise(words, "The script, if it is gone, comes from there: replica_kit.join_script().");
+}
+
+/* The script that has made this standby, up to its last option. */
+static const char *
+script_of_this(void)
+{
+	bool		is_word = DataDir[strspn(DataDir, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+										 "abcdefghijklmnopqrstuvwxyz"
+										 "0123456789_./-")] == '\0';
+	const char *slot = PrimarySlotName != NULL && PrimarySlotName[0] != '\0' ?
+	PrimarySlotName : "NAME";
+
+	return psprintf("sh join_%s.sh --pgdata %s", slot,
+					is_word ? DataDir : "DIR");
+}
