@@ -25,6 +25,7 @@ SAMPLE_OBJS = \
 	src/sample/derive.o \
 	src/sample/receiver.o \
 	src/sample/sample.o \
+	src/sample/timeline.o \
 	src/sample/unused.o
 
 HBA_OBJS = \
@@ -98,6 +99,7 @@ DIAGNOSE_OBJS = \
 	src/diagnose/evidence.o \
 	src/diagnose/findings.o \
 	src/diagnose/owners.o \
+	src/diagnose/past.o \
 	src/diagnose/preflight.o \
 	src/diagnose/preflight_checks.o \
 	src/diagnose/preflight_facts.o \

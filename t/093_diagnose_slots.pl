@@ -178,8 +178,13 @@ found('the rule is gone', '');
 $primary->safe_psql('postgres', q{SELECT replica_kit.provision('second', '127.0.0.1')});
 found('a new one is no trouble for a day', '');
 $primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('second')});
-$remedy = found('a role without its slot', 'orphan_role');
-is($remedy, '', 'a role without its slot: nothing destroys it unseen');
+$remedy = found('a role without its slot', 'replica_not_attached');
+is($remedy, q{SELECT * FROM replica_kit.provision('second', '127.0.0.1/32');}, 'a role without its slot: it is given one');
+do_remedies($primary);
+found('it has a slot', '');
+$primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('second'); SELECT replica_kit.revoke_address('second', '127.0.0.1')});
+$remedy = found('a role alone', 'orphan_role');
+is($remedy, '', 'a role alone: nothing destroys it unseen');
 do_advised($primary, qr/deprovision/);
 found('the role is gone', '');
 

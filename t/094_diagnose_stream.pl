@@ -110,12 +110,12 @@ found('raised here, too', '', '');
 $standby->promote;
 $standby->safe_psql('postgres', 'CREATE TABLE elsewhere (i int)');
 is(wait_for_diagnosis($primary, 'replica_down'), 'replica_down', 'promoted: the primary misses it');
-like($standby->safe_psql('postgres', q{SELECT coalesce(string_agg(code, ','), '') FROM replica_kit.diagnose()}), qr/^(orphan_role)?$/, 'promoted: it has lost its upstream on purpose');
+is(wait_for_diagnosis($standby, 'promoted'), 'promoted', 'promoted: it says so itself');
 $standby->stop;
 append_to_file($standby->data_dir . '/standby.signal', '');
 $standby->start;
-found('a promoted one comes back', undef, 'other_timeline');
-soon_like($standby, q{SELECT finding FROM replica_kit.diagnose()}, qr/Rewind or rebuild it\.$/, 'a promoted one comes back: what it needs');
+found('a promoted one comes back', undef, 'newer_timeline_exists');
+soon_like($standby, q{SELECT advice FROM replica_kit.diagnose()}, qr/promoted by mistake: rewind it \(pg_rewind\) or rebuild it\.$/m, 'a promoted one comes back: what it needs');
 
 $standby->stop;
 $primary->stop;

@@ -90,7 +90,7 @@ append_to_file($node->data_dir . '/pg_hba.conf',
 	"host replication r5 10.0.0.55/32 scram-sha-256 # pg_replica_kit: r5\n"
 	  . "host replication r3 10.0.0.33/32 scram-sha-256 # pg_replica_kit: yy\n");
 is( found('.*'),
-	'orphan_slot r3, orphan_role r4, orphan_rule r5, orphan_rule yy, orphan_role zz',
+	'orphan_slot r3, replica_not_attached r4, orphan_rule r5, orphan_rule yy, orphan_role zz',
 	'roles and lines without a slot, each name once');
 
 $node->safe_psql('postgres', 'ALTER ROLE r4 NOREPLICATION');

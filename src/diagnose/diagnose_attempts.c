@@ -21,7 +21,6 @@ static PrkCode attempt_code(const PrkFindings *findings,
 							const PrkAttempt *attempt, bool has_slot);
 static PrkCode door_code(const PrkAttempt *attempt);
 static bool is_shadowed(const PrkAttempt *attempt);
-static bool is_diagnosed(const PrkFindings *findings, const char *name);
 
 /*
  * Diagnoses why this attempt to serve the replica failed.  row and owner are
@@ -74,7 +73,7 @@ prk_diagnose_attempts(PrkFindings *findings)
 
 		if (!prk_diagnose_is_recent(evidence, failure) ||
 			!(attempt->role.can_replicate || attempt->role.superuser) ||
-			is_diagnosed(findings, name))
+			prk_diagnose_has(findings, name))
 			continue;
 		for (int j = 0; j < evidence->report->nrows && !has_row; j++)
 		{
@@ -121,6 +120,7 @@ attempt_code(const PrkFindings *findings, const PrkAttempt *attempt,
 		case PRK_FAILURE_TOO_MANY:
 			return findings->evidence->walsenders_used < max_wal_senders ?
 				PRK_CODE_NONE : PRK_CODE_WALSENDERS_EXHAUSTED;
+		case PRK_FAILURE_NEWER_TIMELINE:
 		case PRK_FAILURE_NO_SLOT_FREE:
 		case PRK_FAILURE_SLOT_TAKEN:
 		case PRK_FAILURE_UPSTREAM:
@@ -185,19 +185,4 @@ prk_diagnose_is_attempt(const PrkEvidence *evidence, const PrkReplica *replica)
 	return replica->reply_time == 0 ||
 		(replica->sent_lsn <= replica->write_lsn &&
 		 evidence->now - replica->backend_start < SHORT_LIVED);
-}
-
-static bool
-is_diagnosed(const PrkFindings *findings, const char *name)
-{
-	ListCell   *cell;
-
-	foreach(cell, findings->diagnoses)
-	{
-		const PrkDiagnosis *diagnosis = lfirst(cell);
-
-		if (diagnosis->name != NULL && strcmp(diagnosis->name, name) == 0)
-			return true;
-	}
-	return false;
 }

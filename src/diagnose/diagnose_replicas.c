@@ -36,6 +36,7 @@ static int64 raised_limit(const PrkEvidence *evidence,
 						  const PrkReportRow *row);
 static const PrkAttempt *newest_attempt(const PrkEvidence *evidence,
 										const char *name);
+static bool left_together(const PrkEvidence *evidence);
 static bool is_at_risk(const PrkReportRow *row);
 static bool is_synchronous(const PrkEvidence *evidence, const char *name);
 static PrkDiagnosis *add(PrkFindings *findings, PrkCode code,
@@ -113,6 +114,11 @@ diagnose_absent(PrkFindings *findings, const PrkReportRow *row,
 		since = replica->inactive_since;
 	if (diagnose_refused(findings, row, owner))
 		return;
+	if (row->verdict.code == PRK_CODE_SLOT_LEFT_BEHIND)
+	{
+		add(findings, PRK_CODE_SLOT_LEFT_BEHIND, row, owner);
+		return;
+	}
 
 	/*
 	 * Made by the kit, and the role is gone: what a crash between the commit
@@ -137,6 +143,7 @@ diagnose_absent(PrkFindings *findings, const PrkReportRow *row,
 	{
 		diagnosis = add(findings, PRK_CODE_REPLICA_DOWN, row, owner);
 		diagnosis->gravity = prk_gravity_of(row->verdict.level);
+		diagnosis->together = left_together(findings->evidence);
 	}
 }
 
@@ -233,6 +240,36 @@ newest_attempt(const PrkEvidence *evidence, const char *name)
 
 	return attempt != NULL &&
 		prk_diagnose_is_recent(evidence, attempt->failure) ? attempt : NULL;
+}
+
+/*
+ * Did all of several replicas go within a minute, and none come back?  That is
+ * how a failover to one of them looks from here.
+ */
+static bool
+left_together(const PrkEvidence *evidence)
+{
+	TimestampTz first = 0;
+	TimestampTz last = 0;
+	int			count = 0;
+
+	for (int i = 0; i < evidence->report->nrows; i++)
+	{
+		const PrkReplica *replica = evidence->report->rows[i].replica;
+		const PrkBoardEntry *entry = evidence->owners[i].entry;
+		TimestampTz gone;
+
+		if (!replica->has_slot || replica->logical || replica->temporary)
+			continue;
+		if (replica->pid != 0 || entry == NULL || entry->known.gone_since == 0)
+			return false;
+		gone = entry->known.gone_since;
+		if (count++ == 0)
+			first = last = gone;
+		first = Min(first, gone);
+		last = Max(last, gone);
+	}
+	return count > 1 && last - first <= USECS_PER_MINUTE;
 }
 
 static bool

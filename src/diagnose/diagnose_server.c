@@ -39,40 +39,57 @@ prk_diagnose_server(PrkFindings *findings)
 }
 
 /*
- * What the kit made, and has nothing to serve any more.  To be called last:
- * what another finding names is left out.
+ * What the kit made, and has nothing to serve any more: the slots of a
+ * promoted server's siblings did not come along, and their roles did.  To be
+ * called last: what another finding names is left out.
  */
 void
 prk_diagnose_leftovers(PrkFindings *findings)
 {
 	const PrkEvidence *evidence = findings->evidence;
+	bool		is_alone = true;
+	int			missing = 0;
 	ListCell   *cell;
 
 	foreach(cell, evidence->leftovers)
 	{
 		const PrkLeftover *leftover = lfirst(cell);
 		PrkDiagnosis *diagnosis;
-		bool		wanted = false;
-		ListCell   *other;
 
 		/* Whoever asks for it in vain is a case of its own. */
-		foreach(other, findings->diagnoses)
-		{
-			const PrkDiagnosis *found = lfirst(other);
-
-			if (found->name != NULL &&
-				strcmp(found->name, leftover->name) == 0)
-				wanted = true;
-		}
-		if (wanted)
+		if (prk_diagnose_has(findings, leftover->name))
 			continue;
-		diagnosis = prk_diagnose_add(findings, leftover->role_name != NULL ?
-									 PRK_CODE_ORPHAN_ROLE :
-									 PRK_CODE_ORPHAN_RULE,
+
+		/* What this server was called itself is nobody's absence. */
+		if (evidence->past.promoted &&
+			strcmp(evidence->past.name, leftover->name) == 0)
+			continue;
+		diagnosis = prk_diagnose_add(findings, PRK_CODE_ORPHAN_RULE,
 									 PRK_SUBJECT_REPLICA, leftover->name);
 		diagnosis->leftover = leftover;
-		prk_diagnose_find_home(evidence, diagnosis);
+		diagnosis->role_name = leftover->role_name;
+		diagnosis->address = leftover->address;
+		diagnosis->line_number = leftover->line_number;
+		if (leftover->role_name == NULL)
+			continue;
+		diagnosis->code = PRK_CODE_ORPHAN_ROLE;
+		if (evidence->past.promoted || diagnosis->address != NULL)
+		{
+			diagnosis->code = PRK_CODE_REPLICA_NOT_ATTACHED;
+			missing++;
+		}
+		diagnosis->gravity = prk_code_info(diagnosis->code)->gravity;
 	}
+
+	for (int i = 0; i < evidence->report->nrows; i++)
+	{
+		const PrkReplica *replica = evidence->report->rows[i].replica;
+
+		if (replica->has_slot && !replica->logical)
+			is_alone = false;
+	}
+	if (evidence->past.promoted && (missing > 0 || is_alone))
+		add(findings, PRK_CODE_PROMOTED)->count = missing;
 }
 
 /* Configuration files with which a restart would be the end. */
@@ -88,13 +105,17 @@ diagnose_files(PrkFindings *findings)
 			evidence->config_error;
 }
 
-/* Walsenders and slots are numbered, and somebody went without. */
+/*
+ * Walsenders and slots are numbered, and somebody went without; or came from
+ * a timeline that this server does not have.
+ */
 static void
 diagnose_limits(PrkFindings *findings)
 {
 	const PrkEvidence *evidence = findings->evidence;
 	const PrkAttempt *no_walsender = NULL;
 	const PrkAttempt *no_slot = NULL;
+	const PrkAttempt *newer = NULL;
 
 	for (int i = evidence->nattempts - 1; i >= 0; i--)
 	{
@@ -106,7 +127,11 @@ diagnose_limits(PrkFindings *findings)
 			no_walsender = attempt;
 		else if (attempt->kind == PRK_FAILURE_NO_SLOT_FREE)
 			no_slot = attempt;
+		else if (attempt->kind == PRK_FAILURE_NEWER_TIMELINE)
+			newer = attempt;
 	}
+	if (newer != NULL)
+		add(findings, PRK_CODE_NEWER_TIMELINE_EXISTS)->attempt = newer;
 	if (no_walsender != NULL && evidence->walsenders_used >= max_wal_senders)
 		add(findings, PRK_CODE_WALSENDERS_EXHAUSTED)->attempt = no_walsender;
 	if (no_slot != NULL && evidence->slots_used >= max_replication_slots)

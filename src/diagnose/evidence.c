@@ -70,6 +70,7 @@ prk_evidence_gather(void)
 
 	evidence->report = prk_report_take();
 	evidence->now = evidence->report->sample->taken_at;
+	prk_past_read(evidence->report->sample, &evidence->past);
 	rules = load_rules(evidence, &managed);
 	evidence->managed = managed;
 	evidence->owners = prk_owners_gather(evidence->report, managed,

@@ -12,6 +12,7 @@
 #define PRK_EVIDENCE_H
 
 #include "diagnose/owners.h"
+#include "diagnose/past.h"
 #include "failures/failures.h"
 #include "hba/hba.h"
 #include "hba/hba_rules.h"
@@ -56,6 +57,7 @@ typedef struct PrkEvidence
 {
 	TimestampTz now;
 	PrkReport  *report;
+	PrkPast		past;
 	PrkOwner   *owners;			/* one for each row of the report */
 	int			nattempts;
 	PrkAttempt *attempts;		/* incoming, open, the newest first */

@@ -55,6 +55,22 @@ prk_diagnose_add(PrkFindings *findings, PrkCode code, PrkSubject subject,
 	return diagnosis;
 }
 
+/* Was something found of the replica of that name? */
+bool
+prk_diagnose_has(const PrkFindings *findings, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, findings->diagnoses)
+	{
+		const PrkDiagnosis *diagnosis = lfirst(cell);
+
+		if (diagnosis->name != NULL && strcmp(diagnosis->name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* Would whoever failed so have tried again by now? */
 bool
 prk_diagnose_is_recent(const PrkEvidence *evidence, const PrkFailure *failure)
@@ -76,8 +92,6 @@ prk_diagnose_find_home(const PrkEvidence *evidence, PrkDiagnosis *diagnosis)
 
 	if (owner != NULL)
 		diagnosis->role_name = owner->role_name;
-	else if (diagnosis->leftover != NULL)
-		diagnosis->role_name = diagnosis->leftover->role_name;
 	else
 		diagnosis->role_name = prk_role_of_replica(diagnosis->name);
 	foreach(cell, evidence->managed)
@@ -91,7 +105,10 @@ prk_diagnose_find_home(const PrkEvidence *evidence, PrkDiagnosis *diagnosis)
 			diagnosis->role_name = line->role;
 		if (diagnosis->address == NULL &&
 			strcmp(diagnosis->role_name, line->role) == 0)
+		{
 			diagnosis->address = line->address;
+			diagnosis->line_number = line->line_number;
+		}
 	}
 	if (diagnosis->address == NULL && owner != NULL && owner->entry != NULL &&
 		attempt != NULL && attempt->address != NULL &&

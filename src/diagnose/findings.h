@@ -43,10 +43,12 @@ typedef struct PrkDiagnosis
 	const char *words;			/* the server's own, of a file or a process */
 	const char *role_name;		/* the replica's own, as proved; NULL none */
 	const char *address;		/* which is proved to be the replica's; NULL */
+	int			line_number;	/* of our line that names it; 0 none */
 	const char *other_name;		/* a second name */
 	int64		limit;			/* that a setting is to allow, bytes or
 								 * microseconds; -1: none that is safe */
 	int			count;
+	bool		together;		/* all replicas went within a minute */
 } PrkDiagnosis;
 
 /* Found so far, with what it is found from. */
@@ -59,6 +61,7 @@ typedef struct PrkFindings
 extern PrkGravity prk_gravity_of(PrkLevel level);
 extern PrkDiagnosis *prk_diagnose_add(PrkFindings *findings, PrkCode code,
 									  PrkSubject subject, const char *name);
+extern bool prk_diagnose_has(const PrkFindings *findings, const char *name);
 extern bool prk_diagnose_is_recent(const PrkEvidence *evidence,
 								   const PrkFailure *failure);
 extern void prk_diagnose_find_home(const PrkEvidence *evidence,

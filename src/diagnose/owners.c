@@ -51,8 +51,8 @@ static void gather_owner(const Sources *sources, const char *name,
 						 PrkOwner *owner);
 static List *gather_leftovers(const Sources *sources);
 static const char *carrier(const PrkRoleMark *mark);
-static List *add_leftover(List *leftovers, const char *name,
-						  const char *role_name);
+static List *add_leftover(List *leftovers, const Lines *lines,
+						  const char *name, const char *role_name);
 
 /*
  * The owners, one for each row of the report; sets the leftovers, a list of
@@ -203,7 +203,8 @@ gather_leftovers(const Sources *sources)
 			continue;
 		role_name = carrier(mark);
 		if (role_name != NULL)
-			result = add_leftover(result, mark->replica, role_name);
+			result = add_leftover(result, lines, mark->replica,
+								  role_name);
 	}
 
 	for (int i = 0; i < lines->nlines; i++)
@@ -223,7 +224,7 @@ gather_leftovers(const Sources *sources)
 			 mark++)
 			has_role = carrier(mark) != NULL;
 		if (!has_role)
-			result = add_leftover(result, name, NULL);
+			result = add_leftover(result, lines, name, NULL);
 	}
 	return result;
 }
@@ -247,11 +248,24 @@ carrier(const PrkRoleMark *mark)
 }
 
 static List *
-add_leftover(List *leftovers, const char *name, const char *role_name)
+add_leftover(List *leftovers, const Lines *lines, const char *name,
+			 const char *role_name)
 {
-	PrkLeftover *leftover = palloc(sizeof(PrkLeftover));
+	PrkLeftover *leftover = palloc0(sizeof(PrkLeftover));
 
 	leftover->name = name;
 	leftover->role_name = role_name;
+	for (int i = find_line(lines, name);
+		 role_name != NULL && leftover->address == NULL &&
+		 i < lines->nlines && strcmp(lines->lines[i]->replica, name) == 0;
+		 i++)
+	{
+		const PrkHbaManaged *line = lines->lines[i];
+
+		if (line->role == NULL || strcmp(line->role, role_name) != 0)
+			continue;
+		leftover->address = line->address;
+		leftover->line_number = line->line_number;
+	}
 	return lappend(leftovers, leftover);
 }

@@ -29,6 +29,9 @@ typedef struct PrkLeftover
 {
 	const char *name;
 	const char *role_name;		/* NULL: only the line is left */
+	const char *address;		/* of its first managed line for that role;
+								 * NULL none */
+	int			line_number;	/* of that; 0 none */
 } PrkLeftover;
 
 extern PrkOwner *prk_owners_gather(const PrkReport *report, List *managed,

@@ -223,14 +223,22 @@ prk_words_absence(PrkWords *words, const PrkWordsInput *in)
 const char *
 prk_words_ago(const PrkEvidence *evidence, TimestampTz when)
 {
-	pg_time_t	seconds = timestamptz_to_time_t(when);
-	char		at[PRK_FORMAT_LEN];
+	return psprintf("%s ago (%s)", prk_words_duration(evidence->now - when),
+					prk_words_time(evidence, when));
+}
 
-	pg_strftime(at, sizeof(at), evidence->now - when < 12 * USECS_PER_HOUR ?
+/* When that was. */
+const char *
+prk_words_time(const PrkEvidence *evidence, TimestampTz when)
+{
+	pg_time_t	seconds = timestamptz_to_time_t(when);
+	char	   *at = palloc(PRK_FORMAT_LEN);
+
+	pg_strftime(at, PRK_FORMAT_LEN,
+				evidence->now - when < 12 * USECS_PER_HOUR ?
 				"%H:%M:%S" : "%Y-%m-%d %H:%M",
 				pg_localtime(&seconds, session_timezone));
-	return psprintf("%s ago (%s)", prk_words_duration(evidence->now - when),
-					at);
+	return at;
 }
 
 /* A number of bytes. */

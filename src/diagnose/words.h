@@ -53,6 +53,8 @@ extern void prk_words_absence(PrkWords *words, const PrkWordsInput *in);
 /* pieces of sentences, palloc'd */
 extern const char *prk_words_ago(const PrkEvidence *evidence,
 								 TimestampTz when);
+extern const char *prk_words_time(const PrkEvidence *evidence,
+								  TimestampTz when);
 extern const char *prk_words_size(int64 bytes);
 extern const char *prk_words_duration(int64 microseconds);
 extern const char *prk_words_literal(const char *value);

@@ -23,6 +23,8 @@ static void word_blocked(const PrkWordsInput *in, PrkWords *words);
 static void word_down(const PrkWordsInput *in, PrkWords *words);
 static void word_lost(const PrkWordsInput *in, PrkWords *words);
 static void word_never_seen(const PrkWordsInput *in, PrkWords *words);
+static void word_left_behind(const PrkWordsInput *in, PrkWords *words);
+static void word_not_attached(const PrkWordsInput *in, PrkWords *words);
 static void word_leftover(const PrkWordsInput *in, PrkWords *words);
 static void word_behind(const PrkWordsInput *in, PrkWords *words);
 static void word_stalled(const PrkWordsInput *in, PrkWords *words);
@@ -58,6 +60,12 @@ prk_words_replica(const PrkWordsInput *in, PrkWords *words)
 			prk_words_slot(words, in);
 			prk_words_advise(words, "Ask its owner. If nobody wants it any more, here: %s",
 							 prk_words_dismissal(in));
+			break;
+		case PRK_CODE_SLOT_LEFT_BEHIND:
+			word_left_behind(in, words);
+			break;
+		case PRK_CODE_REPLICA_NOT_ATTACHED:
+			word_not_attached(in, words);
 			break;
 		case PRK_CODE_ORPHAN_ROLE:
 		case PRK_CODE_ORPHAN_RULE:
@@ -144,6 +152,11 @@ word_down(const PrkWordsInput *in, PrkWords *words)
 	if (in->evidence->report->failures->exist)
 		prk_words_clause(words, "no attempt since");
 	prk_words_slot(words, in);
+	if (in->diagnosis->together)
+	{
+		prk_words_clause(words, "all replicas went within a minute");
+		prk_words_advise(words, "Was one of them promoted? Then stop this server before anything else.");
+	}
 	if (replica->logical)
 		prk_words_advise(words, "%s start the subscriber. If it stops again, its own log says why.",
 						 prk_words_place(in));
@@ -229,6 +242,60 @@ word_never_seen(const PrkWordsInput *in, PrkWords *words)
 	}
 	prk_words_advise(words, "If it is not wanted any more, here: %s",
 					 prk_words_dismissal(in));
+}
+
+/* On a standby, a slot from when it was a primary. */
+static void
+word_left_behind(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkSample *sample = in->evidence->report->sample;
+	const PrkReplica *replica = in->diagnosis->row->replica;
+
+	words->finding = "The slot is left from before this server became a standby. It retains WAL here for nobody.";
+	prk_words_clause(words, "restart_lsn %X/%X, not used since timeline %u began at %X/%X",
+					 LSN_FORMAT_ARGS(replica->restart_lsn), sample->timeline,
+					 LSN_FORMAT_ARGS(sample->timeline_begin));
+	prk_words_slot(words, in);
+	prk_words_advise(words, "If its replica follows another server now, here: SELECT pg_drop_replication_slot(%s);",
+					 prk_words_literal(replica->slot_name));
+	prk_words_advise(words, "Not deprovision(): the role is still needed on the primary.");
+}
+
+/* It is known, and has no slot here. */
+static void
+word_not_attached(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkDiagnosis *diagnosis = in->diagnosis;
+	const char *name = prk_words_literal(diagnosis->name);
+	const PrkPast *past = &in->evidence->past;
+	bool		has_host = past->promoted && past->host[0] != '\0';
+
+	words->finding = has_host ?
+		psprintf("The replica has no slot on this server: no WAL is kept for it here, and it may still look for %s.",
+				 past->host) :
+		"The replica has no slot on this server: no WAL is kept for it here.";
+	prk_words_clause(words, "role %s exists, slot %s does not",
+					 prk_words_quoted(diagnosis->role_name),
+					 prk_words_quoted(diagnosis->name));
+	if (diagnosis->address != NULL)
+	{
+		prk_words_clause(words, "pg_hba.conf lets it in from %s (line %d)",
+						 diagnosis->address, diagnosis->line_number);
+		prk_remedy_provision(words, diagnosis->name, diagnosis->address,
+							 diagnosis->role_name);
+	}
+	else
+	{
+		prk_words_clause(words, "pg_hba.conf has no rule for it");
+		prk_words_advise(words, "With the replica's own address, here:");
+		prk_words_advise(words, "  SELECT * FROM replica_kit.provision(%s, 'ITS_ADDRESS');",
+						 name);
+	}
+	prk_words_advise(words, "Then on the replica set host and port of primary_conninfo to this server, and reload there.");
+	prk_words_advise(words, "It keeps its data and its password.");
+	if (!past->promoted)
+		prk_words_advise(words, "If it will never return, here: SELECT * FROM replica_kit.deprovision(%s);",
+						 name);
 }
 
 /* What the kit made, of which a part is gone. */

@@ -25,6 +25,7 @@ static void word_slots(const PrkWordsInput *in, PrkWords *words);
 static void word_unlimited(const PrkWordsInput *in, PrkWords *words);
 static void word_sync(const PrkWordsInput *in, PrkWords *words);
 static void word_worker(const PrkWordsInput *in, PrkWords *words);
+static void word_promoted(const PrkWordsInput *in, PrkWords *words);
 static void word_disk(const PrkWordsInput *in, PrkWords *words);
 
 /* Puts a diagnosis of this server itself into words. */
@@ -67,6 +68,17 @@ prk_words_server(const PrkWordsInput *in, PrkWords *words)
 			break;
 		case PRK_CODE_WORKER_STALE:
 			word_worker(in, words);
+			break;
+		case PRK_CODE_NEWER_TIMELINE_EXISTS:
+			words->finding = "A replica asks for a timeline that this server does not have: another server was promoted.";
+			prk_words_failure(words, in->diagnosis->attempt->failure);
+			prk_words_clause(words, "timeline %u here",
+							 in->evidence->report->sample->timeline);
+			prk_words_advise(words, "Stop this server if the other one is the primary now: two primaries lose data.");
+			prk_words_advise(words, "Start nothing on it; what only it has is lost for the other.");
+			break;
+		case PRK_CODE_PROMOTED:
+			word_promoted(in, words);
 			break;
 		case PRK_CODE_DISK_FILLING:
 			word_disk(in, words);
@@ -164,6 +176,38 @@ word_worker(const PrkWordsInput *in, PrkWords *words)
 	}
 	prk_words_advise(words, "Check the log for its last messages; the server starts it again every 10 s.");
 	prk_words_advise(words, "If the log says \"too many background workers\", raise max_worker_processes and restart.");
+}
+
+/* This server was a standby. */
+static void
+word_promoted(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkSample *sample = in->evidence->report->sample;
+	const PrkPast *past = &in->evidence->past;
+	int			missing = in->diagnosis->count;
+	bool		has_host = past->host[0] != '\0';
+
+	words->finding =
+		psprintf("This server was promoted %s ago (timeline %u). %s",
+				 prk_words_duration(in->evidence->now - sample->timeline_at),
+				 sample->timeline,
+				 missing == 0 ? "No replica is attached to it." :
+				 missing == 1 ? "1 replica is not attached to it yet." :
+				 psprintf("%d replicas are not attached to it yet.", missing));
+	prk_words_clause(words, "it was replica %s%s%s%s%s, until %s",
+					 prk_words_quoted(past->name),
+					 has_host ? " of " : "", past->host,
+					 past->port[0] != '\0' ? ", port " : "", past->port,
+					 prk_words_time(in->evidence, sample->timeline_at));
+	prk_words_clause(words, "timeline %u begins at %X/%X", sample->timeline,
+					 LSN_FORMAT_ARGS(sample->timeline_begin));
+	prk_words_advise(words, "First make sure that %s is stopped and stays stopped: two primaries lose data.",
+					 has_host ? past->host : "the former primary");
+	prk_words_advise(words, missing > 0 ?
+					 "Then go through the replicas below." :
+					 "Not meant? Then stop this server at once, and rebuild it as a replica: its script with --rebuild.");
+	if (missing == 0)
+		prk_words_advise(words, "Meant? Then make a replica: SELECT * FROM replica_kit.provision('NAME', 'ITS_ADDRESS');");
 }
 
 static void

@@ -218,6 +218,12 @@ word_cut(const PrkWordsInput *in, PrkWords *words)
 			words->finding = "This server has WAL that the upstream's history does not contain. Rewind or rebuild it.";
 			advise_rebuild(words);
 			break;
+		case PRK_CODE_NEWER_TIMELINE_EXISTS:
+			words->finding = "This server has a newer timeline than its upstream: one was promoted of which that does not know.";
+			prk_words_advise(words, "If the upstream is an old primary: make sure that it is stopped, two primaries lose data.");
+			prk_words_advise(words, "Then set host and port of primary_conninfo to the new primary, and reload.");
+			prk_words_advise(words, "If this server was promoted by mistake: rewind it (pg_rewind) or rebuild it.");
+			break;
 		case PRK_CODE_OTHER_CLUSTER:
 			words->finding = "The upstream belongs to another cluster: this server is not a copy of it.";
 			prk_words_advise(words, "Correct primary_conninfo and reload; or rebuild this server from that upstream, by its join_script().");

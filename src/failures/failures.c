@@ -398,6 +398,8 @@ classify_incoming(const ErrorData *edata, PrkFailureKind *kind)
 			 is_message(edata, "requested starting point %X/%X is ahead of the WAL flush position") ||
 			 is_message(edata, "requested starting point %X/%08X "))
 		*kind = PRK_FAILURE_OTHER_TIMELINE;
+	else if (is_message(edata, "requested timeline %u is not in this server's history"))
+		*kind = PRK_FAILURE_NEWER_TIMELINE;
 	else
 		*kind = PRK_FAILURE_OTHER;
 	return true;
@@ -424,7 +426,7 @@ classify_outgoing(const ErrorData *edata, PrkFailureKind *kind)
 		return false;
 
 	if (is_message(edata, "highest timeline %u of the primary is behind recovery timeline "))
-		*kind = PRK_FAILURE_OTHER_TIMELINE;
+		*kind = PRK_FAILURE_NEWER_TIMELINE;
 	else if (is_message(edata, "database system identifier differs"))
 		*kind = PRK_FAILURE_OTHER_CLUSTER;
 	else if (is_message(edata, "terminating walreceiver due to timeout"))

@@ -38,6 +38,7 @@ typedef enum PrkFailureKind
 	PRK_FAILURE_WAL_REMOVED,
 	PRK_FAILURE_OTHER_CLUSTER,
 	PRK_FAILURE_OTHER_TIMELINE,
+	PRK_FAILURE_NEWER_TIMELINE, /* than the upstream's is asked for */
 	PRK_FAILURE_WAL_ENDED,		/* of the timeline that was asked for */
 	PRK_FAILURE_TIMEOUT,		/* the other side fell silent */
 	PRK_FAILURE_REFUSED,		/* by the upstream, in other words than these */

@@ -54,6 +54,8 @@ static int64 measure_silence(const PrkSample *sample,
 static void judge_state(const PrkSample *sample, const PrkReplica *replica,
 						const PrkThresholds *thresholds,
 						const PrkKnown *known, PrkVerdict *verdict);
+static bool is_left_behind(const PrkSample *sample, const PrkReplica *replica,
+						   const PrkKnown *known);
 static void judge_absence(const PrkSample *sample, const PrkReplica *replica,
 						  const PrkThresholds *thresholds,
 						  const PrkKnown *known, PrkVerdict *verdict);
@@ -309,6 +311,14 @@ judge_state(const PrkSample *sample, const PrkReplica *replica,
 			const PrkThresholds *thresholds, const PrkKnown *known,
 			PrkVerdict *verdict)
 {
+	if ((verdict->state == PRK_STATE_DISCONNECTED ||
+		 verdict->state == PRK_STATE_NEVER_CONNECTED) &&
+		is_left_behind(sample, replica, known))
+	{
+		verdict->fact = PRK_FACT_LEFT_BEHIND;
+		raise_level(verdict, PRK_WARNING, true, PRK_CODE_SLOT_LEFT_BEHIND);
+		return;
+	}
 	switch (verdict->state)
 	{
 		case PRK_STATE_STREAMING:
@@ -327,6 +337,22 @@ judge_state(const PrkSample *sample, const PrkReplica *replica,
 		case PRK_STATE_LOST:
 			break;
 	}
+}
+
+/*
+ * On a standby, is a slot of the time before its timeline began, and not used
+ * since?  A primary that has become a standby has such, whose replicas follow
+ * the new primary.
+ */
+static bool
+is_left_behind(const PrkSample *sample, const PrkReplica *replica,
+			   const PrkKnown *known)
+{
+	return sample->in_recovery && replica->pid == 0 && !replica->synced &&
+		known->seen_at == 0 &&
+		!XLogRecPtrIsInvalid(sample->timeline_begin) &&
+		!XLogRecPtrIsInvalid(replica->restart_lsn) &&
+		replica->restart_lsn <= sample->timeline_begin;
 }
 
 static void

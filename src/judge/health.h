@@ -73,6 +73,7 @@ typedef enum PrkFact
 	PRK_FACT_ARCHIVE_ONLY,		/* a standby that is told of no upstream */
 	PRK_FACT_GONE,
 	PRK_FACT_NEVER_CONNECTED,
+	PRK_FACT_LEFT_BEHIND,		/* a slot of what this standby was before */
 	PRK_FACT_LOST,
 	PRK_FACT_NOT_JUDGED			/* only its state: startup, backup ... */
 } PrkFact;

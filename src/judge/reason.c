@@ -107,6 +107,9 @@ say_fact(const PrkReplica *replica, PrkVerdict *verdict)
 			say(verdict, "never connected, slot was made %s ago",
 				prk_format_duration(time, verdict->since));
 			break;
+		case PRK_FACT_LEFT_BEHIND:
+			say(verdict, "slot is left from before this server became a standby");
+			break;
 		case PRK_FACT_LOST:
 			say_lost(replica, verdict);
 			break;

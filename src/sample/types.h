@@ -122,6 +122,11 @@ typedef struct PrkSample
 	int64		slot_idle_limit;	/* idle_replication_slot_timeout in
 									 * microseconds; -1 none */
 
+	/* added by prk_timeline_add() */
+	TimeLineID	timeline;		/* that is written, or replayed */
+	XLogRecPtr	timeline_begin; /* invalid: it is the first, or not known */
+	TimestampTz timeline_at;	/* when it began; 0 likewise */
+
 	/* added by prk_ages_add() */
 	int64		clock_at;		/* when, by prk_clock_now() */
 	bool		has_wal_rate;

@@ -12,6 +12,7 @@
  *		WARNING:  replica "NAME" still critical after TIME: REASON
  *		LOG:  replica "NAME" ok: REASON, after TIME
  *		WARNING:  server warning: REASON	(and so on)
+ *		WARNING:  server warning: promoted, timeline ...
  *
  * Their SQLSTATE is RK000 for ok, RK001 for warning, RK002 for critical.  The
  * DETAIL has the figures, the HINT the statement that comes next.
@@ -190,6 +191,18 @@ prk_announce_start(const PrkSample *sample)
 			 errmsg_plural("replica_kit worker started: %d replica, sampling every %s",
 						   "replica_kit worker started: %d replicas, sampling every %s",
 						   count, count, interval)));
+}
+
+/* Says that this server was a standby and is none any more. */
+void
+prk_announce_promotion(const PrkSample *sample)
+{
+	ereport(WARNING,
+			(errcode(PRK_ERRCODE_WARNING),
+			 errmsg("server warning: promoted, timeline %u begins at %X/%X",
+					sample->timeline,
+					LSN_FORMAT_ARGS(sample->timeline_begin)),
+			 errhint("Run: SELECT * FROM replica_kit.diagnose('server');")));
 }
 
 /* Says that the watch was switched off. */

@@ -24,5 +24,6 @@ extern void prk_announce_line(const PrkLine *line);
 extern void prk_announce_server(const PrkServerLine *line);
 extern void prk_announce_start(const PrkSample *sample);
 extern void prk_announce_pause(void);
+extern void prk_announce_promotion(const PrkSample *sample);
 
 #endif							/* PRK_ANNOUNCE_H */

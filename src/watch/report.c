@@ -18,6 +18,7 @@
 #include "format.h"
 #include "kept.h"
 #include "judge/ages.h"
+#include "sample/timeline.h"
 #include "watch/report.h"
 
 /* A worker that is this late, in microseconds, is not at work. */
@@ -74,6 +75,7 @@ prk_report_take(void)
 	prk_board_read_into(report->board, &room.entries, room.context);
 	report->failures = prk_failures_read();
 	report->sample = prk_sample_take(room.cache);
+	prk_timeline_add(report->sample);
 	prk_ages_add(report->sample);
 	report->nrows = report->sample->nreplicas;
 	report->worker_trouble = judge_worker(report->board);

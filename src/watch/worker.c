@@ -41,6 +41,7 @@
 #include "failures/failure_table.h"
 #include "judge/ages.h"
 #include "sample/sample.h"
+#include "sample/timeline.h"
 #include "sample/unused.h"
 #include "settings.h"
 #include "watch/alerts.h"
@@ -67,6 +68,7 @@ typedef struct Watch
 	PrkSampleCache *cache;
 	PrkAlerts  *alerts;
 	PrkServerAlert server;
+	bool		was_standby;	/* at the last sample */
 	PrkBoardUpstream upstream;	/* as last sampled */
 	TimestampTz sampled_at;		/* the last sample by the wall clock */
 	int64		sampled_clock;	/* and by prk_clock_now(); 0: none yet */
@@ -274,6 +276,7 @@ run_cycle(Watch *watch)
 	int			nrows;
 
 	sample->number = number;
+	prk_timeline_add(sample);
 	prk_ages_add(sample);
 	follow_wall_clock(watch, sample);
 
@@ -283,6 +286,10 @@ run_cycle(Watch *watch)
 		prk_announce_start(sample);
 		watch->announced = true;
 	}
+
+	if (watch->was_standby && !sample->in_recovery)
+		prk_announce_promotion(sample);
+	watch->was_standby = sample->in_recovery;
 
 	lines = prk_alerts_step(watch->alerts, sample, &nlines);
 	watch_upstream(watch, sample->taken_at);
