@@ -56,6 +56,7 @@ JUDGE_OBJS = \
 	src/judge/forecast.o \
 	src/judge/health.o \
 	src/judge/reason.o \
+	src/judge/server.o \
 	src/judge/track.o
 
 WATCH_OBJS = \
@@ -67,6 +68,7 @@ WATCH_OBJS = \
 	src/watch/judge_funcs.o \
 	src/watch/report.o \
 	src/watch/server_alert.o \
+	src/watch/server_facts.o \
 	src/watch/standby_funcs.o \
 	src/watch/status_funcs.o \
 	src/watch/upstream.o \

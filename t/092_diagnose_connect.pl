@@ -97,7 +97,7 @@ silent('only with TLS');
 
 set_hba($primary, $rule, 'host replication all 127.0.0.1/32 no_such_method');
 $remedy = found('an error in the file', 'hba_error', '');
-like($primary->safe_psql('postgres', q{SELECT level, name, evidence FROM replica_kit.diagnose('server')}), qr/^critical\|server\|Line 4 /, 'an error in the file: the line is named');
+like($primary->safe_psql('postgres', q{SELECT level, name, evidence FROM replica_kit.diagnose('server')}), qr/^warning\|server\|Line 4 /, 'an error in the file: the line is named');
 set_hba($primary, $rule);
 do_advised($primary, qr/pg_reload_conf/);
 silent('an error in the file');
@@ -205,7 +205,7 @@ my @taken = map {
 } 1 .. 4;
 $standby->start;
 $remedy = found('no walsender free', 'walsenders_exhausted', 'walsenders_exhausted');
-soon_is($primary, q{SELECT level, name FROM replica_kit.diagnose()}, 'critical|server', q{no walsender free: the server's own cause, and no row for the replica});
+soon_is($primary, q{SELECT level, name FROM replica_kit.diagnose()}, 'warning|server', q{no walsender free: the server's own cause, and no row for the replica});
 is($remedy, '', 'no walsender free: raised here first, the standbys would stop');
 do_advised($primary, qr/max_wal_senders/);
 $_->quit for @taken;

@@ -47,7 +47,7 @@ prk_diagnose_attempt(PrkFindings *findings, const PrkAttempt *attempt,
 	diagnosis->row = row;
 	diagnosis->owner = owner;
 	diagnosis->attempt = attempt;
-	if (row != NULL && row->verdict.level == PRK_CRITICAL)
+	if (row != NULL && row->effective == PRK_CRITICAL)
 		diagnosis->gravity = PRK_GRAVITY_CRITICAL;
 	prk_diagnose_find_home(findings->evidence, diagnosis);
 	return true;

@@ -38,7 +38,6 @@ static const PrkAttempt *newest_attempt(const PrkEvidence *evidence,
 										const char *name);
 static bool left_together(const PrkEvidence *evidence);
 static bool is_at_risk(const PrkReportRow *row);
-static bool is_synchronous(const PrkEvidence *evidence, const char *name);
 static PrkDiagnosis *add(PrkFindings *findings, PrkCode code,
 						 const PrkReportRow *row, const PrkOwner *owner);
 
@@ -91,7 +90,8 @@ diagnose_lost(PrkFindings *findings, const PrkReportRow *row,
 	const PrkReplica *replica = row->replica;
 
 	if (findings->evidence->slot_drop_waits && replica->pid != 0 &&
-		replica->has_slot && is_at_risk(row))
+		replica->has_slot &&
+		row->verdict.slot_end == PRK_SLOT_NEXT_CHECKPOINT)
 		add(findings, PRK_CODE_CHECKPOINT_BLOCKED, row, owner);
 	else if (row->verdict.state == PRK_STATE_LOST)
 		add(findings, PRK_CODE_SLOT_LOST, row, owner);
@@ -137,12 +137,12 @@ diagnose_absent(PrkFindings *findings, const PrkReportRow *row,
 		if (row->verdict.level == PRK_OK)
 			return;
 		diagnosis = add(findings, PRK_CODE_REPLICA_NEVER_SEEN, row, owner);
-		diagnosis->gravity = prk_gravity_of(row->verdict.level);
+		diagnosis->gravity = prk_gravity_of(row->effective);
 	}
-	else if (!is_synchronous(findings->evidence, replica->name))
+	else
 	{
 		diagnosis = add(findings, PRK_CODE_REPLICA_DOWN, row, owner);
-		diagnosis->gravity = prk_gravity_of(row->verdict.level);
+		diagnosis->gravity = prk_gravity_of(row->effective);
 		diagnosis->together = left_together(findings->evidence);
 	}
 }
@@ -170,7 +170,7 @@ diagnose_present(PrkFindings *findings, const PrkReportRow *row,
 		return;
 	if (verdict->level != PRK_OK && verdict->code != PRK_CODE_SLOT_AT_RISK)
 		add(findings, verdict->code, row, owner)->gravity =
-			prk_gravity_of(verdict->level);
+			prk_gravity_of(row->effective);
 	else
 		(void) diagnose_at_risk(findings, row, owner);
 }
@@ -207,6 +207,7 @@ diagnose_at_risk(PrkFindings *findings, const PrkReportRow *row,
 	if (!is_at_risk(row))
 		return false;
 	diagnosis = add(findings, PRK_CODE_SLOT_AT_RISK, row, owner);
+	diagnosis->gravity = prk_gravity_of(row->effective);
 	diagnosis->limit = raised_limit(findings->evidence, row);
 	return true;
 }
@@ -278,23 +279,6 @@ is_at_risk(const PrkReportRow *row)
 	return row->replica->wal_status == PRK_WAL_UNRESERVED ||
 		(row->replica->has_safe_wal_size && row->replica->safe_wal_size <= 0) ||
 		row->verdict.slot_end != PRK_SLOT_SAFE;
-}
-
-/* Does a commit wait for it, which is told as such? */
-static bool
-is_synchronous(const PrkEvidence *evidence, const char *name)
-{
-	ListCell   *cell;
-
-	if (evidence->sync_there >= evidence->sync_wanted)
-		return false;
-	foreach(cell, evidence->sync_names)
-	{
-		if (pg_strcasecmp(lfirst(cell), name) == 0 ||
-			strcmp(lfirst(cell), "*") == 0)
-			return true;
-	}
-	return false;
 }
 
 static PrkDiagnosis *

@@ -18,7 +18,7 @@
 static void diagnose_files(PrkFindings *findings);
 static void diagnose_limits(PrkFindings *findings);
 static void diagnose_unlimited(PrkFindings *findings);
-static void diagnose_disk(PrkFindings *findings);
+static void diagnose_troubles(PrkFindings *findings);
 static PrkDiagnosis *add(PrkFindings *findings, PrkCode code);
 
 /* Looks for causes that concern the whole server. */
@@ -30,12 +30,10 @@ prk_diagnose_server(PrkFindings *findings)
 	diagnose_files(findings);
 	diagnose_limits(findings);
 	diagnose_unlimited(findings);
-	if (evidence->sync_there < evidence->sync_wanted)
-		add(findings, PRK_CODE_SYNC_STANDBY_MISSING);
+	diagnose_troubles(findings);
 	if (evidence->report->worker_trouble != NULL)
 		add(findings, PRK_CODE_WORKER_STALE)->words =
 			evidence->report->worker_trouble;
-	diagnose_disk(findings);
 }
 
 /*
@@ -180,20 +178,24 @@ diagnose_unlimited(PrkFindings *findings)
 }
 
 /*
- * The disk of pg_wal, as the worker forecasts it, and only once it has
- * announced that: a burst of writing fills no disk.
+ * What the judge finds of the server as a whole.  The disk is told only once
+ * that was announced: a burst of writing fills no disk.
  */
 static void
-diagnose_disk(PrkFindings *findings)
+diagnose_troubles(PrkFindings *findings)
 {
 	const PrkReport *report = findings->evidence->report;
-	const PrkBoardServer *server = &report->board->server;
 
-	if (!report->watched || !server->disk.known || server->disk.full_in < 0 ||
-		server->alert == PRK_OK)
-		return;
-	add(findings, PRK_CODE_DISK_FILLING)->gravity =
-		prk_gravity_of(server->alert);
+	for (int i = 0; i < PRK_NTROUBLES; i++)
+	{
+		const PrkReportTrouble *trouble = &report->troubles[i];
+
+		if (trouble->verdict.code == PRK_CODE_NONE ||
+			(i == PRK_TROUBLE_DISK && trouble->alert == PRK_OK))
+			continue;
+		add(findings, trouble->verdict.code)->gravity =
+			prk_gravity_of(trouble->effective);
+	}
 }
 
 static PrkDiagnosis *

@@ -15,7 +15,6 @@
 #include "diagnose/diagnose_standby.h"
 
 static void diagnose_cut(PrkFindings *findings);
-static PrkCode cut_code(PrkFailureKind kind);
 static void diagnose_stream(PrkFindings *findings);
 static bool diagnose_parameters(PrkFindings *findings);
 static void diagnose_replay(PrkFindings *findings);
@@ -43,10 +42,10 @@ diagnose_cut(PrkFindings *findings)
 {
 	const PrkEvidence *evidence = findings->evidence;
 	const PrkFailure *failure = evidence->upstream_failure;
-	PrkGravity	gravity = prk_gravity_of(evidence->upstream_verdict.level);
+	PrkGravity	gravity = prk_gravity_of(evidence->upstream_effective);
 	PrkDiagnosis *diagnosis;
 
-	if (failure == NULL || !prk_diagnose_is_recent(evidence, failure))
+	if (failure == NULL)
 	{
 		/* It may be about to connect for the first time. */
 		if (evidence->upstream.streaming || gravity == PRK_GRAVITY_INFO)
@@ -55,60 +54,11 @@ diagnose_cut(PrkFindings *findings)
 		diagnosis->gravity = gravity;
 		return;
 	}
-	diagnosis = add(findings, cut_code(evidence->upstream_kind));
+	diagnosis = add(findings, prk_upstream_code(evidence->upstream_kind));
 	diagnosis->failure = failure;
 	diagnosis->kind = evidence->upstream_kind;
 
-	/* What another attempt may mend is as bad as it has lasted. */
-	if (diagnosis->gravity != PRK_GRAVITY_CRITICAL ||
-		diagnosis->code == PRK_CODE_WALSENDERS_EXHAUSTED)
-		diagnosis->gravity = Max(gravity, PRK_GRAVITY_WARNING);
-}
-
-static PrkCode
-cut_code(PrkFailureKind kind)
-{
-	switch (kind)
-	{
-		case PRK_FAILURE_HBA_NO_ENTRY:
-			return PRK_CODE_HBA_NO_ENTRY;
-		case PRK_FAILURE_HBA_REJECTS:
-			return PRK_CODE_HBA_REJECTS;
-		case PRK_FAILURE_AUTH_FAILED:
-			return PRK_CODE_AUTH_FAILED;
-		case PRK_FAILURE_NO_PASSWORD:
-			return PRK_CODE_NO_PASSWORD;
-		case PRK_FAILURE_ROLE_MISSING:
-			return PRK_CODE_ROLE_MISSING;
-		case PRK_FAILURE_ROLE_CANNOT_REPLICATE:
-			return PRK_CODE_ROLE_CANNOT_REPLICATE;
-		case PRK_FAILURE_TOO_MANY:
-			return PRK_CODE_WALSENDERS_EXHAUSTED;
-		case PRK_FAILURE_SLOT_MISSING:
-			return PRK_CODE_SLOT_MISSING;
-		case PRK_FAILURE_SLOT_TAKEN:
-			return PRK_CODE_SLOT_TAKEN;
-		case PRK_FAILURE_SLOT_LOST:
-			return PRK_CODE_SLOT_LOST;
-		case PRK_FAILURE_WAL_REMOVED:
-			return PRK_CODE_WAL_REMOVED;
-		case PRK_FAILURE_OTHER_CLUSTER:
-			return PRK_CODE_OTHER_CLUSTER;
-		case PRK_FAILURE_OTHER_TIMELINE:
-			return PRK_CODE_OTHER_TIMELINE;
-		case PRK_FAILURE_NEWER_TIMELINE:
-			return PRK_CODE_NEWER_TIMELINE_EXISTS;
-		case PRK_FAILURE_TIMEOUT:
-		case PRK_FAILURE_UNREACHABLE:
-			return PRK_CODE_UPSTREAM_UNREACHABLE;
-		case PRK_FAILURE_OTHER:
-		case PRK_FAILURE_UPSTREAM:
-		case PRK_FAILURE_NO_SLOT_FREE:
-		case PRK_FAILURE_WAL_ENDED:
-		case PRK_FAILURE_REFUSED:
-			return PRK_CODE_UPSTREAM_REFUSED;
-	}
-	pg_unreachable();
+	diagnosis->gravity = Max(gravity, PRK_GRAVITY_WARNING);
 }
 
 /* It calls itself streaming: does it come, and fast enough? */
@@ -120,11 +70,11 @@ diagnose_stream(PrkFindings *findings)
 
 	if (evidence->upstream.stalled)
 		add(findings, PRK_CODE_RECEIVER_STALLED)->gravity =
-			prk_gravity_of(verdict->level);
+			prk_gravity_of(evidence->upstream_effective);
 	else if (verdict->code == PRK_CODE_NETWORK_SLOW ||
 			 verdict->code == PRK_CODE_FLUSH_SLOW)
 		add(findings, verdict->code)->gravity =
-			prk_gravity_of(verdict->level);
+			prk_gravity_of(evidence->upstream_effective);
 }
 
 /*
@@ -141,10 +91,14 @@ diagnose_parameters(PrkFindings *findings)
 	for (int i = 0; i < PRK_NPARAMETERS; i++)
 	{
 		const PrkParameter *parameter = &evidence->parameters[i];
+		PrkDiagnosis *diagnosis;
 
 		if (parameter->name == NULL || parameter->here >= parameter->primary)
 			continue;
-		add(findings, PRK_CODE_PARAMETERS_TOO_LOW)->parameter = parameter;
+		diagnosis = add(findings, PRK_CODE_PARAMETERS_TOO_LOW);
+		diagnosis->gravity = evidence->upstream.cannot_resume ?
+			PRK_GRAVITY_CRITICAL : PRK_GRAVITY_WARNING;
+		diagnosis->parameter = parameter;
 		found = true;
 	}
 	return found;
@@ -156,7 +110,7 @@ diagnose_replay(PrkFindings *findings)
 {
 	const PrkEvidence *evidence = findings->evidence;
 	const PrkUpstream *upstream = &evidence->upstream;
-	PrkGravity	gravity = prk_gravity_of(evidence->upstream_verdict.level);
+	PrkGravity	gravity = prk_gravity_of(evidence->upstream_effective);
 
 	if (upstream->pause_state != RECOVERY_NOT_PAUSED)
 		add(findings, PRK_CODE_REPLAY_PAUSED)->gravity =

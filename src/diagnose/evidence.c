@@ -17,15 +17,10 @@
 #include <arpa/inet.h>
 #include <netdb.h>
 
-#include "access/twophase.h"
-#include "catalog/pg_control.h"
-#include "common/controldata_utils.h"
 #include "common/ip.h"
 #include "libpq/ifaddr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker_internals.h"
-#include "replication/syncrep.h"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
 #include "storage/lock.h"
@@ -38,7 +33,6 @@
 #include "compat.h"
 #include "diagnose/evidence.h"
 #include "failures/failure_table.h"
-#include "failures/failure_words.h"
 #include "hba/hba_file.h"
 #include "judge/disk.h"
 #include "provision/slot.h"
@@ -56,7 +50,6 @@ static bool is_ours(const PrkEvidence *evidence, const char *name,
 static void match_rules(PrkAttempt *attempt, List *rules);
 static bool line_covers(const PrkHbaManaged *line, const SockAddr *addr);
 static void gather_upstream(PrkEvidence *evidence);
-static void gather_parameters(PrkEvidence *evidence);
 static void gather_waits(PrkEvidence *evidence);
 static void gather_counts(PrkEvidence *evidence);
 
@@ -77,7 +70,7 @@ prk_evidence_gather(void)
 										 &evidence->leftovers);
 	gather_attempts(evidence, rules, managed);
 	gather_upstream(evidence);
-	gather_parameters(evidence);
+	prk_upstream_parameters(evidence->parameters);
 	gather_waits(evidence);
 	gather_counts(evidence);
 	return evidence;
@@ -351,52 +344,21 @@ line_covers(const PrkHbaManaged *line, const SockAddr *addr)
 static void
 gather_upstream(PrkEvidence *evidence)
 {
-	const PrkBoard *board = evidence->report->board;
+	PrkReportUpstream upstream;
 
-	prk_upstream_read(&evidence->upstream);
-	prk_settings_thresholds(PRK_UPSTREAM_NAME,
-							&evidence->upstream_thresholds);
-	prk_upstream_judge(&evidence->upstream, &evidence->upstream_thresholds,
-					   board->cycle_at != 0 && board->worker_pid != 0,
-					   board->upstream.gone_since, evidence->now,
-					   &evidence->upstream_verdict);
-	evidence->upstream_failure =
-		prk_failures_of_upstream(evidence->report->failures);
-	if (evidence->upstream_failure != NULL &&
-		evidence->upstream_failure->over && evidence->upstream.settled)
-		evidence->upstream_failure = NULL;
-	if (evidence->upstream_failure != NULL)
-		evidence->upstream_kind = prk_failure_kind(evidence->upstream_failure);
-}
-
-/*
- * What the primary had when it last told, by WAL: the control file has it.
- */
-static void
-gather_parameters(PrkEvidence *evidence)
-{
-	bool		crc_ok;
-	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
-	const PrkParameter parameters[PRK_NPARAMETERS] = {
-		{"max_connections", MaxConnections, control->MaxConnections},
-		{"max_worker_processes", max_worker_processes,
-		control->max_worker_processes},
-		{"max_wal_senders", max_wal_senders, control->max_wal_senders},
-		{"max_prepared_transactions", max_prepared_xacts,
-		control->max_prepared_xacts},
-		{"max_locks_per_transaction", max_locks_per_xact,
-		control->max_locks_per_xact}
-	};
-
-	if (crc_ok)
-		memcpy(evidence->parameters, parameters, sizeof(parameters));
-	pfree(control);
+	prk_report_upstream(evidence->report, &upstream);
+	evidence->upstream = upstream.state;
+	evidence->upstream_thresholds = upstream.thresholds;
+	evidence->upstream_verdict = upstream.verdict;
+	evidence->upstream_effective = upstream.effective;
+	evidence->upstream_failure = upstream.failure;
+	evidence->upstream_kind = upstream.kind;
 }
 
 /*
  * Who waits for what, from the array of processes, without any lock as
  * pg_stat_get_activity() reads wait events.  ReplicationSlotDrop is waited
- * for by whoever invalidates a slot, RecoveryConflict* and, for a pin,
+ * for by whoever invalidates or drops a slot, RecoveryConflict* and, for a pin,
  * BufferPin by the startup process, which has no xmin of its own.
  */
 static void
@@ -422,7 +384,9 @@ gather_waits(PrkEvidence *evidence)
 		event = wait != 0 ? pgstat_get_wait_event(wait) : NULL;
 		if (event == NULL)
 			continue;
-		if (strcmp(event, "ReplicationSlotDrop") == 0)
+
+		/* Checkpointer and startup are auxiliary processes, behind backends. */
+		if (strcmp(event, "ReplicationSlotDrop") == 0 && (int) i >= MaxBackends)
 			evidence->slot_drop_waits = true;
 		else if (strncmp(event, "RecoveryConflict", 16) == 0)
 			evidence->replay_waits = event;
@@ -433,9 +397,6 @@ gather_waits(PrkEvidence *evidence)
 static void
 gather_counts(PrkEvidence *evidence)
 {
-	const PrkReport *report = evidence->report;
-	SyncRepStandbyData *standbys;
-
 	evidence->wal_free = prk_disk_free_bytes();
 	for (int i = 0; i < max_wal_senders; i++)
 	{
@@ -443,20 +404,4 @@ gather_counts(PrkEvidence *evidence)
 			evidence->walsenders_used++;
 	}
 	evidence->slots_used = max_replication_slots - prk_slot_count_free();
-
-	if (SyncRepConfig != NULL && !report->sample->in_recovery)
-	{
-		const char *name = SyncRepConfig->member_names;
-
-		evidence->sync_wanted = SyncRepConfig->num_sync;
-		evidence->sync_there =
-			Min(SyncRepGetCandidateStandbys(&standbys),
-				evidence->sync_wanted);
-		for (int i = 0; i < SyncRepConfig->nmembers; i++)
-		{
-			evidence->sync_names = lappend(evidence->sync_names,
-										   pstrdup(name));
-			name += strlen(name) + 1;
-		}
-	}
 }

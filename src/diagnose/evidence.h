@@ -43,16 +43,6 @@ typedef struct PrkAttempt
 	bool		let_in;			/* a managed line names role and address */
 } PrkAttempt;
 
-/* A setting that a standby may not have lower than its primary. */
-typedef struct PrkParameter
-{
-	const char *name;
-	int			here;
-	int			primary;
-} PrkParameter;
-
-#define PRK_NPARAMETERS	5
-
 typedef struct PrkEvidence
 {
 	TimestampTz now;
@@ -69,6 +59,7 @@ typedef struct PrkEvidence
 
 	PrkUpstream upstream;
 	PrkVerdict	upstream_verdict;
+	PrkLevel	upstream_effective;
 	PrkThresholds upstream_thresholds;
 	const PrkFailure *upstream_failure; /* NULL: none that is not over */
 	PrkFailureKind upstream_kind;
@@ -82,9 +73,6 @@ typedef struct PrkEvidence
 	int64		wal_free;		/* bytes on the disk of pg_wal; -1 unknown */
 	int			walsenders_used;
 	int			slots_used;		/* without those of REPACK */
-	int			sync_wanted;	/* standbys that a commit waits for */
-	int			sync_there;
-	List	   *sync_names;		/* char *, of synchronous_standby_names */
 } PrkEvidence;
 
 extern PrkEvidence *prk_evidence_gather(void);

@@ -148,13 +148,21 @@ word_unlimited(const PrkWordsInput *in, PrkWords *words)
 static void
 word_sync(const PrkWordsInput *in, PrkWords *words)
 {
-	const PrkEvidence *evidence = in->evidence;
+	const PrkSync *sync = &in->evidence->report->facts.sync;
 
-	words->finding = "Commits hang: not enough synchronous standbys are connected. They finish once they are; none is lost.";
+	words->finding = in->diagnosis->gravity == PRK_GRAVITY_CRITICAL ?
+		"Commits hang: no synchronous standby is connected. They finish as soon as one is; none is lost." :
+		"A synchronous standby is missing: commits will wait for it. None is lost.";
 	prk_words_clause(words, "synchronous_standby_names = %s: %d of %d connected",
 					 prk_words_literal(SyncRepStandbyNames),
-					 evidence->sync_there, evidence->sync_wanted);
-	prk_words_advise(words, "Bring the standby back; its own row or its own server says why it is away.");
+					 sync->there, sync->wanted);
+	if (sync->waiting > 0)
+		prk_words_clause(words, sync->waiting == 1 ? "%d session waits%s%s" :
+						 "%d sessions wait, the first%s%s", sync->waiting,
+						 sync->waited >= 0 ? " for " : "",
+						 sync->waited >= 0 ?
+						 prk_words_duration(sync->waited) : "");
+	prk_words_advise(words, "Bring it back; its own row, or diagnose() on its own server, says why it is away.");
 	prk_words_advise(words, "Or decide to go on without it; until it is back, a crash of this machine can lose commits:");
 	prk_words_advise(words, "  ALTER SYSTEM SET synchronous_standby_names = '';");
 	prk_words_advise(words, "  SELECT pg_reload_conf();");
@@ -213,7 +221,7 @@ word_promoted(const PrkWordsInput *in, PrkWords *words)
 static void
 word_disk(const PrkWordsInput *in, PrkWords *words)
 {
-	const PrkDisk *disk = &in->evidence->report->board->server.disk;
+	const PrkDisk *disk = &in->evidence->report->facts.disk;
 
 	words->finding = psprintf("The disk of pg_wal will be full in %s; then this server stops.",
 							  prk_words_duration(disk->full_in));

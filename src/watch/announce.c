@@ -25,6 +25,7 @@
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
+#include "replication/syncrep.h"
 #include "utils/builtins.h"
 
 #include "failures/failure_table.h"
@@ -37,6 +38,7 @@ static void describe_connection(StringInfo buf, const PrkLine *line);
 static void describe_absence(StringInfo buf, const PrkLine *line);
 static void describe_slot(StringInfo buf, const PrkReplica *replica);
 static void describe_last_error(StringInfo buf, const PrkLine *line);
+static void describe_server(StringInfo buf, const PrkServerLine *line);
 static void describe_disk(StringInfo buf, const PrkDisk *disk);
 static void append_bytes(StringInfo buf, const char *name, int64 bytes);
 static void advise(StringInfo buf, const PrkLine *line);
@@ -118,7 +120,7 @@ prk_announce_server(const PrkServerLine *line)
 	char		lasted[PRK_FORMAT_LEN];
 
 	initStringInfo(&detail);
-	describe_disk(&detail, &line->disk);
+	describe_server(&detail, line);
 	prk_format_duration(lasted, line->lasted);
 
 	switch (line->kind)
@@ -154,6 +156,24 @@ prk_announce_server(const PrkServerLine *line)
 }
 
 /* What there is, what comes, and who keeps it. */
+static void
+describe_server(StringInfo buf, const PrkServerLine *line)
+{
+	const PrkSync *sync = &line->facts.sync;
+
+	switch (line->trouble)
+	{
+		case PRK_TROUBLE_DISK:
+			describe_disk(buf, &line->facts.disk);
+			break;
+		case PRK_TROUBLE_SYNC:
+			appendStringInfo(buf, "synchronous_standby_names is \"%s\"; %d of %d connected; sessions that wait: %d.",
+							 SyncRepStandbyNames, sync->there, sync->wanted,
+							 sync->waiting);
+			break;
+	}
+}
+
 static void
 describe_disk(StringInfo buf, const PrkDisk *disk)
 {

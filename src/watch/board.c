@@ -192,8 +192,11 @@ prk_board_shift_entry(PrkBoardEntry *entry, int64 jump)
 void
 prk_board_shift_server(PrkBoardServer *server, int64 jump)
 {
-	shift(&server->alert_since, jump);
-	shift(&server->trouble_since, jump);
+	for (int i = 0; i < PRK_NTROUBLES; i++)
+	{
+		shift(&server->alerts[i].alert_since, jump);
+		shift(&server->alerts[i].trouble_since, jump);
+	}
 }
 
 /* And for its upstream. */

@@ -12,8 +12,8 @@
 #define PRK_BOARD_H
 
 #include "kept.h"
-#include "judge/disk.h"
 #include "judge/health.h"
+#include "judge/server.h"
 
 /* The name under which the server itself is shown, and may be overridden. */
 #define PRK_SERVER_NAME		"server"
@@ -33,14 +33,20 @@ typedef struct PrkBoardEntry
 	char		reason[PRK_REASON_LEN];
 } PrkBoardEntry;
 
-/* The server as a whole. */
-typedef struct PrkBoardServer
+/* What was announced of a trouble of the server as a whole. */
+typedef struct PrkBoardAlert
 {
-	PrkDisk		disk;
 	PrkLevel	alert;			/* as announced */
 	TimestampTz alert_since;	/* when the announced level was reached; 0 ok */
 	TimestampTz trouble_since;	/* when it ceased to be ok; 0 ok */
 	char		reason[PRK_REASON_LEN];
+} PrkBoardAlert;
+
+/* The server as a whole. */
+typedef struct PrkBoardServer
+{
+	PrkDisk		disk;
+	PrkBoardAlert alerts[PRK_NTROUBLES];
 } PrkBoardServer;
 
 /* On a standby, its own upstream; 0 while all is well, and on a primary. */

@@ -169,9 +169,9 @@ get_level(FunctionCallInfo fcinfo, int argno)
 /*
  * PrkTroubles at or above the level, worst first, then by name.
  *
- * A replica that the worker has judged counts by what was announced, so that
- * a scheduler neither cries before the worker does nor falls silent before
- * it; the reason is today's, unless that is better than what was announced.
+ * A replica counts by what diagnose() says of it now.  What the worker has
+ * announced and not yet taken back counts as well, so that a scheduler does
+ * not fall silent before the worker; then the reason is the announced one.
  */
 static List *
 list_troubles(const PrkReport *report, PrkLevel level)
@@ -186,7 +186,8 @@ list_troubles(const PrkReport *report, PrkLevel level)
 
 		trouble->name = row->replica->name;
 		trouble->label = psprintf("replica \"%s\"", row->replica->name);
-		trouble->level = row->has_alert ? row->alert : row->verdict.level;
+		trouble->level = row->has_alert ?
+			Max(row->alert, row->effective) : row->effective;
 		trouble->reason = row->verdict.level >= trouble->level ?
 			row->verdict.reason : row->alert_reason;
 		if (trouble->level >= level)
@@ -196,10 +197,18 @@ list_troubles(const PrkReport *report, PrkLevel level)
 	if (report->worker_trouble != NULL && level <= PRK_WARNING)
 		result = lappend(result, make_server_trouble(PRK_WARNING,
 													 report->worker_trouble));
-	else if (report->watched && report->board->server.alert >= level)
-		result = lappend(result,
-						 make_server_trouble(report->board->server.alert,
-											 report->board->server.reason));
+	for (int i = 0; i < PRK_NTROUBLES; i++)
+	{
+		const PrkReportTrouble *trouble = &report->troubles[i];
+		PrkLevel	now = Max(trouble->effective, trouble->alert);
+
+		if (now >= level)
+			result = lappend(result,
+							 make_server_trouble(now,
+												 trouble->verdict.level >= now ?
+												 trouble->verdict.reason :
+												 trouble->alert_reason));
+	}
 
 	upstream = judge_upstream(report);
 	if (upstream->level >= level)
@@ -233,35 +242,18 @@ compare_troubles(const ListCell *a, const ListCell *b)
 	return strcmp(trouble1->name, trouble2->name);
 }
 
-/*
- * The server that this one receives from; ok where there is none.  Where the
- * worker runs, lag has to last as that of a replica has.
- */
+/* The server that this one receives from; ok where there is none. */
 static PrkTrouble *
 judge_upstream(const PrkReport *report)
 {
 	PrkTrouble *trouble = palloc(sizeof(PrkTrouble));
-	PrkVerdict *verdict = palloc(sizeof(PrkVerdict));
-	const PrkBoardUpstream *seen = &report->board->upstream;
-	bool		watched = report->board->cycle_at != 0 && report->watched;
-	TimestampTz now = report->sample->taken_at;
-	PrkThresholds thresholds;
-	PrkUpstream upstream;
+	PrkReportUpstream *upstream = palloc(sizeof(PrkReportUpstream));
 
-	prk_upstream_read(&upstream);
-	prk_settings_thresholds(PRK_UPSTREAM_NAME, &thresholds);
-	prk_upstream_judge(&upstream, &thresholds, watched, seen->gone_since, now,
-					   verdict);
-
-	/* A replica would not have been announced yet, either. */
-	if (watched && !verdict->at_once &&
-		(seen->late_since == 0 ||
-		 now - seen->late_since < Max(thresholds.alert_after, 0) * 1000))
-		verdict->level = PRK_OK;
+	prk_report_upstream(report, upstream);
 	trouble->name = PRK_UPSTREAM_NAME;
 	trouble->label = PRK_UPSTREAM_NAME;
-	trouble->level = verdict->level;
-	trouble->reason = verdict->reason;
+	trouble->level = upstream->effective;
+	trouble->reason = upstream->verdict.reason;
 	return trouble;
 }
 

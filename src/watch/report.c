@@ -47,6 +47,7 @@ static Room room;
 static void open_room(void);
 static Place *sort_by_name(const PrkSample *sample);
 static int	compare_places(const void *a, const void *b);
+static void judge_server(PrkReport *report);
 static void judge_row(const PrkReport *report, PrkReportRow *row,
 					  int *hint);
 static const PrkBoardEntry *find_entry(const PrkBoard *board,
@@ -91,7 +92,37 @@ prk_report_take(void)
 		judge_row(report, &report->rows[i], &hint);
 	}
 	sort_by_level(report);
+	judge_server(report);
 	return report;
+}
+
+/*
+ * Reads and judges this server's own upstream, at the time of the report and
+ * with what the worker knows of it.
+ */
+void
+prk_report_upstream(const PrkReport *report, PrkReportUpstream *upstream)
+{
+	const PrkBoardUpstream *seen = &report->board->upstream;
+	bool		watched = report->board->cycle_at != 0 && report->watched;
+	TimestampTz now = report->sample->taken_at;
+
+	prk_upstream_read(&upstream->state);
+	prk_settings_thresholds(PRK_UPSTREAM_NAME, &upstream->thresholds);
+	upstream->failure = prk_upstream_failure(report->failures,
+											 &upstream->kind);
+	prk_upstream_judge(&upstream->state,
+					   upstream->failure != NULL ? &upstream->kind : NULL,
+					   &upstream->thresholds, watched, seen->gone_since, now,
+					   &upstream->verdict);
+
+	/* A replica would not have been announced yet, either. */
+	upstream->effective = upstream->verdict.level;
+	if (watched && !upstream->verdict.at_once &&
+		(seen->late_since == 0 ||
+		 now - seen->late_since <
+		 Max(upstream->thresholds.alert_after, 0) * 1000))
+		upstream->effective = PRK_OK;
 }
 
 /* What is kept, the first time. */
@@ -161,6 +192,34 @@ compare_places(const void *a, const void *b)
 							 prk_board_pid(place2->replica));
 }
 
+/* What is wrong with the server as a whole, now and as announced. */
+static void
+judge_server(PrkReport *report)
+{
+	PrkThresholds thresholds;
+
+	if (report->watched)
+		report->facts.disk = report->board->server.disk;
+	prk_server_facts_read(report->sample, &report->facts);
+	prk_settings_thresholds(PRK_SERVER_NAME, &thresholds);
+	for (int i = 0; i < PRK_NTROUBLES; i++)
+	{
+		PrkReportTrouble *trouble = &report->troubles[i];
+		const PrkBoardAlert *alert = &report->board->server.alerts[i];
+
+		prk_server_judge(&report->facts, i, &thresholds, &trouble->verdict);
+		trouble->effective = trouble->verdict.level;
+		trouble->alert = PRK_OK;
+		trouble->alert_reason = "";
+		if (!report->watched)
+			continue;
+		trouble->alert = alert->alert;
+		trouble->alert_reason = alert->reason;
+		if (!trouble->verdict.at_once)
+			trouble->effective = Min(trouble->verdict.level, alert->alert);
+	}
+}
+
 /* Fills in a row, whose replica is set. */
 static void
 judge_row(const PrkReport *report, PrkReportRow *row, int *hint)
@@ -177,6 +236,9 @@ judge_row(const PrkReport *report, PrkReportRow *row, int *hint)
 					 &row->verdict);
 	row->has_alert = entry != NULL;
 	row->alert = entry != NULL ? entry->alert : PRK_OK;
+	row->effective = row->verdict.level;
+	if (row->has_alert && !row->verdict.at_once)
+		row->effective = Min(row->verdict.level, row->alert);
 	row->alert_since = entry != NULL ? entry->alert_since : 0;
 	row->alert_reason = entry != NULL ? entry->reason : "";
 	row->last_error = prk_failures_of_replica(report->failures,

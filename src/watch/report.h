@@ -14,11 +14,15 @@
 
 #include "failures/failures.h"
 #include "watch/board.h"
+#include "watch/server_facts.h"
+#include "watch/upstream.h"
 
 typedef struct PrkReportRow
 {
 	const PrkReplica *replica;
 	PrkVerdict	verdict;
+	PrkLevel	effective;		/* the verdict's, if it counts at once or has
+								 * lasted, or nobody watches */
 	bool		has_alert;		/* the worker runs and has judged it */
 	PrkLevel	alert;
 	TimestampTz alert_since;	/* 0: none */
@@ -28,6 +32,15 @@ typedef struct PrkReportRow
 								 * another slot's doing */
 } PrkReportRow;
 
+/* A trouble of the server as a whole. */
+typedef struct PrkReportTrouble
+{
+	PrkServerVerdict verdict;
+	PrkLevel	effective;		/* as that of a replica */
+	PrkLevel	alert;			/* as announced; ok without a worker */
+	const char *alert_reason;
+} PrkReportTrouble;
+
 typedef struct PrkReport
 {
 	PrkSample  *sample;
@@ -35,11 +48,26 @@ typedef struct PrkReport
 	PrkFailures *failures;
 	bool		watched;		/* the worker runs, and has looked lately */
 	const char *worker_trouble; /* why it doesn't, though it should; or NULL */
+	PrkServerFacts facts;		/* the disk is as the worker last saw it */
+	PrkReportTrouble troubles[PRK_NTROUBLES];
 	int			nrows;
 	PrkReportRow *rows;			/* worst first, then by name */
 } PrkReport;
 
+/* This server's own upstream, judged; on a primary all is well. */
+typedef struct PrkReportUpstream
+{
+	PrkUpstream state;
+	PrkThresholds thresholds;
+	const PrkFailure *failure;	/* its receiver's last, if recent; or NULL */
+	PrkFailureKind kind;		/* of that */
+	PrkVerdict	verdict;
+	PrkLevel	effective;		/* as that of a replica */
+} PrkReportUpstream;
+
 /* The report is valid until the next one, and no longer than the query. */
 extern PrkReport *prk_report_take(void);
+extern void prk_report_upstream(const PrkReport *report,
+								PrkReportUpstream *upstream);
 
 #endif							/* PRK_REPORT_H */

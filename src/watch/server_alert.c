@@ -3,11 +3,11 @@
  * server_alert.c
  *	  What is wrong with the server as a whole, told once and not per slot.
  *
- * A disk that fills is everybody's trouble, however many slots fill it: it
- * has one level, one alert, and one line that names the slot furthest back.
- * The rules are those of the replicas' alerts (alerts.c): a level is
- * announced when it has lasted for alert_after, once, repeated while critical,
- * and taken back when the forecast is a quarter further than its limit.
+ * Each trouble has one level, one alert, and one line.  The rules are those of
+ * the replicas' alerts (alerts.c): a level is announced when it has lasted for
+ * alert_after, or at once where the verdict says so, once, repeated while
+ * critical, and taken back when the forecast is a quarter further than its
+ * limit.
  *
  * IDENTIFICATION
  *	  src/watch/server_alert.c
@@ -16,81 +16,44 @@
  */
 #include "postgres.h"
 
-#include "format.h"
 #include "watch/server_alert.h"
 
-/* A forecast is taken back when it is this much further than its limit. */
-#define CLEAR_PERCENT	125
-
-static PrkLevel judge(const PrkDisk *disk, const PrkThresholds *thresholds,
-					  int percent);
-static PrkLevel choose_level(PrkServerAlert *alert, PrkLevel level,
-							 PrkLevel lenient,
+static bool step(PrkBoardAlert *board, PrkServerTrack *track,
+				 const PrkServerVerdict *verdict,
+				 const PrkThresholds *thresholds, TimestampTz now,
+				 PrkServerLine *line);
+static PrkLevel choose_level(const PrkBoardAlert *board,
+							 PrkServerTrack *track,
+							 const PrkServerVerdict *verdict,
 							 const PrkThresholds *thresholds,
 							 TimestampTz now);
 
 /*
- * Takes in one look at the disk.  Returns true, with a line filled in, when
- * there is something to be said.
+ * Takes in one look at the server.  Fills in the lines that there are to be
+ * logged, and returns how many.
  */
-bool
-prk_server_alert_step(PrkServerAlert *alert, const PrkDisk *disk,
-					  TimestampTz now, PrkServerLine *line)
+int
+prk_server_alert_step(PrkServerAlert *alert, const PrkServerFacts *facts,
+					  TimestampTz now, PrkServerLine lines[PRK_NTROUBLES])
 {
-	PrkBoardServer *server = &alert->server;
 	PrkThresholds thresholds;
-	PrkLevel	level;
-	char		buf[PRK_FORMAT_LEN];
+	int			nlines = 0;
 
 	prk_settings_thresholds(PRK_SERVER_NAME, &thresholds);
-	level = thresholds.off ? PRK_OK : judge(disk, &thresholds, 100);
-	level = choose_level(alert, level, thresholds.off ? PRK_OK :
-						 judge(disk, &thresholds, CLEAR_PERCENT),
-						 &thresholds, now);
-
-	server->disk = *disk;
-	line->disk = *disk;
-	line->level = level;
-	line->lasted = 0;
-	if (disk->full_in >= 0)
-		snprintf(line->reason, PRK_REASON_LEN,
-				 "disk of pg_wal will be full in %s",
-				 prk_format_duration(buf, disk->full_in));
-	else
-		snprintf(line->reason, PRK_REASON_LEN,
-				 "disk of pg_wal has %s free",
-				 prk_format_size(buf, disk->free_bytes));
-	if (level != PRK_OK)
-		strlcpy(server->reason, line->reason, PRK_REASON_LEN);
-
-	if (level == server->alert)
+	alert->server.disk = facts->disk;
+	for (int i = 0; i < PRK_NTROUBLES; i++)
 	{
-		if (level != PRK_CRITICAL || thresholds.repeat_interval < 0 ||
-			now - alert->said_at < thresholds.repeat_interval * 1000)
-			return false;
-		line->kind = PRK_LINE_REMINDER;
-		line->lasted = now - server->alert_since;
-		alert->said_at = now;
-		return true;
-	}
+		PrkServerLine *line = &lines[nlines];
+		PrkServerVerdict verdict;
 
-	if (level == PRK_OK)
-	{
-		line->kind = PRK_LINE_RECOVERY;
-		line->lasted = now - server->trouble_since;
-		server->trouble_since = 0;
-		server->reason[0] = '\0';
+		prk_server_judge(facts, i, &thresholds, &verdict);
+		line->trouble = i;
+		line->facts = *facts;
+		if (step(&alert->server.alerts[i], &alert->tracks[i], &verdict,
+				 &thresholds, now, line))
+			nlines++;
 	}
-	else
-	{
-		line->kind = PRK_LINE_CHANGE;
-		if (server->alert == PRK_OK)
-			server->trouble_since = alert->warning_since;
-	}
-	server->alert = level;
-	server->alert_since = level == PRK_OK ? 0 : now;
-	alert->said_at = now;
-	return !thresholds.off;
+	return nlines;
 }
 
 /* The machine's clock was set by so much. */
@@ -98,58 +61,92 @@ void
 prk_server_alert_shift(PrkServerAlert *alert, int64 jump)
 {
 	prk_board_shift_server(&alert->server, jump);
-	if (alert->warning_since != 0)
-		alert->warning_since += jump;
-	if (alert->critical_since != 0)
-		alert->critical_since += jump;
-	alert->said_at += jump;
+	for (int i = 0; i < PRK_NTROUBLES; i++)
+	{
+		PrkServerTrack *track = &alert->tracks[i];
+
+		if (track->warning_since != 0)
+			track->warning_since += jump;
+		if (track->critical_since != 0)
+			track->critical_since += jump;
+		track->said_at += jump;
+	}
 }
 
-/* The level of a forecast, with its limits stretched to so many percent. */
-static PrkLevel
-judge(const PrkDisk *disk, const PrkThresholds *thresholds, int percent)
+/* One trouble.  Returns true, with a line filled in, if there is one. */
+static bool
+step(PrkBoardAlert *board, PrkServerTrack *track,
+	 const PrkServerVerdict *verdict, const PrkThresholds *thresholds,
+	 TimestampTz now, PrkServerLine *line)
 {
-	int64		full_in = disk->full_in / 10 / percent;
+	PrkLevel	level = choose_level(board, track, verdict, thresholds, now);
 
-	if (!disk->known || disk->full_in < 0)
-		return PRK_OK;
-	if (thresholds->critical_forecast >= 0 &&
-		full_in <= thresholds->critical_forecast)
-		return PRK_CRITICAL;
-	if (thresholds->warning_forecast >= 0 &&
-		full_in <= thresholds->warning_forecast)
-		return PRK_WARNING;
-	return PRK_OK;
+	line->level = level;
+	line->lasted = 0;
+	strlcpy(line->reason, verdict->reason, PRK_REASON_LEN);
+	if (level != PRK_OK)
+		strlcpy(board->reason, verdict->reason, PRK_REASON_LEN);
+
+	if (level == board->alert)
+	{
+		if (level != PRK_CRITICAL || thresholds->repeat_interval < 0 ||
+			now - track->said_at < thresholds->repeat_interval * 1000)
+			return false;
+		line->kind = PRK_LINE_REMINDER;
+		line->lasted = now - board->alert_since;
+		track->said_at = now;
+		return true;
+	}
+
+	if (level == PRK_OK)
+	{
+		line->kind = PRK_LINE_RECOVERY;
+		line->lasted = now - board->trouble_since;
+		board->trouble_since = 0;
+		board->reason[0] = '\0';
+	}
+	else
+	{
+		line->kind = PRK_LINE_CHANGE;
+		if (board->alert == PRK_OK)
+			board->trouble_since = track->warning_since;
+	}
+	board->alert = level;
+	board->alert_since = level == PRK_OK ? 0 : now;
+	track->said_at = now;
+	return !thresholds->off;
 }
 
 /*
- * The level that should stand announced now.  lenient is the one by stretched
- * limits, which must be passed for the better.
+ * The level that should stand announced now.  The verdict's lenient one must
+ * be passed for the better.
  */
 static PrkLevel
-choose_level(PrkServerAlert *alert, PrkLevel level, PrkLevel lenient,
-			 const PrkThresholds *thresholds, TimestampTz now)
+choose_level(const PrkBoardAlert *board, PrkServerTrack *track,
+			 const PrkServerVerdict *verdict, const PrkThresholds *thresholds,
+			 TimestampTz now)
 {
-	PrkLevel	announced = alert->server.alert;
+	PrkLevel	announced = board->alert;
+	PrkLevel	level = verdict->level;
 	TimestampTz long_ago = now - Max(thresholds->alert_after, 0) * 1000;
 
 	if (level < announced)
-		level = Min(lenient, announced);
+		level = Min(verdict->lenient, announced);
 
 	if (level < PRK_WARNING)
-		alert->warning_since = 0;
-	else if (alert->warning_since == 0)
-		alert->warning_since = now;
+		track->warning_since = 0;
+	else if (track->warning_since == 0)
+		track->warning_since = now;
 	if (level < PRK_CRITICAL)
-		alert->critical_since = 0;
-	else if (alert->critical_since == 0)
-		alert->critical_since = now;
+		track->critical_since = 0;
+	else if (track->critical_since == 0)
+		track->critical_since = now;
 
-	if (level <= announced)
+	if (level <= announced || verdict->at_once)
 		return level;
-	if (level == PRK_CRITICAL && alert->critical_since <= long_ago)
+	if (level == PRK_CRITICAL && track->critical_since <= long_ago)
 		return PRK_CRITICAL;
-	if (alert->warning_since <= long_ago)
+	if (track->warning_since <= long_ago)
 		return Max(announced, PRK_WARNING);
 	return announced;
 }

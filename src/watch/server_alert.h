@@ -18,22 +18,31 @@ typedef struct PrkServerLine
 {
 	PrkLineKind kind;
 	PrkLevel	level;
+	PrkServerTrouble trouble;
 	char		reason[PRK_REASON_LEN];
 	int64		lasted;			/* microseconds: the trouble, or the level */
-	PrkDisk		disk;
+	PrkServerFacts facts;
 } PrkServerLine;
 
-/* What a watcher keeps from cycle to cycle; all zero at first. */
-typedef struct PrkServerAlert
+/* What a watcher keeps of a trouble from cycle to cycle. */
+typedef struct PrkServerTrack
 {
-	PrkBoardServer server;		/* what is published */
 	TimestampTz warning_since;	/* at or above warning since; 0: it is not */
 	TimestampTz critical_since;
 	TimestampTz said_at;		/* the last line about it */
+} PrkServerTrack;
+
+/* All zero at first. */
+typedef struct PrkServerAlert
+{
+	PrkBoardServer server;		/* what is published */
+	PrkServerTrack tracks[PRK_NTROUBLES];
 } PrkServerAlert;
 
 extern void prk_server_alert_shift(PrkServerAlert *alert, int64 jump);
-extern bool prk_server_alert_step(PrkServerAlert *alert, const PrkDisk *disk,
-								  TimestampTz now, PrkServerLine *line);
+extern int	prk_server_alert_step(PrkServerAlert *alert,
+								  const PrkServerFacts *facts,
+								  TimestampTz now,
+								  PrkServerLine lines[PRK_NTROUBLES]);
 
 #endif							/* PRK_SERVER_ALERT_H */

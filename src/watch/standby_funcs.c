@@ -77,7 +77,7 @@ PG_FUNCTION_INFO_V1(pg_replica_kit_standby_status_1_0);
 static void put_stream(PrkRow *row, const PrkUpstream *upstream);
 static void put_verdict(PrkRow *row, const PrkUpstream *upstream);
 static const char *state_name(const PrkUpstream *upstream,
-							  const PrkFailure *failure);
+							  const PrkVerdict *verdict);
 static const char *pause_name(RecoveryPauseState state);
 static int64 count_conflicts(void);
 
@@ -130,18 +130,21 @@ put_stream(PrkRow *row, const PrkUpstream *upstream)
 static void
 put_verdict(PrkRow *row, const PrkUpstream *upstream)
 {
-	const PrkFailure *failure = prk_failures_of_upstream(prk_failures_read());
+	PrkFailures *failures = prk_failures_read();
+	const PrkFailure *failure = prk_failures_of_upstream(failures);
 	PrkBoard   *board = prk_board_read();
 	TimestampTz now = GetCurrentTimestamp();
 	PrkThresholds thresholds;
 	PrkVerdict	verdict;
+	PrkFailureKind kind;
+	bool		refused = prk_upstream_failure(failures, &kind) != NULL;
 
 	prk_settings_thresholds(PRK_UPSTREAM_NAME, &thresholds);
-	prk_upstream_judge(upstream, &thresholds,
+	prk_upstream_judge(upstream, refused ? &kind : NULL, &thresholds,
 					   board->cycle_at != 0 && board->worker_pid != 0,
 					   board->upstream.gone_since, now, &verdict);
 
-	prk_put_text(row, STANDBY_STATE, state_name(upstream, failure));
+	prk_put_text(row, STANDBY_STATE, state_name(upstream, &verdict));
 	prk_put_interval(row, STANDBY_LAG_TIME, verdict.lag_time);
 	prk_put_text(row, STANDBY_HEALTH, prk_level_name(verdict.level));
 	prk_put_text(row, STANDBY_REASON, verdict.reason);
@@ -158,19 +161,14 @@ put_verdict(PrkRow *row, const PrkUpstream *upstream)
  * the last time: that is not streaming.
  */
 static const char *
-state_name(const PrkUpstream *upstream, const PrkFailure *failure)
+state_name(const PrkUpstream *upstream, const PrkVerdict *verdict)
 {
 	if (!upstream->wanted && !upstream->streaming)
 		return "archive recovery";
 	if (upstream->stalled)
 		return "stalled";
-	if (upstream->settled)
-		return "streaming";
-	if (upstream->streaming &&
-		(failure == NULL ||
-		 failure->age > 2 * (int64) wal_retrieve_retry_interval * 1000))
-		return "streaming";
-	return "disconnected";
+	return verdict->state == PRK_STATE_STREAMING ? "streaming" :
+		"disconnected";
 }
 
 /* The words of pg_get_wal_replay_pause_state() */

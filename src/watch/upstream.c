@@ -10,16 +10,28 @@
  */
 #include "postgres.h"
 
+#include "access/twophase.h"
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
+#include "catalog/pg_control.h"
+#include "common/controldata_utils.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker_internals.h"
+#include "replication/walsender.h"
+#include "storage/lock.h"
 #include "utils/timestamp.h"
 
 #include "clock/clock_shared.h"
+#include "failures/failure_words.h"
 #include "watch/upstream.h"
+
+/* A receiver tries again each wal_retrieve_retry_interval, 5 s by default. */
+#define RECENT			(120 * USECS_PER_SEC)
 
 /* What is still on its way while all is well, in bytes. */
 #define IN_FLIGHT		(1024 * 1024)
 
+static bool has_low_parameter(void);
 static void measure_bytes(PrkUpstream *upstream, const PrkReceiver *receiver);
 static void measure_age(PrkUpstream *upstream, const PrkReceiver *receiver);
 static void judge_stream(const PrkUpstream *upstream,
@@ -54,8 +66,52 @@ prk_upstream_read(PrkUpstream *upstream)
 	upstream->last_message_at = receiver.last_message_at;
 	upstream->replayed_lsn = GetXLogReplayRecPtr(&upstream->timeline);
 	upstream->pause_state = GetRecoveryPauseState();
+	if (upstream->pause_state != RECOVERY_NOT_PAUSED)
+		upstream->cannot_resume = has_low_parameter();
 	measure_bytes(upstream, &receiver);
 	measure_age(upstream, &receiver);
+}
+
+/*
+ * What the primary had when it last told, by WAL: the control file has it.
+ * Without a name: it can't be told.
+ */
+void
+prk_upstream_parameters(PrkParameter parameters[PRK_NPARAMETERS])
+{
+	bool		crc_ok;
+	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+	const PrkParameter all[PRK_NPARAMETERS] = {
+		{"max_connections", MaxConnections, control->MaxConnections},
+		{"max_worker_processes", max_worker_processes,
+		control->max_worker_processes},
+		{"max_wal_senders", max_wal_senders, control->max_wal_senders},
+		{"max_prepared_transactions", max_prepared_xacts,
+		control->max_prepared_xacts},
+		{"max_locks_per_transaction", max_locks_per_xact,
+		control->max_locks_per_xact}
+	};
+
+	memset(parameters, 0, sizeof(all));
+	if (crc_ok)
+		memcpy(parameters, all, sizeof(all));
+	pfree(control);
+}
+
+/* Is one of them lower here?  Then replay that is resumed ends the server. */
+static bool
+has_low_parameter(void)
+{
+	PrkParameter parameters[PRK_NPARAMETERS];
+
+	prk_upstream_parameters(parameters);
+	for (int i = 0; i < PRK_NPARAMETERS; i++)
+	{
+		if (parameters[i].name != NULL &&
+			parameters[i].here < parameters[i].primary)
+			return true;
+	}
+	return false;
 }
 
 static void
@@ -143,20 +199,44 @@ prk_upstream_lag_time(const PrkUpstream *upstream, TimestampTz gone_since,
 }
 
 /*
+ * The receiver's last failure, if it is recent: it would have tried again by
+ * now.  Sets its kind.  NULL: none.
+ */
+const PrkFailure *
+prk_upstream_failure(const PrkFailures *failures, PrkFailureKind *kind)
+{
+	const PrkFailure *failure = prk_failures_of_upstream(failures);
+
+	if (failure == NULL || failure->age > RECENT)
+		return NULL;
+	*kind = prk_failure_kind(failure);
+	return failure;
+}
+
+/*
  * Judges the upstream by the thresholds for absence, and while it streams
- * what this standby makes of the stream by those for lag.
+ * what this standby makes of the stream by those for lag.  kind is that of the
+ * receiver's recent failure, NULL if there was none: a receiver that has just
+ * connected is about to meet it again.  What no other attempt can mend is
+ * critical at once.
  */
 void
-prk_upstream_judge(const PrkUpstream *upstream,
+prk_upstream_judge(const PrkUpstream *upstream, const PrkFailureKind *kind,
 				   const PrkThresholds *thresholds,
 				   bool watched, TimestampTz gone_since,
 				   TimestampTz now, PrkVerdict *verdict)
 {
+	bool		refused = upstream->wanted && !upstream->settled &&
+	kind != NULL;
+
 	prk_health_start(verdict, PRK_STATE_STREAMING);
 	if (!upstream->in_recovery)
 		verdict->fact = PRK_FACT_STREAMS;
-	else if (upstream->wanted && !upstream->streaming)
+	else if (upstream->wanted && (!upstream->streaming || refused))
 	{
+		PrkCode		code = refused ? prk_upstream_code(*kind) :
+		PRK_CODE_UPSTREAM_UNREACHABLE;
+
 		/* Just lost, until the watcher has noticed. */
 		if (watched && gone_since == 0)
 			gone_since = now;
@@ -164,8 +244,13 @@ prk_upstream_judge(const PrkUpstream *upstream,
 		verdict->lag_time = prk_upstream_lag_time(upstream, gone_since, now);
 		prk_health_judge_absence(gone_since != 0 ?
 								 Max(now - gone_since, 0) : -1,
-								 thresholds, PRK_CODE_UPSTREAM_UNREACHABLE,
-								 verdict);
+								 thresholds, code, verdict);
+		if (prk_code_info(code)->gravity == PRK_GRAVITY_CRITICAL)
+		{
+			verdict->level = PRK_CRITICAL;
+			verdict->at_once = true;
+			verdict->code = code;
+		}
 	}
 	else
 		judge_stream(upstream, thresholds, gone_since, now, verdict);
@@ -212,9 +297,62 @@ judge_stream(const PrkUpstream *upstream, const PrkThresholds *thresholds,
 	else if (upstream->pause_state != RECOVERY_NOT_PAUSED)
 	{
 		verdict->paused = true;
-		if (verdict->level != PRK_OK)
+		if (upstream->cannot_resume)
+		{
+			verdict->level = PRK_CRITICAL;
+			verdict->at_once = true;
+			verdict->code = PRK_CODE_PARAMETERS_TOO_LOW;
+		}
+		else if (verdict->level != PRK_OK)
 			verdict->code = PRK_CODE_REPLAY_PAUSED;
 	}
 	else if (!upstream->wanted && verdict->level == PRK_OK)
 		verdict->fact = PRK_FACT_ARCHIVE_ONLY;
+}
+
+/* Of which cause is a failure to connect to the upstream the evidence? */
+PrkCode
+prk_upstream_code(PrkFailureKind kind)
+{
+	switch (kind)
+	{
+		case PRK_FAILURE_HBA_NO_ENTRY:
+			return PRK_CODE_HBA_NO_ENTRY;
+		case PRK_FAILURE_HBA_REJECTS:
+			return PRK_CODE_HBA_REJECTS;
+		case PRK_FAILURE_AUTH_FAILED:
+			return PRK_CODE_AUTH_FAILED;
+		case PRK_FAILURE_NO_PASSWORD:
+			return PRK_CODE_NO_PASSWORD;
+		case PRK_FAILURE_ROLE_MISSING:
+			return PRK_CODE_ROLE_MISSING;
+		case PRK_FAILURE_ROLE_CANNOT_REPLICATE:
+			return PRK_CODE_ROLE_CANNOT_REPLICATE;
+		case PRK_FAILURE_TOO_MANY:
+			return PRK_CODE_WALSENDERS_EXHAUSTED;
+		case PRK_FAILURE_SLOT_MISSING:
+			return PRK_CODE_SLOT_MISSING;
+		case PRK_FAILURE_SLOT_TAKEN:
+			return PRK_CODE_SLOT_TAKEN;
+		case PRK_FAILURE_SLOT_LOST:
+			return PRK_CODE_SLOT_LOST;
+		case PRK_FAILURE_WAL_REMOVED:
+			return PRK_CODE_WAL_REMOVED;
+		case PRK_FAILURE_OTHER_CLUSTER:
+			return PRK_CODE_OTHER_CLUSTER;
+		case PRK_FAILURE_OTHER_TIMELINE:
+			return PRK_CODE_OTHER_TIMELINE;
+		case PRK_FAILURE_NEWER_TIMELINE:
+			return PRK_CODE_NEWER_TIMELINE_EXISTS;
+		case PRK_FAILURE_TIMEOUT:
+		case PRK_FAILURE_UNREACHABLE:
+			return PRK_CODE_UPSTREAM_UNREACHABLE;
+		case PRK_FAILURE_OTHER:
+		case PRK_FAILURE_UPSTREAM:
+		case PRK_FAILURE_NO_SLOT_FREE:
+		case PRK_FAILURE_WAL_ENDED:
+		case PRK_FAILURE_REFUSED:
+			return PRK_CODE_UPSTREAM_REFUSED;
+	}
+	pg_unreachable();
 }

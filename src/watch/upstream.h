@@ -15,11 +15,22 @@
 
 #include "access/xlogrecovery.h"
 
+#include "failures/failures.h"
 #include "judge/health.h"
 #include "sample/receiver.h"
 
 /* The name under which the upstream is shown, and may be overridden. */
 #define PRK_UPSTREAM_NAME	"upstream"
+
+/* A setting that a standby may not have lower than its primary. */
+typedef struct PrkParameter
+{
+	const char *name;
+	int			here;
+	int			primary;
+} PrkParameter;
+
+#define PRK_NPARAMETERS	5
 
 typedef struct PrkUpstream
 {
@@ -31,6 +42,7 @@ typedef struct PrkUpstream
 	/* from here on only in recovery */
 	bool		in_recovery;
 	RecoveryPauseState pause_state;
+	bool		cannot_resume;	/* the primary allows more than this server */
 	char		sender_host[NI_MAXHOST];	/* "" unknown */
 	int			sender_port;
 	char		slot_name[NAMEDATALEN]; /* "" none */
@@ -51,11 +63,16 @@ typedef struct PrkUpstream
 } PrkUpstream;
 
 extern void prk_upstream_read(PrkUpstream *upstream);
+extern void prk_upstream_parameters(PrkParameter parameters[PRK_NPARAMETERS]);
 extern int64 prk_upstream_lag_time(const PrkUpstream *upstream,
 								   TimestampTz gone_since, TimestampTz now);
+extern const PrkFailure *prk_upstream_failure(const PrkFailures *failures,
+											  PrkFailureKind *kind);
 extern void prk_upstream_judge(const PrkUpstream *upstream,
+							   const PrkFailureKind *kind,
 							   const PrkThresholds *thresholds,
 							   bool watched, TimestampTz gone_since,
 							   TimestampTz now, PrkVerdict *verdict);
+extern PrkCode prk_upstream_code(PrkFailureKind kind);
 
 #endif							/* PRK_UPSTREAM_H */

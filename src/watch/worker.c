@@ -48,6 +48,7 @@
 #include "watch/announce.h"
 #include "watch/board.h"
 #include "watch/server_alert.h"
+#include "watch/server_facts.h"
 #include "watch/upstream.h"
 #include "watch/worker.h"
 
@@ -214,7 +215,8 @@ begin_watching(void)
 	watch->alerts = prk_alerts_create(context, board);
 	watch->upstream = board->upstream;
 	watch->server.server = board->server;
-	watch->server.said_at = board->cycle_at;
+	for (int i = 0; i < PRK_NTROUBLES; i++)
+		watch->server.tracks[i].said_at = board->cycle_at;
 
 	MemoryContextSwitchTo(old);
 	return watch;
@@ -269,9 +271,9 @@ run_cycle(Watch *watch)
 	int			nlines;
 	int			nentries;
 	PrkHolder	holder;
-	PrkDisk		disk;
-	PrkServerLine server_line;
-	bool		has_server_line;
+	PrkServerFacts facts;
+	PrkServerLine server_lines[PRK_NTROUBLES];
+	int			nserver_lines;
 	PrkHistoryRow *rows;
 	int			nrows;
 
@@ -295,9 +297,10 @@ run_cycle(Watch *watch)
 	watch_upstream(watch, sample->taken_at);
 	entries = prk_alerts_entries(watch->alerts, &nentries);
 	prk_alerts_holder(watch->alerts, &holder);
-	prk_disk_forecast(sample, &holder, &disk);
-	has_server_line = prk_server_alert_step(&watch->server, &disk,
-											sample->taken_at, &server_line);
+	prk_disk_forecast(sample, &holder, &facts.disk);
+	prk_server_facts_read(sample, &facts);
+	nserver_lines = prk_server_alert_step(&watch->server, &facts,
+										  sample->taken_at, server_lines);
 	prk_board_publish(entries, nentries, &watch->upstream,
 					  &watch->server.server);
 
@@ -307,8 +310,8 @@ run_cycle(Watch *watch)
 	/* Last, so that the board never lags behind what was said. */
 	for (int i = 0; i < nlines; i++)
 		prk_announce_line(&lines[i]);
-	if (has_server_line)
-		prk_announce_server(&server_line);
+	for (int i = 0; i < nserver_lines; i++)
+		prk_announce_server(&server_lines[i]);
 }
 
 /* Should the machine's clock have been set, so are the times kept here. */
@@ -337,15 +340,19 @@ watch_upstream(Watch *watch, TimestampTz now)
 	PrkUpstream upstream;
 	PrkThresholds thresholds;
 	PrkVerdict	verdict;
+	PrkFailureKind kind;
+	bool		refused;
 
 	prk_upstream_read(&upstream);
+	refused = upstream.in_recovery &&
+		prk_upstream_failure(prk_failures_read(), &kind) != NULL;
 	if (!upstream.wanted || upstream.settled)
 		seen->gone_since = 0;
 	else if (!upstream.streaming && seen->gone_since == 0)
 		seen->gone_since = now;
 
 	prk_settings_thresholds(PRK_UPSTREAM_NAME, &thresholds);
-	prk_upstream_judge(&upstream, &thresholds, true, seen->gone_since, now,
+	prk_upstream_judge(&upstream, refused ? &kind : NULL, &thresholds, true, seen->gone_since, now,
 					   &verdict);
 	if (verdict.level == PRK_OK || verdict.at_once)
 		seen->late_since = 0;

@@ -1,0 +1,120 @@
+/*-------------------------------------------------------------------------
+ *
+ * server.c
+ *	  What is wrong with the server as a whole.  Pure functions.
+ *
+ * A disk that fills is everybody's trouble, however many slots fill it; and so
+ * are commits that wait for a synchronous standby.
+ *
+ * IDENTIFICATION
+ *	  src/judge/server.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "format.h"
+#include "judge/server.h"
+
+/* A forecast is taken back when it is this much further than its limit. */
+#define CLEAR_PERCENT	125
+
+/* The restart of a standby, during which commits wait, is no alarm. */
+#define SYNC_GRACE		(10 * USECS_PER_SEC)
+
+static void judge_disk(const PrkDisk *disk, const PrkThresholds *thresholds,
+					   PrkServerVerdict *verdict);
+static PrkLevel disk_level(const PrkDisk *disk,
+						   const PrkThresholds *thresholds, int percent);
+static void judge_sync(const PrkSync *sync, PrkServerVerdict *verdict);
+
+/* Judges one trouble; the verdict is wholly overwritten. */
+void
+prk_server_judge(const PrkServerFacts *facts, PrkServerTrouble trouble,
+				 const PrkThresholds *thresholds, PrkServerVerdict *verdict)
+{
+	memset(verdict, 0, sizeof(PrkServerVerdict));
+	switch (trouble)
+	{
+		case PRK_TROUBLE_DISK:
+			judge_disk(&facts->disk, thresholds, verdict);
+			break;
+		case PRK_TROUBLE_SYNC:
+			judge_sync(&facts->sync, verdict);
+			break;
+	}
+	if (thresholds->off)
+	{
+		verdict->code = PRK_CODE_NONE;
+		verdict->level = verdict->lenient = PRK_OK;
+		verdict->at_once = false;
+	}
+}
+
+static void
+judge_disk(const PrkDisk *disk, const PrkThresholds *thresholds,
+		   PrkServerVerdict *verdict)
+{
+	char		buf[PRK_FORMAT_LEN];
+
+	verdict->level = disk_level(disk, thresholds, 100);
+	verdict->lenient = disk_level(disk, thresholds, CLEAR_PERCENT);
+	if (verdict->level != PRK_OK)
+		verdict->code = PRK_CODE_DISK_FILLING;
+	if (disk->full_in >= 0)
+		snprintf(verdict->reason, PRK_REASON_LEN,
+				 "disk of pg_wal will be full in %s",
+				 prk_format_duration(buf, disk->full_in));
+	else
+		snprintf(verdict->reason, PRK_REASON_LEN,
+				 "disk of pg_wal has %s free",
+				 prk_format_size(buf, disk->free_bytes));
+}
+
+/* The level of a forecast, with its limits stretched to so many percent. */
+static PrkLevel
+disk_level(const PrkDisk *disk, const PrkThresholds *thresholds, int percent)
+{
+	int64		full_in = disk->full_in / 10 / percent;
+
+	if (!disk->known || disk->full_in < 0)
+		return PRK_OK;
+	if (thresholds->critical_forecast >= 0 &&
+		full_in <= thresholds->critical_forecast)
+		return PRK_CRITICAL;
+	if (thresholds->warning_forecast >= 0 &&
+		full_in <= thresholds->warning_forecast)
+		return PRK_WARNING;
+	return PRK_OK;
+}
+
+/* Commits hang: critical once the first has waited for some time. */
+static void
+judge_sync(const PrkSync *sync, PrkServerVerdict *verdict)
+{
+	char		buf[PRK_FORMAT_LEN];
+
+	if (sync->there >= sync->wanted)
+	{
+		strlcpy(verdict->reason, "enough synchronous standbys are connected",
+				PRK_REASON_LEN);
+		return;
+	}
+	verdict->code = PRK_CODE_SYNC_STANDBY_MISSING;
+	if (sync->waiting == 0 ||
+		(sync->waited >= 0 && sync->waited < SYNC_GRACE))
+	{
+		snprintf(verdict->reason, PRK_REASON_LEN,
+				 "commits will wait: %d of %d synchronous standbys connected",
+				 sync->there, sync->wanted);
+		return;
+	}
+	verdict->level = verdict->lenient = PRK_CRITICAL;
+	verdict->at_once = true;
+	snprintf(verdict->reason, PRK_REASON_LEN,
+			 "commits hang%s%s: %d of %d synchronous standbys connected",
+			 sync->waited >= 0 ? " for " : "",
+			 sync->waited >= 0 ?
+			 prk_format_duration(buf, sync->waited) : "",
+			 sync->there, sync->wanted);
+}

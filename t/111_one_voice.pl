@@ -1,0 +1,91 @@
+# One voice: what diagnose(), status(), unhealthy() and assert_healthy() say of
+# the same thing is the same, between two looks of the worker as well.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DiagKit;
+use IPC::Run ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $primary = new_primary('primary', 'autovacuum = off', 'checkpoint_timeout = 1h', 'max_wal_size = 64MB', 'min_wal_size = 32MB',
+	'replica_kit.warning_lag = 1MB', 'replica_kit.critical_lag = 2MB', 'replica_kit.lag_grace = 0', 'replica_kit.alert_after = 1h');
+my ($standby, $password) = new_standby($primary, 'replica1');
+$primary->safe_psql('postgres', 'CREATE TABLE t (i int)');
+
+# The levels that each mouth has of the replica, in one query.
+my $mouths = q{SELECT (SELECT health FROM replica_kit.status() WHERE name = 'replica1'),
+	(SELECT level FROM replica_kit.diagnose('replica1') WHERE name = 'replica1'),
+	(SELECT level FROM replica_kit.unhealthy() WHERE name = 'replica1')};
+
+# ----------------------------------------------------------------------
+# What has to last first
+# ----------------------------------------------------------------------
+
+$standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
+$primary->safe_psql('postgres', q{SELECT count(pg_logical_emit_message(false, '', repeat('x', 100000))) FROM generate_series(1, 40)});
+soon_is($primary, $mouths, 'critical|info|', 'a lag that has not lasted: critical in itself, worth an info, and no alarm');
+is($primary->psql('postgres', 'SELECT replica_kit.assert_healthy()'), 0, 'a lag that has not lasted: no alarm for a scheduler');
+$primary->safe_psql('postgres', 'ALTER SYSTEM SET replica_kit.alert_after = 0');
+$primary->reload;
+soon_is($primary, $mouths, 'critical|critical|critical', 'a lag that counts at once: critical everywhere');
+isnt($primary->psql('postgres', 'SELECT replica_kit.assert_healthy()'), 0, 'a lag that counts at once: an alarm for a scheduler');
+$standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+soon_is($primary, $mouths, 'ok||', 'replayed: nothing anywhere');
+
+# ----------------------------------------------------------------------
+# Commits that hang
+# ----------------------------------------------------------------------
+
+my $server = q{SELECT (SELECT level FROM replica_kit.diagnose('server')), (SELECT level FROM replica_kit.unhealthy() WHERE name = 'server')};
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET synchronous_standby_names = 'replica1'});
+$primary->reload;
+$standby->stop;
+my $commit = IPC::Run::start([ 'psql', '-X', '-d', $primary->connstr('postgres'), '-c', 'INSERT INTO t VALUES (1)' ], '<', '/dev/null', '>', '/dev/null', '2>', '/dev/null');
+$primary->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'}) or die 'the commit does not wait';
+soon_is($primary, $server, 'info|', 'a commit that waits: the restart of a standby is no alarm');
+soon_is($primary, $server, 'critical|critical', 'a commit that hangs: critical everywhere');
+isnt($primary->psql('postgres', 'SELECT replica_kit.assert_healthy()'), 0, 'a commit that hangs: an alarm for a scheduler');
+like($primary->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('server')}), qr/^synchronous_standby_names = 'replica1': 0 of 1 connected;\s1 session waits for 1\d s$/,
+	'a commit that hangs: since when');
+ok($primary->wait_for_log(qr/WARNING:  server critical: commits hang for .*: 0 of 1 synchronous standbys connected\n.*DETAIL:  synchronous_standby_names is "replica1"/), 'a commit that hangs: the worker says so');
+$primary->safe_psql('postgres', q{SET synchronous_commit = local; ALTER SYSTEM SET synchronous_standby_names = ''});
+$primary->reload;
+$commit->finish;
+soon_is($primary, $server, '|', 'done without: nothing anywhere');
+ok($primary->wait_for_log(qr/LOG:  server ok: enough synchronous standbys are connected, after /), 'done without: the worker says so');
+$standby->start;
+soon_is($primary, $mouths, 'ok||', 'and back');
+
+# ----------------------------------------------------------------------
+# What needs not last, long before the worker looks again
+# ----------------------------------------------------------------------
+
+$standby->stop;
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'; ALTER SYSTEM SET replica_kit.check_interval = '10min'});
+$primary->reload;
+$primary->safe_psql('postgres', 'INSERT INTO t VALUES (1); SELECT pg_switch_wal()') for 1 .. 8;
+$primary->safe_psql('postgres', 'CHECKPOINT');
+is($primary->safe_psql('postgres', $mouths), 'critical|critical|critical', 'a lost slot: critical everywhere at once');
+isnt($primary->psql('postgres', 'SELECT replica_kit.assert_healthy()'), 0, 'a lost slot: an alarm for a scheduler');
+
+# ----------------------------------------------------------------------
+# A standby that no attempt can help
+# ----------------------------------------------------------------------
+
+$standby->start;
+my $of_standby = q{SELECT (SELECT health || ' ' || state FROM replica_kit.standby_status()),
+	(SELECT level FROM replica_kit.diagnose('upstream') WHERE level = 'critical'),
+	(SELECT level FROM replica_kit.unhealthy('critical') WHERE name = 'upstream')};
+soon_is($standby, $of_standby, 'critical disconnected|critical|critical', 'WAL that is gone: critical everywhere on the standby');
+is($standby->safe_psql('postgres', join(';', ($of_standby) x 100)), join("\n", ('critical disconnected|critical|critical') x 100),
+	'WAL that is gone: at each moment, whether it is just trying or not');
+
+$standby->stop;
+$primary->stop;
+done_testing();
