@@ -10,6 +10,7 @@ use lib $FindBin::RealBin;
 use Encode qw(encode_utf8);
 use File::Temp qw(tempdir);
 use JoinKit;
+use OwnProcesses;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -119,21 +120,19 @@ my ($shown, $seen, $runs) = ('', 0, 0);
 ($out, $err) = ('', '');
 my $run = start_script($script, { PGPASSWORD => $secret },
 	\$out, \$err, '--pgdata', $watched->data_dir, '--port', $watched->port);
-my %own = ($$ => 1);
 
-# The arguments of all processes, and the environment of those that the
+# The arguments of its processes, and the environment of those that the
 # script has started: its own is its caller's doing.
 while ($run->pumpable)
 {
 	$run->pump_nb;
 	$runs++;
-	foreach my $dir (glob '/proc/[0-9]*')
+	foreach my $pid (own_processes())
 	{
-		my ($pid) = $dir =~ /(\d+)/;
 		my ($arguments, $environment) = ('', '');
 		foreach ([ 'cmdline', \$arguments ], [ 'environ', \$environment ])
 		{
-			open my $fh, '<', "$dir/$_->[0]" or next;
+			open my $fh, '<', "/proc/$pid/$_->[0]" or next;
 			local $/;
 			${ $_->[1] } = <$fh> // '';
 		}
