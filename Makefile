@@ -42,7 +42,8 @@ FAILURES_OBJS = \
 	src/failures/failure_funcs.o \
 	src/failures/failure_table.o \
 	src/failures/failure_words.o \
-	src/failures/failures.o
+	src/failures/failures.o \
+	src/failures/log_level.o
 
 CLOCK_OBJS = \
 	src/clock/clock.o \

@@ -15,15 +15,18 @@
 #define PRK_COMPAT_H
 
 #include "catalog/pg_proc.h"
+#include "commands/progress.h"
 #include "libpq/hba.h"
 #include "miscadmin.h"
 #if PG_VERSION_NUM >= 170000
 #include "postmaster/walsummarizer.h"
 #endif
 #include "replication/slot.h"
+#include "replication/walreceiver.h"
 #include "storage/fd.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+#include "utils/backend_status.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 
@@ -193,6 +196,72 @@ prk_compat_slot_synced(const ReplicationSlot *slot)
 }
 
 /*
+ * Why was this copy of a slot not synchronized last?  By the name that
+ * pg_replication_slots has for it in slotsync_skip_reason; NULL: it was, or
+ * the server doesn't tell, as none before 19.
+ */
+static inline const char *
+prk_compat_slot_sync_skipped(const ReplicationSlot *slot)
+{
+#if PG_VERSION_NUM >= 190000
+	switch (slot->slotsync_skip_reason)
+	{
+		case SS_SKIP_NONE:
+			return NULL;
+		case SS_SKIP_WAL_NOT_FLUSHED:
+			return "wal_not_flushed";
+		case SS_SKIP_WAL_OR_ROWS_REMOVED:
+			return "wal_or_rows_removed";
+		case SS_SKIP_NO_CONSISTENT_SNAPSHOT:
+			return "no_consistent_snapshot";
+		case SS_SKIP_INVALID:
+			return "slot_invalidated";
+	}
+#endif
+	return NULL;
+}
+
+/*
+ * Does that process, which runs a base backup, send an incremental one?  False
+ * before 19, which does not tell.
+ */
+static inline bool
+prk_compat_backup_is_incremental(const PgBackendStatus *entry)
+{
+#if PG_VERSION_NUM >= 190000
+	return entry->st_progress_param[PROGRESS_BASEBACKUP_BACKUP_TYPE] ==
+		PROGRESS_BASEBACKUP_BACKUP_TYPE_INCREMENTAL;
+#else
+	return false;
+#endif
+}
+
+/*
+ * Is a walreceiver in that state still about to connect?  19 tells; before it
+ * a receiver is "streaming" from its start.
+ */
+static inline bool
+prk_compat_receiver_connects(WalRcvState state)
+{
+#if PG_VERSION_NUM >= 190000
+	return state == WALRCV_CONNECTING;
+#else
+	return false;
+#endif
+}
+
+/*
+ * The setting whose fall below "logical" on a primary costs its standbys their
+ * logical slots.  From 19 on "logical" is in force while it is needed,
+ * whatever wal_level says.
+ */
+#if PG_VERSION_NUM >= 190000
+#define PRK_COMPAT_LOGICAL_LEVEL	"effective_wal_level"
+#else
+#define PRK_COMPAT_LOGICAL_LEVEL	"wal_level"
+#endif
+
+/*
  * How many entries has the array of backend entries?  17 counts auxiliary
  * processes in another way.
  */
@@ -217,6 +286,20 @@ prk_compat_oldest_unsummarized(void)
 	return GetOldestUnsummarizedLSN(NULL, NULL);
 #else
 	return InvalidXLogRecPtr;
+#endif
+}
+
+/*
+ * From which level on does that kind of process write to the log?  19 has a
+ * level for each (log_min_messages is a list there).
+ */
+static inline int
+prk_compat_log_min_messages(BackendType type)
+{
+#if PG_VERSION_NUM >= 190000
+	return log_min_messages[type];
+#else
+	return log_min_messages;
 #endif
 }
 

@@ -125,8 +125,8 @@ push @cases,
   { check => 'recovery_settings', conf => 'recovery_min_apply_delay = 1h', row => 'info|f', fix => 0, reload => 1 },
   { check => 'recovery_settings', conf => 'recovery_target_action = promote', row => 'info|f', fix => 0, reload => 1 };
 push @cases,
-  { check => 'log_min_messages', conf => q{log_min_messages = 'warning, walsender:fatal'}, row => 'warning|f', fix => 0, reload => 1 },
-  { check => 'log_min_messages', conf => q{log_min_messages = 'fatal, autovacuum:debug1'}, row => 'warning|f', fix => 0, reload => 1 }
+  { check => 'log_min_messages', conf => q{log_min_messages = 'warning, walsender:fatal'}, row => 'warning|f', fix => 1, reload => 1 },
+  { check => 'log_min_messages', conf => q{log_min_messages = 'fatal, autovacuum:debug1'}, row => 'warning|f', fix => 1, reload => 1 }
   if $node->pg_version >= 19;
 my $but_tls = $tls ? 'true' : q{check_name <> 'ssl'};
 

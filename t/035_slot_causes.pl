@@ -133,7 +133,7 @@ SKIP:
 	$primary->restart;
 	$primary->wait_for_catchup('replica1', 'replay', $primary->lsn('insert'));
 	tells($standby, 'feed2', 'the subscriber must be built anew', 'wal_level_insufficient',
-		q{the primary's wal_level is no longer logical});
+		"the primary's ${\ ($version >= 190000 ? 'effective_wal_level' : 'wal_level') } is no longer logical");
 	$standby->safe_psql('postgres', q{SELECT pg_drop_replication_slot('feed2')});
 }
 

@@ -15,6 +15,7 @@ my $module = rel2abs(dirname(__FILE__) . '/../test/health_test.so');
 my $node = PostgreSQL::Test::Cluster->new('judge');
 $node->init;
 $node->start;
+my $level = $node->safe_psql('postgres', 'SHOW server_version_num') >= 190000 ? 'effective_wal_level' : 'wal_level';
 $node->safe_psql('postgres', <<~SQL);
 	CREATE FUNCTION health_test_size(bigint) RETURNS text
 	AS '$module' LANGUAGE C STRICT;
@@ -240,7 +241,7 @@ my @verdicts = (
 	],
 	[
 		'cause=2 gone=10 logical=1',
-		q{lost critical slot_lost at-once 0: slot is lost, the subscriber must be built anew: the primary's wal_level is no longer logical}
+		"lost critical slot_lost at-once 0: slot is lost, the subscriber must be built anew: the primary's $level is no longer logical"
 	],
 	[
 		'cause=3 gone=10',

@@ -28,6 +28,7 @@
 #include "utils/varlena.h"
 
 #include "diagnose/preflight_checks.h"
+#include "failures/log_level.h"
 #include "format.h"
 
 /* A clone takes two walsenders: the backup, and the WAL beside it. */
@@ -54,6 +55,7 @@ static void check_recovery_target(PrkPreflight *preflight);
 static void check_recovery(PrkPreflight *preflight);
 static void check_rewind(PrkPreflight *preflight);
 static void check_ssl(PrkPreflight *preflight);
+static void check_shutdown_timeout(PrkPreflight *preflight);
 static void check_worker(PrkPreflight *preflight);
 static void check_libraries(PrkPreflight *preflight);
 static void check_tablespaces(PrkPreflight *preflight);
@@ -106,6 +108,9 @@ const PrkCheck prk_checks[] = {
 	check_rewind},
 	{"ssl", "info", false,
 	"on, with a certificate, and require_ssl for the replicas", check_ssl},
+	{"wal_sender_shutdown_timeout", "info", false,
+		"-1: a server that is stopped, for a switchover too, waits until its replicas have all WAL",
+	check_shutdown_timeout},
 	{"worker", "info", true,
 	"pg_replica_kit in shared_preload_libraries", check_worker},
 	{"libraries", "info", false,
@@ -125,7 +130,6 @@ static bool is_on(const char *name);
 static bool only_loopback(const char *addresses);
 static void report_recovery(PrkPreflight *preflight, const char *name,
 							const char *ordinary, bool has_fix);
-static bool hides_errors(const char *level);
 static bool has_library(const char *list, const char *library);
 static const char *slot_limit(const PrkPreflightFacts *facts);
 
@@ -394,56 +398,17 @@ check_password_encryption(PrkPreflight *preflight)
 		report(preflight, current, "password_encryption", "'scram-sha-256'");
 }
 
-/*
- * From 19 on a list: a level, and type:level for types of processes.  What
- * ends a connection is logged by backends, walsenders and walreceivers.  Who
- * has made a list has to change it.
- */
+/* Do those processes log whose messages others wait for? */
 static void
 check_log_level(PrkPreflight *preflight)
 {
-	static const char *const types[] = {"backend", "walsender", "walreceiver"};
 	const char *current = in_force("log_min_messages");
-	List	   *items = NIL;
-	bool		hides[lengthof(types)] = {false};
-	bool		given[lengthof(types)] = {false};
-	bool		hides_any = false;
-	ListCell   *cell;
+	const char *hidden = prk_log_level_hidden();
 
-	(void) SplitGUCList(pstrdup(current), ',', &items);
-	foreach(cell, items)
-	{
-		char	   *item = lfirst(cell);
-		char	   *level = strchr(item, ':');
-
-		for (size_t i = 0; i < lengthof(types); i++)
-		{
-			if (level == NULL && !given[i])
-				hides[i] = hides_errors(item);
-			else if (level != NULL && (size_t) (level - item) == strlen(types[i]) &&
-					 pg_strncasecmp(item, types[i], level - item) == 0)
-			{
-				given[i] = true;
-				hides[i] = hides_errors(level + 1);
-			}
-		}
-	}
-	for (size_t i = 0; i < lengthof(types); i++)
-		hides_any = hides_any || hides[i];
-	if (hides_any)
-		report(preflight, current, "log_min_messages",
-			   list_length(items) == 1 ? "'warning'" : NULL);
-}
-
-/* Does the level of the log keep errors from it? */
-static bool
-hides_errors(const char *level)
-{
-	while (*level == ' ')
-		level++;
-	return pg_strcasecmp(level, "log") == 0 ||
-		pg_strcasecmp(level, "fatal") == 0 ||
-		pg_strcasecmp(level, "panic") == 0;
+	if (hidden != NULL)
+		report(preflight, psprintf("%s: too high for %s", current, hidden),
+			   "log_min_messages",
+			   quote_literal_cstr(prk_log_level_remedy(current)));
 }
 
 static void
@@ -514,7 +479,8 @@ report_recovery(PrkPreflight *preflight, const char *name, const char *ordinary,
 static void
 check_rewind(PrkPreflight *preflight)
 {
-	if (strcmp(in_force("data_checksums"), "off") == 0 && !is_on("wal_log_hints"))
+	/* what is being switched on, as 19's betas could, is not enough for it */
+	if (!is_on("data_checksums") && !is_on("wal_log_hints"))
 		report(preflight, "neither data checksums nor wal_log_hints",
 			   "wal_log_hints",
 			   prk_config_next_bool(preflight->facts->config,
@@ -527,6 +493,16 @@ check_ssl(PrkPreflight *preflight)
 {
 	if (!is_on("ssl"))
 		report(preflight, "off: replication is not encrypted", "ssl", NULL);
+}
+
+/* A setting of 19's */
+static void
+check_shutdown_timeout(PrkPreflight *preflight)
+{
+	const char *current = in_force("wal_sender_shutdown_timeout");
+
+	if (current[0] != '\0' && strcmp(current, "-1") != 0)
+		report(preflight, current, "wal_sender_shutdown_timeout", "-1");
 }
 
 static void

@@ -50,7 +50,9 @@ word_state(const PrkWordsInput *in, PrkWords *words)
 	switch (in->diagnosis->code)
 	{
 		case PRK_CODE_UPSTREAM_UNREACHABLE:
-			words->finding = "This standby does not stream, and it is not known why.";
+			words->finding = verdict->connecting >= 0 ?
+				"This standby does not stream: its WAL receiver waits for the upstream to answer." :
+				"This standby does not stream, and it is not known why.";
 			prk_words_clause(words, "%s", verdict->reason);
 			if (!in->evidence->report->failures->exist)
 				prk_words_clause(words, "pg_replica_kit is not in shared_preload_libraries, so failures are not noted");

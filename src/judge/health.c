@@ -28,6 +28,7 @@
  */
 #include "postgres.h"
 
+#include "compat.h"
 #include "judge/health.h"
 
 /* How long a slot that nobody has used yet is nobody's fault. */
@@ -106,6 +107,7 @@ prk_health_start(PrkVerdict *verdict, PrkState state)
 	verdict->state = state;
 	verdict->fact = PRK_FACT_NOT_JUDGED;
 	verdict->since = -1;
+	verdict->connecting = -1;
 	verdict->lag_time = -1;
 	verdict->lag_bytes = -1;
 	verdict->forecast.catch_up_in = -1;
@@ -153,7 +155,7 @@ static const struct
 }			causes[] = {
 	{"wal_removed", "it held more WAL than max_slot_wal_keep_size allows", true},
 	{"rows_removed", "the primary removed rows that it needs", false},
-	{"wal_level_insufficient", "the primary's wal_level is no longer logical", false},
+	{"wal_level_insufficient", "the primary's " PRK_COMPAT_LOGICAL_LEVEL " is no longer logical", false},
 	{"idle_timeout", "it was unused for longer than idle_replication_slot_timeout", false}
 };
 

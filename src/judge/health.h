@@ -99,6 +99,9 @@ typedef struct PrkVerdict
 	PrkFact		fact;
 	int64		since;			/* microseconds: away, silent, or waiting for
 								 * the first connection; -1 not known */
+	int64		connecting;		/* microseconds that a standby has been making
+								 * a connection, where that is worth a word;
+								 * else -1 */
 	int64		lag_bytes;		/* -1 not known */
 	PrkStage	stage;			/* which holds most of these */
 	bool		paused;			/* a standby's replay is */

@@ -102,6 +102,9 @@ say_fact(const PrkReplica *replica, PrkVerdict *verdict)
 			else
 				say(verdict, "disconnected for %s",
 					prk_format_duration(time, verdict->since));
+			if (verdict->connecting >= 0)
+				say(verdict, "connecting for %s",
+					prk_format_duration(time, verdict->connecting));
 			break;
 		case PRK_FACT_NEVER_CONNECTED:
 			say(verdict, "never connected, slot was made %s ago",
@@ -129,6 +132,9 @@ say_state(const PrkReplica *replica, PrkVerdict *verdict)
 		say(verdict, "stopping");
 	else if (replica->has_walsender)
 		say(verdict, "starting to stream");
+	else if (replica->synced && replica->sync_skipped != NULL)
+		say(verdict, "copy of the primary's slot, not synchronized: %s",
+			replica->sync_skipped);
 	else if (replica->synced)
 		say(verdict, "copy of the primary's slot");
 	else if (replica->pid != 0)
@@ -153,23 +159,29 @@ say_lost(const PrkReplica *replica, PrkVerdict *verdict)
 		cause != NULL ? ": " : "", cause != NULL ? cause : "");
 }
 
-/* A base backup says how far it is; it is never late. */
+/*
+ * A base backup says how far it is; it is never late.  Of an incremental one
+ * that is not known: its total is that of a full one.
+ */
 static void
 say_backup(const PrkReplica *replica, PrkVerdict *verdict)
 {
 	char		buf[PRK_FORMAT_LEN];
+	const char *kind = replica->backup_incremental ?
+	"incremental base backup" : "base backup";
 
 	if (replica->backup_phase == PROGRESS_BASEBACKUP_PHASE_WAIT_CHECKPOINT)
-		say(verdict, "base backup, waiting for a checkpoint");
-	else if (replica->backup_phase != 0 && replica->backup_total > 0)
+		say(verdict, "%s, waiting for a checkpoint", kind);
+	else if (replica->backup_phase != 0 && replica->backup_total > 0 &&
+			 !replica->backup_incremental)
 		say(verdict, "base backup %d %%",
 			(int) Min(replica->backup_streamed * 100.0 /
 					  replica->backup_total, 100));
 	else if (replica->backup_phase != 0 && replica->backup_streamed > 0)
-		say(verdict, "base backup, %s sent",
+		say(verdict, "%s, %s sent", kind,
 			prk_format_size(buf, replica->backup_streamed));
 	else
-		say(verdict, "base backup");
+		say(verdict, "%s", kind);
 }
 
 /* Will the slot lose its WAL? */

@@ -143,6 +143,7 @@ read_entry(const PgBackendStatus *entry, PrkBackend *backend)
 		int64		phase = 0;
 		int64		total = -1;
 		int64		streamed = 0;
+		bool		incremental = false;
 
 		pgstat_begin_read_activity((volatile PgBackendStatus *) entry, before);
 
@@ -163,6 +164,7 @@ read_entry(const PgBackendStatus *entry, PrkBackend *backend)
 			total = entry->st_progress_param[PROGRESS_BASEBACKUP_BACKUP_TOTAL];
 			streamed =
 				entry->st_progress_param[PROGRESS_BASEBACKUP_BACKUP_STREAMED];
+			incremental = prk_compat_backup_is_incremental(entry);
 		}
 
 		pgstat_end_read_activity((volatile PgBackendStatus *) entry, after);
@@ -178,6 +180,7 @@ read_entry(const PgBackendStatus *entry, PrkBackend *backend)
 		backend->backup_phase = backend->in_backup ? (int) phase : 0;
 		backend->backup_total = backend->in_backup ? total : -1;
 		backend->backup_streamed = backend->in_backup ? streamed : 0;
+		backend->backup_incremental = backend->in_backup && incremental;
 		return true;
 	}
 

@@ -29,6 +29,7 @@ typedef struct PrkBackend
 	int			backup_phase;
 	int64		backup_total;	/* bytes; -1 not estimated */
 	int64		backup_streamed;
+	bool		backup_incremental; /* false where the server doesn't tell */
 } PrkBackend;
 
 extern void prk_backends_read(PrkBackend *backends, int nbackends);

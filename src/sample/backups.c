@@ -100,6 +100,7 @@ merge_backup(PrkReplica *backup, PrkReplica *stream)
 	stream->backup_phase = backup->backup_phase;
 	stream->backup_total = backup->backup_total;
 	stream->backup_streamed = backup->backup_streamed;
+	stream->backup_incremental = backup->backup_incremental;
 	backup->pid = 0;
 }
 

@@ -16,6 +16,7 @@
 #include "storage/spin.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "sample/receiver.h"
 
 /* What a connection that fails at once does not live for, in seconds. */
@@ -40,12 +41,15 @@
 /*
  * Reads the receiver's state, under its spinlock.
  *
- * It calls itself streaming before it has connected; only then is its
- * connection string ready to be shown (WalReceiverMain() in
- * src/backend/replication/walreceiver.c).  An attempt that connects and is
- * refused looks like streaming for some milliseconds: whoever keeps count of
- * time goes by "settled".  And it goes on to call itself so when nothing
- * comes any more, until its timeout: that is what "stalled" is for.
+ * Before 19 it calls itself streaming before it has connected; only then is
+ * its connection string ready to be shown (WalReceiverMain() in
+ * src/backend/replication/walreceiver.c).  From 19 on it is "connecting" until
+ * the upstream has agreed to stream, and the string is ready at once.  An
+ * attempt that connects and is refused looks like streaming for some
+ * milliseconds, also on 19 where the refusal comes after that agreement, as
+ * for WAL that is gone: whoever keeps count of time goes by "settled".  And it
+ * goes on to call itself so when nothing comes any more, until its timeout:
+ * that is what "stalled" is for.
  */
 void
 prk_receiver_read(PrkReceiver *receiver)
@@ -77,6 +81,8 @@ prk_receiver_read(PrkReceiver *receiver)
 	receiver->streaming = state == WALRCV_STREAMING && ready;
 	receiver->settled = receiver->streaming &&
 		(pg_time_t) time(NULL) - started >= SETTLED_AFTER;
+	receiver->connecting = prk_compat_receiver_connects(state) ?
+		Max((pg_time_t) time(NULL) - started, 0) * USECS_PER_SEC : -1;
 
 	/* Not connected, the time is that of the attempt, not of a message. */
 	if (!receiver->streaming)

@@ -22,6 +22,8 @@ typedef struct PrkReceiver
 	bool		settled;		/* and has been for more than an instant */
 	bool		stalled;		/* but nothing comes any more */
 	bool		flushing;		/* it waits for its disk */
+	int64		connecting;		/* microseconds since it began to connect; -1:
+								 * it does not, or the server doesn't tell */
 	int64		silence;		/* microseconds without a message; 0 when not
 								 * connected */
 	TimestampTz last_message_at;	/* 0: none since it connected */

@@ -448,6 +448,7 @@ copy_slot(const ReplicationSlot *slot, PrkReplica *replica)
 	replica->logical = SlotIsLogical(slot);
 	replica->temporary = slot->data.persistency == RS_TEMPORARY;
 	replica->synced = prk_compat_slot_synced(slot);
+	replica->sync_skipped = prk_compat_slot_sync_skipped(slot);
 	replica->invalidation = prk_compat_slot_invalidation(slot);
 	replica->restart_lsn = slot->data.restart_lsn;
 	replica->confirmed_flush_lsn = slot->data.confirmed_flush;
@@ -594,6 +595,7 @@ add_backends(Draft *draft)
 			replica->backend_start = backend->start;
 			replica->backup_phase = backend->backup_phase;
 			replica->backup_total = backend->backup_total;
+			replica->backup_incremental = backend->backup_incremental;
 			replica->backup_streamed = backend->backup_streamed;
 		}
 

@@ -50,6 +50,9 @@ typedef struct PrkReplica
 	bool		logical;
 	bool		temporary;
 	bool		synced;			/* a standby's copy of its primary's slot */
+	const char *sync_skipped;	/* why that was not synchronized last, a
+								 * static string; NULL: it was, or the server
+								 * doesn't tell */
 	const char *invalidation;	/* the cause, a static string; NULL: valid */
 	char		slot_name[NAMEDATALEN];
 	XLogRecPtr	restart_lsn;
@@ -86,6 +89,7 @@ typedef struct PrkReplica
 	int			backup_phase;	/* PROGRESS_BASEBACKUP_PHASE_..., 0 none */
 	int64		backup_total;	/* bytes; -1 not estimated */
 	int64		backup_streamed;
+	bool		backup_incremental; /* false where the server doesn't tell */
 
 	/* derived, in bytes; -1: not known */
 	int64		lag_bytes;

@@ -50,6 +50,7 @@ prk_upstream_read(PrkUpstream *upstream)
 
 	memset(upstream, 0, sizeof(PrkUpstream));
 	upstream->unreceived_bytes = -1;
+	upstream->connecting = -1;
 	upstream->in_recovery = RecoveryInProgress();
 	if (!upstream->in_recovery)
 		return;
@@ -59,6 +60,7 @@ prk_upstream_read(PrkUpstream *upstream)
 	upstream->streaming = receiver.streaming;
 	upstream->settled = receiver.settled;
 	upstream->stalled = receiver.stalled;
+	upstream->connecting = receiver.connecting;
 	strlcpy(upstream->sender_host, receiver.sender_host, NI_MAXHOST);
 	upstream->sender_port = receiver.sender_port;
 	strlcpy(upstream->slot_name, receiver.slot_name, NAMEDATALEN);
@@ -241,6 +243,8 @@ prk_upstream_judge(const PrkUpstream *upstream, const PrkFailureKind *kind,
 		if (watched && gone_since == 0)
 			gone_since = now;
 		verdict->state = PRK_STATE_DISCONNECTED;
+		if (upstream->connecting >= PRK_UPSTREAM_SLOW_CONNECT)
+			verdict->connecting = upstream->connecting;
 		verdict->lag_time = prk_upstream_lag_time(upstream, gone_since, now);
 		prk_health_judge_absence(gone_since != 0 ?
 								 Max(now - gone_since, 0) : -1,

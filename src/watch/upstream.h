@@ -22,6 +22,9 @@
 /* The name under which the upstream is shown, and may be overridden. */
 #define PRK_UPSTREAM_NAME	"upstream"
 
+/* Microseconds after which a connection that is being made is worth a word. */
+#define PRK_UPSTREAM_SLOW_CONNECT	(2 * USECS_PER_SEC)
+
 /* A setting that a standby may not have lower than its primary. */
 typedef struct PrkParameter
 {
@@ -38,6 +41,8 @@ typedef struct PrkUpstream
 	bool		streaming;		/* connected at this instant */
 	bool		settled;		/* and has been for more than an instant */
 	bool		stalled;		/* but nothing comes any more */
+	int64		connecting;		/* microseconds since it began to connect; -1:
+								 * it does not, or the server doesn't tell */
 
 	/* from here on only in recovery */
 	bool		in_recovery;
