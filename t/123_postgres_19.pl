@@ -193,7 +193,7 @@ my $good = slurp_file($hba);
 append_to_file($hba, qq{host all all 10.0.0.0/8 radius radiusservers="10.0.0.1" radiussecrets="geheim4711"\n});
 my ($status, $stdout, $stderr) = $primary->psql('postgres', q{SELECT replica_kit.provision('replica2', '127.0.0.2')});
 my $line = () = slurp_file($hba) =~ /\n/g;
-like($stderr, qr/line $line\b/, 'a rule with RADIUS is an error of its line');
+like($stderr, qr/Line $line of file/, 'a rule with RADIUS is an error of its line');
 unlike($stderr . $stdout, qr/geheim/, 'whose secret is not quoted');
 unlink $hba;
 append_to_file($hba, $good);
