@@ -172,7 +172,10 @@ PRK_SCRIPTS = \
 	bench/strangers \
 	bench/watching_cost \
 	scripts/analyze \
+	scripts/assertions \
 	scripts/common.sh \
+	scripts/core_suites \
+	scripts/core_suites.sh \
 	scripts/demo \
 	scripts/local_users \
 	scripts/matrix \

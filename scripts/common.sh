@@ -192,17 +192,17 @@ copy_source()
 	chown -R postgres:postgres "$1"
 }
 
-# private_postgres VERSION DIR: a copy of the installed PostgreSQL that works
-# from DIR, since its programs find each other relative to themselves.  So an
-# extension can be installed and preloaded, and no server that somebody uses
-# gets to see it.
+# private_postgres VERSION DIR [ROOT]: a copy of the PostgreSQL that is installed
+# in this system, or below ROOT, that works from DIR, since its programs find
+# each other relative to themselves.  So an extension can be installed and
+# preloaded, and no server that somebody uses gets to see it.
 private_postgres()
 {
-	local version=$1 dir=$2
+	local version=$1 dir=$2 root=${3:-}
 
 	mkdir -p "$dir/lib/postgresql" "$dir/share/postgresql"
-	cp -a "/usr/lib/postgresql/$version" "$dir/lib/postgresql/"
-	cp -a "/usr/share/postgresql/$version" "$dir/share/postgresql/"
+	cp -a "$root/usr/lib/postgresql/$version" "$dir/lib/postgresql/"
+	cp -a "$root/usr/share/postgresql/$version" "$dir/share/postgresql/"
 	ln -s /usr/include "$dir/include"
 	ln -s "/usr/lib/$(gcc -print-multiarch)" "$dir/lib/"
 	ln -s /usr/share/locale "$dir/share/locale"
@@ -230,6 +230,42 @@ other_minor()
 	done
 	rm -r "$dir/packages"
 	"$bin/postgres" --version && "$bin/psql" --version
+}
+
+# postgres_source VERSION DIR: Debian's source package of PostgreSQL VERSION,
+# unpacked in DIR/source with Debian's patches: that of the installed server, or
+# else the newest that can be had from where apt gets its packages.
+postgres_source()
+{
+	local version=$1 dir=$2 uri release key candidate installed
+	local apt=(-q -o Dir::Etc::sourcelist="$dir/apt/sources.list"
+		-o Dir::Etc::sourceparts=- -o Dir::State::lists="$dir/apt/lists"
+		-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
+		-o APT::Sandbox::User=root -o Acquire::Retries=0)
+
+	install_missing dpkg-dev
+	mkdir -p "$dir/apt/lists/partial"
+	# shellcheck disable=SC2016
+	apt-get indextargets 'Created-By: Packages' 'Component: main' 'Origin: Debian' \
+		--format '$(REPO_URI) $(RELEASE) $(SIGNED_BY)' |
+		while read -r uri release key; do
+			printf 'deb-src %s%s %s main\n' "${key:+[signed-by=$key] }" \
+				"$uri" "$release"
+		done | sort -u >"$dir/apt/sources.list"
+	apt-get "${apt[@]}" update </dev/null || return 1
+
+	installed=$(dpkg-query -W -f '${Version}' "postgresql-$version" 2>/dev/null)
+	for candidate in "$installed" $(apt-cache "${apt[@]}" showsrc \
+		--only-source "postgresql-$version" |
+		awk '$1 == "Version:" { print $2 }' | sort -rVu); do
+		[ -n "$candidate" ] || continue
+		(cd "$dir" && apt-get "${apt[@]}" --download-only source \
+			"postgresql-$version=$candidate") </dev/null || continue
+		say "Unpacking the source of postgresql-$version $candidate"
+		dpkg-source --no-check -x "$dir/postgresql-${version}_${candidate#*:}.dsc" \
+			"$dir/source" >/dev/null && return 0
+	done
+	return 1
 }
 
 # stop_servers DIR: at once, every server whose data directory is below DIR.
