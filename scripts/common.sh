@@ -237,7 +237,7 @@ other_minor()
 # else the newest that can be had from where apt gets its packages.
 postgres_source()
 {
-	local version=$1 dir=$2 uri release key candidate installed
+	local version=$1 dir=$2 uri release file key candidate installed
 	local apt=(-q -o Dir::Etc::sourcelist="$dir/apt/sources.list"
 		-o Dir::Etc::sourceparts=- -o Dir::State::lists="$dir/apt/lists"
 		-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
@@ -245,12 +245,16 @@ postgres_source()
 
 	install_missing dpkg-dev
 	mkdir -p "$dir/apt/lists/partial"
+	for file in /usr/share/keyrings/debian-archive-keyring.*; do
+		[ ! -f "$file" ] || key=[signed-by=$file]
+	done
+	# a chroot has no lists until then
+	apt-get -q update </dev/null >/dev/null
 	# shellcheck disable=SC2016
 	apt-get indextargets 'Created-By: Packages' 'Component: main' 'Origin: Debian' \
-		--format '$(REPO_URI) $(RELEASE) $(SIGNED_BY)' |
-		while read -r uri release key; do
-			printf 'deb-src %s%s %s main\n' "${key:+[signed-by=$key] }" \
-				"$uri" "$release"
+		--format '$(REPO_URI) $(RELEASE)' |
+		while read -r uri release; do
+			printf 'deb-src %s %s %s main\n' "${key:-}" "$uri" "$release"
 		done | sort -u >"$dir/apt/sources.list"
 	apt-get "${apt[@]}" update </dev/null || return 1
 
