@@ -1,0 +1,82 @@
+# A failure that was mended is over, and one that goes on is not, whatever the
+# machine's clock is set to meanwhile.  (It is set for one server only, by a
+# library that stands between it and the system.)
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use DiagKit;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $library = "$FindBin::RealBin/../test/wall_clock.so";
+my $clock = "$PostgreSQL::Test::Utils::tmp_check/failure_clock";
+
+# The file keeps its place, since it is mapped.
+sub set_clock
+{
+	my ($seconds) = @_;
+
+	open my $out, -e $clock ? '+<' : '>', $clock or die "could not open \"$clock\": $!";
+	binmode $out;
+	syswrite $out, pack('q', $seconds);
+	close $out;
+	return;
+}
+
+set_clock(0);
+my $primary = new_primary('primary');
+my ($standby, $password) = new_standby($primary, 'replica1');
+my %login = (user => 'replica1', application_name => 'replica1');
+$standby->stop;
+$primary->stop;
+{
+	local $ENV{LD_PRELOAD} = $library;
+	local $ENV{PRK_WALL_CLOCK} = $clock;
+	$primary->start;
+}
+$standby->start;
+
+# The worker has seen it stream, after the last cycle.
+sub wait_for_stream
+{
+	my $since = $primary->safe_psql('postgres', q{SELECT max(sampled_at) FROM replica_kit.history('replica1')});
+	$primary->poll_query_until('postgres', "SELECT count(DISTINCT sampled_at) >= 2 FROM replica_kit.history('replica1') WHERE state = 'streaming' AND sampled_at <> '$since'")
+	  or die 'the replica does not stream';
+	return;
+}
+
+wait_for_stream();
+foreach my $jump (-3600, 7200)
+{
+	my $name = $jump < 0 ? 'set back' : 'set forward';
+
+	set_conninfo($standby, $primary, %login, password => 'wrong');
+	is(wait_for_diagnosis($primary, 'auth_failed'), 'auth_failed', "$name: a wrong password is the cause");
+	set_clock($jump);
+	$primary->poll_query_until('postgres', q{SELECT count(*) = 1 FROM replica_kit.diagnose('replica1') WHERE code = 'auth_failed'})
+	  or die 'it is not the cause any more';
+	pass("$name: it is still, while the replica tries");
+
+	set_conninfo($standby, $primary, %login, password => $password);
+	$primary->poll_query_until('postgres', q{SELECT state = 'streaming' FROM replica_kit.status() WHERE name = 'replica1'})
+	  or die 'the replica does not return';
+	wait_for_stream();
+	soon_is($primary, q{SELECT count(*) FROM replica_kit.diagnose('replica1') WHERE code = 'auth_failed'}, '0', "$name: mended, it is over");
+	set_clock($jump - 1800);
+	$standby->stop;
+	$primary->poll_query_until('postgres', q{SELECT state = 'disconnected' FROM replica_kit.status() WHERE name = 'replica1'})
+	  or die 'the replica does not go';
+	is($primary->safe_psql('postgres', q{SELECT count(*) FROM replica_kit.diagnose('replica1') WHERE code = 'auth_failed'}), '0',
+		"$name: gone later, it was not that");
+	$standby->start;
+	wait_for_stream();
+}
+
+$standby->stop;
+$primary->stop;
+done_testing();
