@@ -25,7 +25,8 @@ typedef struct PrkForeign
 	char		escaped[4 * (NAMEDATALEN - 1) + 1];
 } PrkForeign;
 
-#define PRK_FOREIGN_WORDS_LEN	320
+/* Room for the lines of two attempts for one connection. */
+#define PRK_FOREIGN_WORDS_LEN	640
 
 /*
  * A message that holds such names, or that somebody else wrote: without
