@@ -3,8 +3,9 @@
 # passwords and without, against a primary with a healthy, an absent, a lost and
 # a foreign replica.
 #
-# Goes on for PRK_FUZZ_SECONDS, or for PRK_FUZZ_CONNECTIONS connections, from
-# PRK_FUZZ_SEED on; scripts/proof strangers runs it for long.
+# Goes on for PRK_FUZZ_SECONDS, or for PRK_FUZZ_CONNECTIONS connections, in
+# PRK_FUZZ_PROCESSES at a time, from PRK_FUZZ_SEED on; scripts/proof strangers
+# runs it for long.
 
 use strict;
 use warnings FATAL => 'all';
@@ -23,7 +24,7 @@ use Time::HiRes qw(time usleep);
 my $seed = $ENV{PRK_FUZZ_SEED} || int(time);
 my $connections = $ENV{PRK_FUZZ_CONNECTIONS};
 my $seconds = $ENV{PRK_FUZZ_SECONDS} || 25;
-my $processes = 2;
+my $processes = $ENV{PRK_FUZZ_PROCESSES} || 2;
 note "PRK_FUZZ_SEED=$seed";
 
 # ----------------------------------------------------------------------
