@@ -34,6 +34,7 @@ HBA_OBJS = \
 	src/hba/hba_edit.o \
 	src/hba/hba_file.o \
 	src/hba/hba_funcs.o \
+	src/hba/hba_line.o \
 	src/hba/hba_rules.o \
 	src/hba/hba_same.o \
 	src/hba/reload.o
@@ -290,9 +291,9 @@ test/clock_test.so: test/clock_test.o src/clock/clock.o src/clock/clock_file.o
 test/sanitize_test.so: test/sanitize_test.o
 test/slow_disk.so: test/slow_disk.o
 test/wall_clock.so: test/wall_clock.o
-test/hba_test.so: test/hba_test.o src/hba/hba.o src/hba/hba_beside.o src/hba/hba_file.o \
+test/hba_test.so: test/hba_test.o src/hba/hba.o src/hba/hba_beside.o src/hba/hba_file.o src/hba/hba_line.o \
 	src/hba/hba_rules.o src/hba/hba_same.o
-test/hba_test_link.so: test/hba_test.o src/hba/hba.o src/hba/hba_beside.o test/hba_file_link.o \
+test/hba_test_link.so: test/hba_test.o src/hba/hba.o src/hba/hba_beside.o src/hba/hba_line.o test/hba_file_link.o \
 	src/hba/hba_rules.o src/hba/hba_same.o
 test/health_test.so: test/health_test.o src/judge/codes.o src/judge/health.o \
 	src/judge/reason.o src/judge/forecast.o src/format.o src/kept.o \

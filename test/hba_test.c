@@ -62,7 +62,7 @@ random_contents(void)
 		"host all all 127.0.0.1/32 \\", "  scram-sha-256 \\",
 		"host replication \"a b\" ::1/128 md5 # why not",
 		"host all \"a#b\",c , d samenet reject",
-		"host all \"# pg_replica_kit: quoted", "\"\"\"x\"\"\"",
+		"host all \"x\r\\", "host all \"# pg_replica_kit: quoted", "\"\"\"x\"\"\"",
 		"host replication r1 10.0.0.1/32 scram-sha-256  # pg_replica_kit: r1",
 		"# host replication r1 10.0.0.1/32 md5  # pg_replica_kit: r1",
 		"host replication r2 10.0.0.2/32 md5 # x # pg_replica_kit: r2 \t",

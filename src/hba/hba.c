@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * hba.c
- *	  Our lines in the text of pg_hba.conf: build, find, insert, remove.
+ *	  Our lines in the text of pg_hba.conf: find, insert, remove.
  *
- * Everything here is pure text; hba_file.c reads and replaces the file, and
- * hba_rules.c asks the server's own parser what the text means.  The server
- * offers no way to tell where in the text a rule or a comment begins, so
- * this file walks the text as libpq/hba.c does: physical lines are joined at
- * a trailing backslash first (also inside comments and quotes), and only then
- * split into fields.
+ * Everything here is pure text; hba_line.c makes a line, hba_file.c reads and
+ * replaces the file, and hba_rules.c asks the server's own parser what the
+ * text means.  The server offers no way to tell where in the text a rule or a
+ * comment begins, so this file walks the text as libpq/hba.c does: physical
+ * lines are joined at a trailing backslash first (also inside comments and
+ * quotes), and only then split into fields.
  *
  * Removing must give back what was there before inserting, byte for byte,
- * without any note of what that was.  Hence two conventions for a line that
- * is appended:
+ * without any note of what that was.  Hence three conventions for a line
+ * that is appended:
  *
  * - A text without a final newline still has none afterwards.  Whoever
  *   removes a last line that has no newline takes the newline before it too.
@@ -21,6 +21,10 @@
  *   would be taken for its continuation.  So that the empty line can be told
  *   from somebody else's, one is added as well where empty lines follow the
  *   backslash already, and removing a last line takes one such empty line.
+ *
+ * - Where a carriage return stands before that backslash, an empty line would
+ *   take it away: the server strips line endings from the joined line.  Within
+ *   quotes that changes a token, so our line goes before that one instead.
  *
  * IDENTIFICATION
  *	  src/hba/hba.c
@@ -33,12 +37,6 @@
 
 #include "compat.h"
 #include "hba/hba.h"
-
-/*
- * Longest token that every supported version reads: 15 has a buffer of 256
- * bytes (MAX_TOKEN in its libpq/hba.c).
- */
-#define PRK_HBA_MAX_TOKEN	255
 
 /* Fields that are looked at: up to the method after a separate netmask. */
 #define PRK_HBA_MAX_FIELDS	6
@@ -67,7 +65,6 @@ typedef struct PrkHbaField
 	const char *end;			/* behind the field, in the line */
 } PrkHbaField;
 
-static char *role_token(const char *role);
 static char *role_from_field(const PrkHbaField *field);
 static void logical_init(PrkHbaLogical *line);
 static bool logical_next(const char *contents, PrkHbaLogical *line);
@@ -77,98 +74,15 @@ static bool next_token(const char **pos, StringInfo token, bool *quoted,
 					   bool *comma, const char **comment);
 static PrkHbaManaged *managed_from_line(const PrkHbaLogical *line);
 static bool ends_continued(const char *contents, bool *last_empty);
+static bool ends_in_return(const char *contents, size_t *start);
 static const char *line_ending(const char *contents, size_t pos);
 static bool is_blank(char c);
 static char *trimmed(const char *start, const char *end);
 static bool contains_word(const char *contents, const char *word);
 
 /*
- * The rule that lets a replica in, without our mark: one line of pg_hba.conf.
- *
- * The role is written so that it means that one role on every supported
- * version.  The address must be an IP address with its mask length; it is
- * not judged here.  Raises an error for a name that pg_hba.conf cannot hold.
- */
-char *
-prk_hba_rule(const char *role, const char *address, bool require_ssl)
-{
-	if (address[strspn(address, "0123456789abcdefABCDEF.:/")] != '\0')
-		elog(ERROR, "unexpected address \"%s\" for pg_hba.conf", address);
-
-	return psprintf("%s replication %s %s scram-sha-256",
-					require_ssl ? "hostssl" : "host",
-					role_token(role), address);
-}
-
-/*
- * A role as a token of pg_hba.conf.
- *
- * Quoting takes the meaning from keywords, a leading + or @, blanks, commas
- * and #.  It does not take it from a leading slash: from 16 on that starts a
- * regular expression whether quoted or not (regcomp_auth_token), so there the
- * name is spelled as an expression that matches nothing else.
- */
-static char *
-role_token(const char *role)
-{
-	StringInfoData plain;
-	StringInfoData token;
-
-	if (role[0] == '\0' || strpbrk(role, "\n") != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("role name \"%s\" cannot be written in pg_hba.conf",
-						role),
-				 errdetail("A name there must not be empty or contain a newline.")));
-
-	initStringInfo(&plain);
-	if (role[0] == '/' && prk_compat_hba_has_regex())
-	{
-		appendStringInfoString(&plain, "/^");
-		for (const char *c = role; *c; c++)
-		{
-			/* A backslash before any other ASCII character makes it literal */
-			if (!isalnum((unsigned char) *c) && *c != '_' &&
-				!IS_HIGHBIT_SET(*c))
-				appendStringInfoChar(&plain, '\\');
-			appendStringInfoChar(&plain, *c);
-		}
-		appendStringInfoChar(&plain, '$');
-	}
-	else
-		appendStringInfoString(&plain, role);
-
-	if (plain.len > PRK_HBA_MAX_TOKEN)
-		ereport(ERROR,
-				(errcode(ERRCODE_NAME_TOO_LONG),
-				 errmsg("role name \"%s\" cannot be written in pg_hba.conf",
-						role),
-				 errdetail("A name there must be shorter than %d bytes.",
-						   PRK_HBA_MAX_TOKEN + 1)));
-
-	if (role[strspn(role, "abcdefghijklmnopqrstuvwxyz0123456789_")] == '\0' &&
-		strcmp(role, "all") != 0 &&
-		strcmp(role, "replication") != 0 &&
-		strcmp(role, "sameuser") != 0 &&
-		strcmp(role, "samerole") != 0 &&
-		strcmp(role, "samegroup") != 0)
-		return plain.data;
-
-	initStringInfo(&token);
-	appendStringInfoChar(&token, '"');
-	for (const char *c = plain.data; *c; c++)
-	{
-		if (*c == '"')
-			appendStringInfoChar(&token, '"');
-		appendStringInfoChar(&token, *c);
-	}
-	appendStringInfoChar(&token, '"');
-	return token.data;
-}
-
-/*
  * The one role that a field names, or NULL if it names any other thing.  The
- * inverse of role_token().
+ * inverse of role_token() in hba_line.c.
  */
 static char *
 role_from_field(const PrkHbaField *field)
@@ -227,7 +141,8 @@ prk_hba_managed(const char *contents)
 
 /*
  * The text with our line for a replica added: directly before the rule that
- * begins at physical line before_line, or at the end if that is 0.  Whether
+ * begins at physical line before_line, or at the end if that is 0 (but see the
+ * top of this file).  Whether
  * the line is there already is for the caller to ask, with prk_hba_managed().
  */
 char *
@@ -237,6 +152,7 @@ prk_hba_insert(const char *contents, const char *rule, const char *replica,
 	size_t		len = strlen(contents);
 	size_t		pos = len;
 	bool		terminated = (len == 0 || contents[len - 1] == '\n');
+	bool		inside = before_line > 0;
 	const char *eol;
 	bool		last_empty;
 	StringInfoData result;
@@ -256,11 +172,13 @@ prk_hba_insert(const char *contents, const char *rule, const char *replica,
 				 before_line);
 		terminated = true;
 	}
+	else if (ends_in_return(contents, &pos))
+		terminated = inside = true;
 
 	eol = line_ending(contents, pos);
 	initStringInfo(&result);
 	appendBinaryStringInfo(&result, contents, pos);
-	if (before_line == 0)
+	if (!inside)
 	{
 		if (!terminated)
 			appendStringInfoString(&result, eol);
@@ -287,6 +205,8 @@ prk_hba_remove(const char *contents, const char *replica, const char *address,
 	bool		last_removed = false;
 	bool		last_empty;
 	size_t		len = strlen(contents);
+	size_t		start;
+	char	   *whole;
 
 	*removed = 0;
 	initStringInfo(&result);
@@ -310,6 +230,7 @@ prk_hba_remove(const char *contents, const char *replica, const char *address,
 		return result.data;
 
 	/* See the top of this file for what came with an appended line. */
+	whole = pstrdup(result.data);
 	if (ends_continued(result.data, &last_empty) && last_empty)
 	{
 		result.data[--result.len] = '\0';
@@ -323,7 +244,9 @@ prk_hba_remove(const char *contents, const char *replica, const char *address,
 			strcmp(line_ending(result.data, result.len), "\r\n") == 0)
 			result.data[--result.len] = '\0';
 	}
-	return result.data;
+
+	/* never by us: without the newline a return would be part of that line */
+	return ends_in_return(result.data, &start) ? whole : result.data;
 }
 
 /*
@@ -631,6 +554,25 @@ ends_continued(const char *contents, bool *last_empty)
 		*last_empty = line.last_empty;
 	}
 	return continued;
+}
+
+/*
+ * Is the last line one that is continued at the end of the text, with a
+ * carriage return before the backslash?  *start is where it begins.
+ */
+static bool
+ends_in_return(const char *contents, size_t *start)
+{
+	PrkHbaLogical line;
+	bool		result = false;
+
+	logical_init(&line);
+	while (logical_next(contents, &line))
+		result = line.open && line.joined.len > 0 &&
+			line.joined.data[line.joined.len - 1] == '\r';
+	if (result)
+		*start = line.start;
+	return result;
 }
 
 /*
