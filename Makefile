@@ -287,13 +287,33 @@ TEST_MODULES = \
 	test/wall_clock.so
 installcheck: $(TEST_MODULES) pg_replica_kit_join.sh
 
+# make test/fuzz.so: coverage-guided fuzzers (t/028_fuzz.pl), by clang alone.
+# Undefined behaviour is a trap, which needs no library.  Not for installing.
+FUZZ_SOURCES = \
+	test/fuzz.c \
+	test/hba_oracle.c \
+	src/clock/clock.c \
+	src/failures/failure_words.c \
+	src/foreign.c \
+	src/hba/hba.c \
+	src/hba/hba_line.c
+FUZZ_CLANG = clang
+FUZZ_FLAGS = -O1 -g -fPIC -shared -fno-strict-aliasing -fwrapv \
+	-fsanitize=fuzzer-no-link,bounds,null,return,shift,unreachable,vla-bound \
+	-fsanitize-trap=all -Wno-ignored-attributes
+FUZZ_RUNTIME = $(shell $(FUZZ_CLANG) --print-file-name=libclang_rt.fuzzer_no_main-$(shell uname -m).a)
+
+test/fuzz.so: $(FUZZ_SOURCES) $(PRK_HEADERS) test/hba_oracle.h
+	$(FUZZ_CLANG) $(CPPFLAGS) $(FUZZ_FLAGS) -o $@ $(addprefix $(srcdir)/,$(FUZZ_SOURCES)) \
+		-Wl,--whole-archive $(FUZZ_RUNTIME) -Wl,--no-whole-archive -lstdc++ -lm -lpthread
+
 test/clock_test.so: test/clock_test.o src/clock/clock.o src/clock/clock_file.o
 test/sanitize_test.so: test/sanitize_test.o
 test/slow_disk.so: test/slow_disk.o
 test/wall_clock.so: test/wall_clock.o
-test/hba_test.so: test/hba_test.o src/hba/hba.o src/hba/hba_beside.o src/hba/hba_file.o src/hba/hba_line.o \
+test/hba_test.so: test/hba_test.o test/hba_oracle.o src/hba/hba.o src/hba/hba_beside.o src/hba/hba_file.o src/hba/hba_line.o \
 	src/hba/hba_rules.o src/hba/hba_same.o
-test/hba_test_link.so: test/hba_test.o src/hba/hba.o src/hba/hba_beside.o src/hba/hba_line.o test/hba_file_link.o \
+test/hba_test_link.so: test/hba_test.o test/hba_oracle.o src/hba/hba.o src/hba/hba_beside.o src/hba/hba_line.o test/hba_file_link.o \
 	src/hba/hba_rules.o src/hba/hba_same.o
 test/health_test.so: test/health_test.o src/judge/codes.o src/judge/health.o \
 	src/judge/reason.o src/judge/forecast.o src/format.o src/kept.o \

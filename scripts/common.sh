@@ -89,6 +89,9 @@ packages_to_test()
 	# Each release's own have their own taste: one is the judge.
 	[ "$1" != 15 ] || echo pg-bsd-indent shellcheck systemd \
 		git man-db pgxnclient unzip
+
+	# The fuzzers are run with one version, as they are about our own code.
+	[ "$1" != 15 ] || echo clang libclang-rt-14-dev
 }
 
 # The mirror that this machine gets its own Debian from.

@@ -29,6 +29,7 @@
 #include "hba/hba.h"
 #include "hba/hba_file.h"
 #include "hba/hba_rules.h"
+#include "hba_oracle.h"
 
 PG_MODULE_MAGIC;
 
@@ -39,9 +40,6 @@ PG_FUNCTION_INFO_V1(hba_test_rule);
 PG_FUNCTION_INFO_V1(hba_test_owner);
 PG_FUNCTION_INFO_V1(hba_test_replace);
 
-#define OUR_RULE	"host replication zz_role 10.9.8.7/32 scram-sha-256"
-#define OUR_TOKENS	"u[host]|u[replication]|u[zz_role]|u[10.9.8.7/32]|" \
-	"u[scram-sha-256]|"
 #define MAX_INSERTS	3
 
 static pg_prng_state prng;
@@ -93,128 +91,15 @@ random_contents(void)
 	return buf.data;
 }
 
-/* One rule, as the server's tokenizer sees it. */
-typedef struct ServerLine
-{
-	int			number;
-	char	   *tokens;
-} ServerLine;
-
-/* The server's view of a text: a list of ServerLine. */
-static List *
-server_view(const char *contents)
-{
-	FILE	   *context = prk_compat_open_auth_file(HbaFileName, ERROR, 0, NULL);
-	List	   *tok_lines = NIL;
-	List	   *result = NIL;
-	ListCell   *cell;
-
-	if (contents[0] != '\0')
-	{
-		FILE	   *file = fmemopen((void *) contents, strlen(contents), "r");
-
-		prk_compat_tokenize_auth_file(HbaFileName, file, &tok_lines, DEBUG3, 0);
-		fclose(file);
-	}
-	foreach(cell, tok_lines)
-	{
-		TokenizedAuthLine *tok_line = (TokenizedAuthLine *) lfirst(cell);
-		ServerLine *line = palloc_object(ServerLine);
-		StringInfoData buf;
-		ListCell   *field;
-
-		initStringInfo(&buf);
-		foreach(field, tok_line->fields)
-		{
-			ListCell   *tok;
-
-			foreach(tok, (List *) lfirst(field))
-			{
-				AuthToken  *token = (AuthToken *) lfirst(tok);
-
-				appendStringInfo(&buf, "%c[%s]", token->quoted ? 'q' : 'u',
-								 token->string);
-			}
-			appendStringInfoChar(&buf, '|');
-		}
-		line->number = tok_line->line_num;
-		line->tokens = buf.data;
-		result = lappend(result, line);
-	}
-	prk_compat_free_auth_file(context, 0);
-	return result;
-}
-
-static void
-check(bool ok, const char *what, const char *before, const char *after)
-{
-	if (!ok)
-		ereport(ERROR,
-				(errmsg("%s", what),
-				 errdetail("Before: <<%s>>\nAfter: <<%s>>", before, after)));
-}
-
 /* The number of a line that begins a rule; 0 if there is no rule. */
 static int
 random_rule_line(const char *contents)
 {
-	List	   *view = server_view(contents);
+	List	   *view = oracle_view(contents, false);
 
 	if (view == NIL)
 		return 0;
-	return ((ServerLine *) list_nth(view, pick(list_length(view))))->number;
-}
-
-/*
- * In the server's view, has exactly our rule come in between?  And do we find
- * it again, where the server does?
- */
-static void
-check_insert(const char *before, const char *after, const char *replica)
-{
-	List	   *view_before = server_view(before);
-	List	   *view_after = server_view(after);
-	int			line_number = 0;
-	int			i = 0;
-	int			found = 0;
-	ListCell   *cell;
-	ListCell   *other;
-
-	check(list_length(view_after) == list_length(view_before) + 1,
-		  "the number of rules is wrong", before, after);
-	foreach(cell, view_after)
-	{
-		ServerLine *line = (ServerLine *) lfirst(cell);
-		ServerLine *same = i < list_length(view_before) ?
-		(ServerLine *) list_nth(view_before, i) : NULL;
-
-		if (same != NULL && strcmp(line->tokens, same->tokens) == 0)
-		{
-			i++;
-			continue;
-		}
-		check(line_number == 0 && strcmp(line->tokens, OUR_TOKENS) == 0,
-			  "another rule has changed", before, after);
-		line_number = line->number;
-	}
-
-	foreach(cell, prk_hba_managed(after))
-	{
-		PrkHbaManaged *managed = (PrkHbaManaged *) lfirst(cell);
-		bool		exists = false;
-
-		foreach(other, view_after)
-			exists |= ((ServerLine *) lfirst(other))->number == managed->line_number;
-		check(exists, "a managed line is none for the server", before, after);
-		if (strcmp(managed->replica, replica) != 0)
-			continue;
-		found++;
-		check(strcmp(managed->rule, OUR_RULE) == 0 &&
-			  strcmp(managed->role, "zz_role") == 0 &&
-			  strcmp(managed->address, "10.9.8.7/32") == 0,
-			  "the managed line is misread", before, after);
-	}
-	check(found == 1, "the managed line is not found", before, after);
+	return ((OracleLine *) list_nth(view, pick(list_length(view))))->number;
 }
 
 /*
@@ -247,14 +132,14 @@ hba_test_text(PG_FUNCTION_ARGS)
 			int			line = pick(2) ? random_rule_line(contents) : 0;
 			char	   *after = prk_hba_insert(contents, OUR_RULE, replica, line);
 
-			check_insert(contents, after, replica);
+			oracle_check_insert(contents, after, replica);
 			same = prk_hba_remove(after, replica,
 								  pick(2) ? "10.9.8.7/32" : NULL, &removed);
-			check(removed == 1 && strcmp(same, contents) == 0,
-				  "removing does not undo inserting", contents, after);
+			oracle_check(removed == 1 && strcmp(same, contents) == 0,
+						 "removing does not undo inserting", contents, after);
 			same = prk_hba_remove(after, replica, "10.9.8.8/32", &removed);
-			check(removed == 0 && strcmp(same, after) == 0,
-				  "a line of another address is removed", contents, after);
+			oracle_check(removed == 0 && strcmp(same, after) == 0,
+						 "a line of another address is removed", contents, after);
 			contents = after;
 		}
 		for (int i = 0, first = pick(ninserts); i < ninserts; i++)
@@ -262,10 +147,10 @@ hba_test_text(PG_FUNCTION_ARGS)
 			contents = prk_hba_remove(contents,
 									  psprintf("zz_%d", (first + i) % ninserts),
 									  NULL, &removed);
-			check(removed == 1, "a line is not removed", original, contents);
+			oracle_check(removed == 1, "a line is not removed", original, contents);
 		}
-		check(strcmp(contents, original) == 0,
-			  "removing all does not give the file back", original, contents);
+		oracle_check(strcmp(contents, original) == 0,
+					 "removing all does not give the file back", original, contents);
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(oldcontext);
@@ -310,66 +195,11 @@ hba_test_managed(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(buf.data));
 }
 
-/* Does the token of a parsed rule stand for this role? */
-static bool
-token_matches(const AuthToken *token, const char *role)
-{
-	regex_t    *regex = prk_compat_auth_token_regex(token);
-	size_t		len = strlen(role);
-	pg_wchar   *chars = palloc_array(pg_wchar, len + 1);
-
-	if (regex == NULL)
-		return strcmp(token->string, role) == 0;
-	return pg_regexec(regex, chars, pg_mb2wchar_with_len(role, chars, len), 0,
-					  NULL, 0, NULL, 0) == REG_OKAY;
-}
-
-/*
- * hba_test_rule(role text): the rule for a role, after the server's parser
- * has confirmed that it means this role and none that differs a little.
- */
+/* hba_test_rule(role text): the rule for a role, which the server confirms */
 Datum
 hba_test_rule(PG_FUNCTION_ARGS)
 {
-	char	   *role = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char	   *rule = prk_hba_rule(role, "10.9.8.7/32", false);
-	char	   *contents = prk_hba_insert("", rule, "zz", 0);
-	FILE	   *context = prk_compat_open_auth_file(HbaFileName, ERROR, 0, NULL);
-	FILE	   *file = fmemopen(contents, strlen(contents), "r");
-	List	   *tok_lines = NIL;
-	HbaLine    *line;
-	AuthToken  *token;
-	PrkHbaManaged *managed;
-
-	prk_compat_tokenize_auth_file(HbaFileName, file, &tok_lines, DEBUG3, 0);
-	fclose(file);
-	check(list_length(tok_lines) == 1, "not one line", role, contents);
-	line = parse_hba_line((TokenizedAuthLine *) linitial(tok_lines), DEBUG3);
-	check(line != NULL && list_length(line->roles) == 1,
-		  "the rule is not understood", role, contents);
-	token = (AuthToken *) linitial(line->roles);
-	check(token_matches(token, role), "the rule is for another role",
-		  role, contents);
-	check(token->quoted ||
-		  (strcmp(role, "all") != 0 && strchr("+@", role[0]) == NULL),
-		  "the role is taken for a keyword", role, contents);
-	check(!token_matches(token, psprintf("%sx", role)) &&
-		  !token_matches(token, psprintf("x%s", role)),
-		  "the rule is for other roles, too", role, contents);
-	for (size_t i = 0; role[i] != '\0'; i++)
-	{
-		char	   *other = pstrdup(role);
-
-		other[i] = other[i] == 'z' ? 'y' : 'z';
-		check(!token_matches(token, other), "the rule is for other roles, too",
-			  other, contents);
-	}
-	prk_compat_free_auth_file(context, 0);
-
-	managed = (PrkHbaManaged *) linitial(prk_hba_managed(contents));
-	check(managed->role != NULL && strcmp(managed->role, role) == 0,
-		  "the role is not read back", role, contents);
-	PG_RETURN_TEXT_P(cstring_to_text(rule));
+	PG_RETURN_TEXT_P(cstring_to_text(oracle_check_rule(text_to_cstring(PG_GETARG_TEXT_PP(0)))));
 }
 
 /* hba_test_owner(contents text): prk_hba_owner() */
