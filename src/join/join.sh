@@ -179,7 +179,7 @@ conninfo() {
     conninfo_option sslcert "${PGSSLCERT-}"
     conninfo_option sslkey "${PGSSLKEY-}"
     conninfo_option channel_binding "$channel_binding"
-    if [ "$2" = here ] || [ -n "$server_knows_require_auth" ]; then
+    if [ "$2" = here ] || [ -n "$server_can" ]; then
         conninfo_option require_auth "$require_auth"
     fi
 }

@@ -105,7 +105,8 @@ measure_link() {
             read -r up rest </proc/uptime
             printf "%s" "${up%.*}${up#*.}"
         }
-        timeout -k 2 30 "$1/psql" -XAtqw -d "$2" -c "BASE_BACKUP (LABEL '\''pg_replica_kit measures the link'\'', CHECKPOINT '\''fast'\'')" 2>/dev/null | {
+        (sleep 120 && kill -s TERM 0) &
+        "$1/psql" -XAtqw -d "$2" -c "BASE_BACKUP (LABEL '\''pg_replica_kit measures the link'\'', CHECKPOINT '\''fast'\'')" 2>/dev/null | {
             size=65536
             head -c "$size" >/dev/null
             took=0

@@ -143,8 +143,11 @@ check_state() {
     [ -z "$(find "$state" -prune -type d -user "$owner" \
         ! -perm -0040 ! -perm -0020 ! -perm -0010 \
         ! -perm -0004 ! -perm -0002 ! -perm -0001 2>/dev/null)" ] || return 0
-    fail 8 "\"$state\" is not a directory of user \"$owner\" alone" \
-        "Somebody else may have made it. Look at what it holds, and move it away."
+    hint="Somebody else may have made it. Look at what it holds, and move it away."
+    if [ -d "$state" ] && [ ! -L "$state" ] && owns "$state"; then
+        hint="Others may have changed what it holds. If you know that they have not, run: chmod 700 $(shell_quote "$state")"
+    fi
+    fail 8 "\"$state\" is not a directory of user \"$owner\" alone" "$hint"
 }
 
 # can_make DIR: can make_directory()?

@@ -118,13 +118,13 @@ demand_authentication() {
         esac
     fi
     [ -n "$require_auth" ] || return 0
-    server_knows_require_auth=
+    server_can=
     if server_knows_require_auth; then
-        server_knows_require_auth=yes
+        server_can=yes
     fi
     if ! knows_require_auth; then
         require_auth=
-    elif [ -n "$server_knows_require_auth" ]; then
+    elif [ -n "$server_can" ]; then
         return 0
     fi
     [ -z "${PGREQUIREAUTH-}" ] ||
