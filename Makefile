@@ -78,6 +78,7 @@ WATCH_OBJS = \
 
 PROVISION_OBJS = \
 	src/provision/commit.o \
+	src/provision/farewell.o \
 	src/provision/guard.o \
 	src/provision/leave.o \
 	src/provision/lock.o \

@@ -22,6 +22,7 @@
 #include "compat.h"
 #include "failures/failure_table.h"
 #include "failures/failures.h"
+#include "provision/farewell.h"
 #include "provision/slot.h"
 #include "settings.h"
 #include "version.h"
@@ -43,6 +44,7 @@ void
 _PG_init(void)
 {
 	prk_settings_init();
+	prk_farewell_init();
 	prk_slot_before_drop = prk_board_forget;
 
 	if (!process_shared_preload_libraries_in_progress)
