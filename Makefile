@@ -103,6 +103,7 @@ DIAGNOSE_OBJS = \
 	src/diagnose/diagnose_standby.o \
 	src/diagnose/evidence.o \
 	src/diagnose/findings.o \
+	src/diagnose/help_funcs.o \
 	src/diagnose/owners.o \
 	src/diagnose/past.o \
 	src/diagnose/preflight.o \

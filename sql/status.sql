@@ -3,11 +3,10 @@
 --
 -- The columns, in order, and their types
 --
-SELECT a.n, a.name, a.type::regtype
-FROM pg_proc AS p,
-	unnest(p.proargnames, p.proallargtypes) WITH ORDINALITY AS a (name, type, n)
-WHERE p.oid = 'replica_kit.status()'::regprocedure
-ORDER BY a.n;
+SELECT a.attnum AS n, a.attname AS name, a.atttypid::regtype AS type
+FROM pg_attribute AS a
+WHERE a.attrelid = 'replica_kit.status_row'::regclass AND a.attnum > 0
+ORDER BY a.attnum;
 
 SELECT column_name, data_type
 FROM information_schema.columns
@@ -15,13 +14,12 @@ WHERE table_schema = 'replica_kit' AND table_name = 'summary'
 ORDER BY ordinal_position;
 
 -- what PostgreSQL's views have too, has their types: no row
-SELECT a.name, a.type::regtype, v.atttypid::regtype
-FROM pg_proc AS p,
-	unnest(p.proargnames, p.proallargtypes) AS a (name, type),
-	pg_attribute AS v
-WHERE p.oid = 'replica_kit.status()'::regprocedure
+SELECT a.attname AS name, a.atttypid::regtype AS type, v.atttypid::regtype
+FROM pg_attribute AS a
+JOIN pg_attribute AS v ON v.attname = a.attname AND v.atttypid <> a.atttypid
+WHERE a.attrelid = 'replica_kit.status_row'::regclass AND a.attnum > 0
 	AND v.attrelid IN ('pg_stat_replication'::regclass, 'pg_replication_slots'::regclass)
-	AND v.attname = a.name AND v.atttypid <> a.type;
+	AND v.attnum > 0;
 
 -- everything has a comment: no row
 SELECT 'function' AS missing WHERE obj_description('replica_kit.status()'::regprocedure) IS NULL

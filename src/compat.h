@@ -444,6 +444,18 @@ prk_compat_guc_find(const char *name)
 #endif
 }
 
+/* The records of all settings, by name; 16 made them a hash table. */
+static inline struct config_generic **
+prk_compat_guc_list(int *count)
+{
+#if PG_VERSION_NUM >= 160000
+	return get_guc_variables(count);
+#else
+	*count = GetNumConfigOptions();
+	return get_guc_variables();
+#endif
+}
+
 /*
  * The built-in value of a setting, in its base unit.  19 made the records of
  * all types one (a13833c35f9).

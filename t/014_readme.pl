@@ -111,9 +111,9 @@ is($primary->safe_psql('postgres', 'SELECT count(*) FROM replica_kit.status()'),
 # ----------------------------------------------------------------------
 
 my $objects = $primary->safe_psql('postgres', <<~'SQL');
-	SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'replica_kit'::regnamespace AND obj_description(oid, 'pg_proc') NOT LIKE 'Internal:%'
+	SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'replica_kit'::regnamespace
 	UNION ALL
-	SELECT 'column ' || unnest(proargnames) FROM pg_proc WHERE pronamespace = 'replica_kit'::regnamespace AND obj_description(oid, 'pg_proc') NOT LIKE 'Internal:%'
+	SELECT 'column ' || unnest(proargnames) FROM pg_proc WHERE pronamespace = 'replica_kit'::regnamespace
 	UNION ALL
 	SELECT 'column ' || attname FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
 	 WHERE relnamespace = 'replica_kit'::regnamespace AND attnum > 0
