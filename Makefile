@@ -68,6 +68,7 @@ WATCH_OBJS = \
 	src/watch/history.o \
 	src/watch/history_funcs.o \
 	src/watch/judge_funcs.o \
+	src/watch/order.o \
 	src/watch/report.o \
 	src/watch/server_alert.o \
 	src/watch/server_facts.o \

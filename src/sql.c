@@ -44,6 +44,7 @@ static void check_columns(FunctionCallInfo fcinfo,
 						  const PrkSignature *signature, TupleDesc desc);
 static void require_arg(FunctionCallInfo fcinfo, int argno, const char *name);
 static void clear_row(PrkRow *row);
+static void *take_space(PrkRow *row, Size size);
 
 /*
  * Raises an error unless the function that is called is declared with the
@@ -271,6 +272,22 @@ clear_row(PrkRow *row)
 {
 	memset(row->values, 0, row->desc->natts * sizeof(Datum));
 	memset(row->nulls, true, row->desc->natts * sizeof(bool));
+	row->used = 0;
+}
+
+/*
+ * Memory for a value, in the row itself while there is room: that is several
+ * times as fast as palloc.
+ */
+static void *
+take_space(PrkRow *row, Size size)
+{
+	void	   *result = row->space + row->used;
+
+	if (MAXALIGN(size) > sizeof(row->space) - row->used)
+		return MemoryContextAlloc(row->context, size);
+	row->used += MAXALIGN(size);
+	return result;
 }
 
 /* Puts a value that is not NULL into a column. */
@@ -315,7 +332,8 @@ prk_put_interval(PrkRow *row, int column, int64 microseconds)
 
 	if (microseconds < 0)
 		return;
-	interval = MemoryContextAllocZero(row->context, sizeof(Interval));
+	interval = take_space(row, sizeof(Interval));
+	memset(interval, 0, sizeof(Interval));
 	interval->time = microseconds;
 	prk_put(row, column, IntervalPGetDatum(interval));
 }
@@ -332,26 +350,29 @@ prk_put_lsn(PrkRow *row, int column, uint64 lsn)
 void
 prk_put_name(PrkRow *row, int column, const char *value)
 {
-	MemoryContext old;
+	Name		name;
 
 	if (value == NULL)
 		return;
-	old = MemoryContextSwitchTo(row->context);
-	prk_put(row, column, DirectFunctionCall1(namein, CStringGetDatum(value)));
-	MemoryContextSwitchTo(old);
+	name = take_space(row, NAMEDATALEN);
+	namestrcpy(name, value);
+	prk_put(row, column, NameGetDatum(name));
 }
 
 /* NULL stands for SQL's NULL. */
 void
 prk_put_text(PrkRow *row, int column, const char *value)
 {
-	MemoryContext old;
+	text	   *copy;
+	Size		len;
 
 	if (value == NULL)
 		return;
-	old = MemoryContextSwitchTo(row->context);
-	prk_put(row, column, CStringGetTextDatum(value));
-	MemoryContextSwitchTo(old);
+	len = strlen(value);
+	copy = take_space(row, VARHDRSZ + len);
+	SET_VARSIZE(copy, VARHDRSZ + len);
+	memcpy(VARDATA(copy), value, len);
+	prk_put(row, column, PointerGetDatum(copy));
 }
 
 /* 0 stands for SQL's NULL. */

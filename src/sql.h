@@ -22,6 +22,7 @@
 
 #define PRK_MAX_ARGS	8
 #define PRK_MAX_COLUMNS 64
+#define PRK_ROW_SPACE	1024
 
 /*
  * How a function has to be declared for the C function that has this
@@ -42,8 +43,10 @@ typedef struct PrkRow
 	Tuplestorestate *store;		/* NULL: the only row */
 	MemoryContext context;		/* of what is put; one of several rows has it
 								 * until it is added */
+	Size		used;			/* of space, where that is enough for it */
 	Datum		values[PRK_MAX_COLUMNS];
 	bool		nulls[PRK_MAX_COLUMNS];
+				pg_attribute_aligned(MAXIMUM_ALIGNOF) char space[PRK_ROW_SPACE];
 } PrkRow;
 
 /* the declaration */

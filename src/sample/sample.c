@@ -201,6 +201,23 @@ prk_sample_in_use(const PrkReplica *replica)
 		(replica->pid != 0 && replica->invalidation == NULL);
 }
 
+/*
+ * Is this the slot of a logical replication worker that copies one table?
+ * It is dropped when the copy is done (ReplicationSlotNameForTablesync() in
+ * src/backend/replication/logical/tablesync.c).
+ */
+bool
+prk_sample_is_tablesync(const PrkReplica *replica)
+{
+	unsigned int subscription;
+	unsigned int table;
+	uint64		system;
+
+	return replica->logical &&
+		sscanf(replica->slot_name, "pg_%u_sync_%u_" UINT64_FORMAT,
+			   &subscription, &table, &system) == 3;
+}
+
 /* The word that status() shows. */
 const char *
 prk_state_name(PrkState state)

@@ -25,6 +25,7 @@ extern bool prk_sample_possible(void);
 extern PrkSampleCache *prk_sample_cache_create(MemoryContext context);
 extern PrkSample *prk_sample_take(PrkSampleCache *cache);
 extern bool prk_sample_in_use(const PrkReplica *replica);
+extern bool prk_sample_is_tablesync(const PrkReplica *replica);
 extern const char *prk_state_name(PrkState state);
 extern const char *prk_wal_status_name(PrkWalStatus status);
 

@@ -34,6 +34,7 @@
 #include "failures/failure_table.h"
 #include "judge/track.h"
 #include "watch/alerts.h"
+#include "watch/order.h"
 
 /*
  * Lag limits are lowered to this share before an alert is taken back, those
@@ -64,6 +65,7 @@ struct PrkAlerts
 	bool		started;		/* not the first step */
 	int			nwatched;
 	Watched    *watched;		/* in the order of prk_board_compare() */
+	PrkOrder	order;			/* of the samples */
 };
 
 /* The lines of one step, while they are gathered. */
@@ -73,9 +75,9 @@ typedef struct Lines
 	PrkLine    *lines;
 } Lines;
 
-static int	compare_watched(const void *a, const void *b);
 static int	find_place(const PrkAlerts *alerts, const char *name, int pid);
-static Watched *find_exact(PrkAlerts *alerts, const PrkReplica *replica);
+static Watched *find_exact(PrkAlerts *alerts, const PrkReplica *replica,
+						   int *hint);
 static Watched *find_successor(PrkAlerts *alerts, const PrkReplica *replica);
 static void begin_watch(const PrkAlerts *alerts, const PrkSample *sample,
 						const PrkReplica *replica, Watched *watched);
@@ -92,7 +94,6 @@ static PrkLevel choose_level(const PrkThresholds *thresholds,
 							 const Watched *watched, TimestampTz now);
 static void announce(const PrkThresholds *thresholds, Watched *watched,
 					 TimestampTz now, Lines *lines);
-static bool is_tablesync_slot(const PrkReplica *replica);
 static void tell_vanished(const Watched *watched, TimestampTz now,
 						  Lines *lines);
 static void add_line(Lines *lines, PrkLineKind kind, PrkLevel level,
@@ -132,12 +133,15 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample, int *nlines)
 	int			nreplicas = sample->nreplicas;
 	Watched    *old = alerts->watched;
 	Watched    *fresh;
+	const PrkPlace *places;
 	Lines		lines = {0};
+	int			hint = 0;
 
 	lines.lines = palloc(Max(nreplicas + alerts->nwatched, 1) *
 						 sizeof(PrkLine));
 	fresh = MemoryContextAllocZero(alerts->context,
 								   Max(nreplicas, 1) * sizeof(Watched));
+	places = prk_order_by_name(&alerts->order, alerts->context, sample);
 
 	/*
 	 * First those that are who they were, then those that came back under
@@ -147,7 +151,7 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample, int *nlines)
 		old[i].matched = false;
 	for (int i = 0; i < nreplicas; i++)
 	{
-		Watched    *before = find_exact(alerts, &sample->replicas[i]);
+		Watched    *before = find_exact(alerts, places[i].replica, &hint);
 
 		if (before == NULL)
 			continue;
@@ -156,7 +160,7 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample, int *nlines)
 	}
 	for (int i = 0; i < nreplicas; i++)
 	{
-		const PrkReplica *replica = &sample->replicas[i];
+		const PrkReplica *replica = places[i].replica;
 		Watched    *before;
 
 		if (fresh[i].matched)
@@ -173,8 +177,7 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample, int *nlines)
 	}
 
 	for (int i = 0; i < nreplicas; i++)
-		learn(alerts, sample, &sample->replicas[i], &fresh[i]);
-	qsort(fresh, nreplicas, sizeof(Watched), compare_watched);
+		learn(alerts, sample, places[i].replica, &fresh[i]);
 	for (int i = 0; i < nreplicas; i++)
 	{
 		PrkThresholds thresholds;
@@ -285,16 +288,6 @@ prk_alerts_holder(const PrkAlerts *alerts, PrkHolder *holder)
 	}
 }
 
-static int
-compare_watched(const void *a, const void *b)
-{
-	const PrkBoardEntry *entry1 = &((const Watched *) a)->entry;
-	const PrkBoardEntry *entry2 = &((const Watched *) b)->entry;
-
-	return prk_board_compare(entry1->name, entry1->pid,
-							 entry2->name, entry2->pid);
-}
-
 /* The first place in the list that is not before this name and pid. */
 static int
 find_place(const PrkAlerts *alerts, const char *name, int pid)
@@ -315,17 +308,28 @@ find_place(const PrkAlerts *alerts, const char *name, int pid)
 	return low;
 }
 
-/* The same slot, or the same process. */
+/*
+ * The same slot, or the same process.  The hint is where it is likely to be:
+ * behind the one before.
+ */
 static Watched *
-find_exact(PrkAlerts *alerts, const PrkReplica *replica)
+find_exact(PrkAlerts *alerts, const PrkReplica *replica, int *hint)
 {
 	int			pid = prk_board_pid(replica);
-	int			place = find_place(alerts, replica->name, pid);
-	Watched    *watched = &alerts->watched[place];
 
-	if (place < alerts->nwatched && watched->entry.pid == pid &&
-		strcmp(watched->entry.name, replica->name) == 0)
-		return watched;
+	for (int i = 0; i < 2; i++)
+	{
+		Watched    *watched = &alerts->watched[*hint];
+
+		if (*hint < alerts->nwatched && watched->entry.pid == pid &&
+			strcmp(watched->entry.name, replica->name) == 0)
+		{
+			(*hint)++;
+			return watched;
+		}
+		if (i == 0)
+			*hint = find_place(alerts, replica->name, pid);
+	}
 	return NULL;
 }
 
@@ -640,23 +644,6 @@ announce(const PrkThresholds *thresholds, Watched *watched, TimestampTz now,
 }
 
 /*
- * Is this the slot of a logical replication worker that copies one table?
- * It is dropped when the copy is done (ReplicationSlotNameForTablesync() in
- * src/backend/replication/logical/tablesync.c).
- */
-static bool
-is_tablesync_slot(const PrkReplica *replica)
-{
-	unsigned int subscription;
-	unsigned int table;
-	uint64		system;
-
-	return replica->logical &&
-		sscanf(replica->slot_name, "pg_%u_sync_%u_" UINT64_FORMAT,
-			   &subscription, &table, &system) == 3;
-}
-
-/*
  * A replica that is no longer in the sample.  Its alert ends with it, so a
  * walsender without a slot is told only if there was one.
  */
@@ -669,7 +656,7 @@ tell_vanished(const Watched *watched, TimestampTz now, Lines *lines)
 	prk_settings_thresholds(entry->name, &thresholds);
 	if (!watched->sampled || thresholds.off ||
 		watched->last.temporary || watched->last.synced ||
-		is_tablesync_slot(&watched->last))
+		prk_sample_is_tablesync(&watched->last))
 		return;
 	if (entry->pid != 0 && entry->alert == PRK_OK)
 		return;

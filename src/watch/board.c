@@ -62,6 +62,7 @@ typedef struct SharedBoard
 /* NULL where the library was not preloaded. */
 static SharedBoard *shared = NULL;
 
+static void copy_entry(PrkBoardEntry *to, const PrkBoardEntry *from);
 static void shift(TimestampTz *when, int64 jump);
 
 /* How many replicas there can be; both settings are fixed at start. */
@@ -147,8 +148,8 @@ prk_board_read_into(PrkBoard *board, PrkKept *entries, MemoryContext context)
 		board->server = shared->server;
 		nentries = shared->nentries;
 		board->nentries = Min(nentries, room);
-		memcpy(board->entries, shared->entries,
-			   board->nentries * sizeof(PrkBoardEntry));
+		for (int i = 0; i < board->nentries; i++)
+			copy_entry(&board->entries[i], &shared->entries[i]);
 		LWLockRelease(shared->lock);
 	} while (nentries > room);
 
@@ -163,6 +164,14 @@ prk_board_read_into(PrkBoard *board, PrkKept *entries, MemoryContext context)
 		prk_board_shift_upstream(&board->upstream, jump);
 		shift(&board->cycle_at, jump);
 	}
+}
+
+/* Copies an entry, without what is behind the end of its reason. */
+static void
+copy_entry(PrkBoardEntry *to, const PrkBoardEntry *from)
+{
+	memcpy(to, from, offsetof(PrkBoardEntry, reason));
+	strlcpy(to->reason, from->reason, sizeof(to->reason));
 }
 
 /* Moves a time, unless it is none. */

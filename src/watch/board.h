@@ -30,7 +30,7 @@ typedef struct PrkBoardEntry
 	PrkLevel	alert;			/* as announced */
 	TimestampTz alert_since;	/* when the announced level was reached; 0 ok */
 	TimestampTz trouble_since;	/* when it ceased to be ok; 0 ok */
-	char		reason[PRK_REASON_LEN];
+	char		reason[PRK_REASON_LEN]; /* last, since mostly "" */
 } PrkBoardEntry;
 
 /* What was announced of a trouble of the server as a whole. */

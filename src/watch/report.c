@@ -19,17 +19,11 @@
 #include "kept.h"
 #include "judge/ages.h"
 #include "sample/timeline.h"
+#include "watch/order.h"
 #include "watch/report.h"
 
 /* A worker that is this late, in microseconds, is not at work. */
 #define STALE_AFTER		(15 * USECS_PER_SEC)
-
-/* A replica, while the order of the rows is sought. */
-typedef struct Place
-{
-	uint64		key;			/* of its name, behind what all names share */
-	const PrkReplica *replica;
-} Place;
 
 /* What is kept between two reports of this process. */
 typedef struct Room
@@ -37,16 +31,14 @@ typedef struct Room
 	MemoryContext context;		/* NULL: nothing yet */
 	PrkSampleCache *cache;
 	PrkKept		entries;
-	PrkKept		places;
+	PrkOrder	by_name;
 	PrkKept		rows;
-	PrkKept		order;
+	PrkKept		moves;
 } Room;
 
 static Room room;
 
 static void open_room(void);
-static Place *sort_by_name(const PrkSample *sample);
-static int	compare_places(const void *a, const void *b);
 static void judge_server(PrkReport *report);
 static void judge_row(const PrkReport *report, PrkReportRow *row,
 					  int *hint);
@@ -68,7 +60,7 @@ PrkReport *
 prk_report_take(void)
 {
 	PrkReport  *report = palloc0(sizeof(PrkReport));
-	Place	   *places;
+	const PrkPlace *places;
 	int			hint = 0;
 
 	open_room();
@@ -85,7 +77,7 @@ prk_report_take(void)
 	report->rows = prk_kept_reserve(&room.rows, room.context,
 									report->nrows * sizeof(PrkReportRow));
 
-	places = sort_by_name(report->sample);
+	places = prk_order_by_name(&room.by_name, room.context, report->sample);
 	for (int i = 0; i < report->nrows; i++)
 	{
 		report->rows[i].replica = places[i].replica;
@@ -137,59 +129,6 @@ open_room(void)
 									ALLOCSET_SMALL_SIZES);
 	room.cache = prk_sample_cache_create(context);
 	room.context = context;
-}
-
-/*
- * The replicas by name, a slot before walsenders of the same name.  Names are
- * often alike at their beginning, so what all share is not compared.
- */
-static Place *
-sort_by_name(const PrkSample *sample)
-{
-	int			nreplicas = sample->nreplicas;
-	size_t		shared = NAMEDATALEN;
-	Place	   *places = prk_kept_reserve(&room.places, room.context,
-										  nreplicas * sizeof(Place));
-
-	for (int i = 1; i < nreplicas && shared > 0; i++)
-	{
-		const char *first = sample->replicas[0].name;
-		const char *name = sample->replicas[i].name;
-		size_t		len = 0;
-
-		while (len < shared && name[len] == first[len] && name[len] != '\0')
-			len++;
-		shared = len;
-	}
-
-	for (int i = 0; i < nreplicas; i++)
-	{
-		const char *name = sample->replicas[i].name;
-
-		places[i].key = 0;
-		places[i].replica = &sample->replicas[i];
-		for (size_t j = shared; j < shared + sizeof(uint64) &&
-			 j < NAMEDATALEN && name[j] != '\0'; j++)
-			places[i].key |= (uint64) (unsigned char) name[j] <<
-				(8 * (sizeof(uint64) - 1 - (j - shared)));
-	}
-	qsort(places, nreplicas, sizeof(Place), compare_places);
-	return places;
-}
-
-/* qsort comparator: the board's order */
-static int
-compare_places(const void *a, const void *b)
-{
-	const Place *place1 = a;
-	const Place *place2 = b;
-
-	if (place1->key != place2->key)
-		return place1->key < place2->key ? -1 : 1;
-	return prk_board_compare(place1->replica->name,
-							 prk_board_pid(place1->replica),
-							 place2->replica->name,
-							 prk_board_pid(place2->replica));
 }
 
 /* What is wrong with the server as a whole, now and as announced. */
@@ -300,7 +239,7 @@ sort_by_level(PrkReport *report)
 		return;
 
 	/* order[i]: where the row goes that is at i */
-	order = prk_kept_reserve(&room.order, room.context, nrows * sizeof(int));
+	order = prk_kept_reserve(&room.moves, room.context, nrows * sizeof(int));
 	for (int i = 0; i < nrows; i++)
 		order[i] = next[report->rows[i].verdict.level + 1]++;
 	for (int i = 0; i < nrows; i++)
