@@ -171,7 +171,9 @@ TAP_TESTS = 1
 PRK_SCRIPTS = \
 	.ci/run \
 	bench/clone_speed \
+	bench/figures \
 	bench/healthy_hour \
+	bench/many_replicas \
 	bench/sample_cost \
 	bench/strangers \
 	bench/watching_cost \
