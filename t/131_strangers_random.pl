@@ -199,11 +199,18 @@ cmp_ok($primary->safe_psql('postgres', 'SELECT max(octet_length(message)), max(o
 	'<', 640, 'no row is long');
 is($primary->safe_psql('postgres', q{SELECT rolsuper FROM pg_roles WHERE rolname = 'app'}), 'f', 'nobody has become superuser');
 
-# Each remedy is one statement of a form that is known.
-foreach my $row (split /\n/, $primary->safe_psql('postgres', q{SELECT code || E'\t' || remedy FROM replica_kit.diagnose() WHERE remedy IS NOT NULL}))
+# Each remedy is one statement of a form that is known, and can be parsed.
+my $text = qr/'(?:[^'\\]|'')*'/;
+my $form = qr/^(?:SELECT\ pg_reload_conf\(\)
+	| SELECT\ \*\ FROM\ replica_kit\.provision\($text,\ $text(?:,\ $text)?\)
+	| SELECT\ pg_create_physical_replication_slot\($text,\ true\)
+	| SELECT\ pg_terminate_backend\(active_pid\)\ FROM\ pg_replication_slots\ WHERE\ slot_name\ =\ $text\ AND\ active_pid\ =\ \d+
+	| ALTER\ SYSTEM\ SET\ [a-z_.]+\ =\ $text);$/x;
+foreach my $remedy (split /\0/, $primary->safe_psql('postgres', q{SELECT string_agg(remedy, E'\001') FROM replica_kit.diagnose()}) =~ tr/\001/\0/r)
 {
-	my ($code, $remedy) = split /\t/, $row;
-	is(remedy_fault({ code => $code, remedy => $remedy }), '', 'a remedy has a form that is known');
+	like($remedy, $form, 'a remedy has a form that is known');
+	is($primary->psql('postgres', "BEGIN; CREATE FUNCTION pg_temp.remedy() RETURNS void LANGUAGE sql AS \$r\$$remedy\$r\$; ROLLBACK"), 0,
+		'and is a statement');
 }
 
 # All that is said can be read in each encoding, and is text.

@@ -40,13 +40,10 @@
 static List *load_rules(PrkEvidence *evidence, List **managed);
 static void gather_attempts(PrkEvidence *evidence, List *rules,
 							List *managed);
-static bool judge_attempt(const PrkEvidence *evidence, PrkAttempt *attempt,
-						  List *managed);
+static bool judge_attempt(PrkAttempt *attempt, List *managed);
 static PrkSession *gather_sessions(const PrkReport *report);
 static bool is_over(const PrkEvidence *evidence, const PrkAttempt *attempt,
 					const PrkSession *sessions);
-static bool is_ours(const PrkEvidence *evidence, const char *name,
-					List *managed);
 static void match_rules(PrkAttempt *attempt, List *rules);
 static bool line_covers(const PrkHbaManaged *line, const SockAddr *addr);
 static void gather_upstream(PrkEvidence *evidence);
@@ -152,7 +149,7 @@ gather_attempts(PrkEvidence *evidence, List *rules, List *managed)
 		attempt->failure = &failures->failures[i];
 		attempt->kind = attempt->failure->kind;
 		if (attempt->failure->outgoing ||
-			!judge_attempt(evidence, attempt, managed))
+			!judge_attempt(attempt, managed))
 			continue;
 		if (sessions == NULL)
 			sessions = gather_sessions(evidence->report);
@@ -173,7 +170,7 @@ gather_attempts(PrkEvidence *evidence, List *rules, List *managed)
  * none fitted.
  */
 static bool
-judge_attempt(const PrkEvidence *evidence, PrkAttempt *attempt, List *managed)
+judge_attempt(PrkAttempt *attempt, List *managed)
 {
 	const PrkFailure *failure = attempt->failure;
 	const char *name = NULL;
@@ -205,7 +202,6 @@ judge_attempt(const PrkEvidence *evidence, PrkAttempt *attempt, List *managed)
 	else if (name == NULL)
 		name = prk_foreign_show(&failure->application_name);
 	attempt->name = name;
-	attempt->ours = is_ours(evidence, name, managed);
 
 	role_name = prk_foreign_bytes(&failure->role_name);
 	prk_role_look_up(role_name, &attempt->role);
@@ -262,32 +258,6 @@ is_over(const PrkEvidence *evidence, const PrkAttempt *attempt,
 	for (int i = 0; i < evidence->nattempts; i++)
 	{
 		if (evidence->attempts[i].failure->peer == failure->peer)
-			return true;
-	}
-	return false;
-}
-
-/* Is it the name of a row, or of what the kit has made? */
-static bool
-is_ours(const PrkEvidence *evidence, const char *name, List *managed)
-{
-	ListCell   *cell;
-
-	foreach(cell, managed)
-	{
-		if (strcmp(((PrkHbaManaged *) lfirst(cell))->replica, name) == 0)
-			return true;
-	}
-	for (int i = 0; i < evidence->report->nrows; i++)
-	{
-		const PrkReplica *replica = evidence->report->rows[i].replica;
-
-		if (replica->has_slot && strcmp(replica->name, name) == 0)
-			return true;
-	}
-	foreach(cell, evidence->leftovers)
-	{
-		if (strcmp(((PrkLeftover *) lfirst(cell))->name, name) == 0)
 			return true;
 	}
 	return false;

@@ -31,8 +31,6 @@ typedef struct PrkAttempt
 	const PrkFailure *failure;
 	PrkFailureKind kind;		/* its words understood */
 	const char *name;			/* whose it is, printable ASCII */
-	bool		ours;			/* that is the name of a replica of ours, and
-								 * may stand in a statement */
 	const char *role_name;		/* proved to be that of a role of ours, or of
 								 * one of our rules; NULL: it can't be shown */
 	const char *address;		/* NULL: over a Unix socket */

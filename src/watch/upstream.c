@@ -202,14 +202,17 @@ prk_upstream_lag_time(const PrkUpstream *upstream, TimestampTz gone_since,
 
 /*
  * The receiver's last failure, if it is recent: it would have tried again by
- * now.  Sets its kind.  NULL: none.
+ * now.  One after which it has streamed is over, but not at once: it may begin
+ * to stream each time that it tries.  Sets its kind.  NULL: none.
  */
 const PrkFailure *
 prk_upstream_failure(const PrkFailures *failures, PrkFailureKind *kind)
 {
 	const PrkFailure *failure = prk_failures_of_upstream(failures);
 
-	if (failure == NULL || failure->age > RECENT)
+	if (failure == NULL || failure->age > RECENT ||
+		(failure->over &&
+		 failure->age > 2 * (int64) wal_retrieve_retry_interval * 1000))
 		return NULL;
 	*kind = prk_failure_kind(failure);
 	return failure;
