@@ -83,7 +83,7 @@ foreach my $function (@functions)
 	push @{ $of_role{$_} }, "`$function`" foreach grep { $may{$_} } @roles;
 	ok($may{postgres}, "$function: superusers may");
 	ok(!$may{watcher}, "$function: what changes something is not for pg_monitor") if !defined $calls{$function} && $function ne 'wait_for_lsn';
-	next if $function =~ /^(?:help|wait_for_lsn)$/;
+	next if $function =~ /^wait_for_lsn$/;
 	ok(!$may{replica1} && !$may{anybody}, "$function: neither a replica's role nor anybody else may");
 	like(answer('anybody', "SELECT * FROM $calls{$function}"), qr/permission denied for function/, "$function: and is refused") if defined $calls{$function};
 }
