@@ -73,8 +73,9 @@ like(
 	"SELECT replica_kit.assert_healthy('warning')");
 like(
 	$stderr,
-	qr/ERROR:  replica "r1" $level: $reason\n/,
-	'and so does assert_healthy()');
+	qr/ERROR:  replica "r1" $level: $reason\n(?:.*\n)?HINT:  Run: SELECT \* FROM replica_kit\.diagnose\('r1'\);/,
+	'and so does assert_healthy(), which names diagnose()');
+unlike($stderr, qr/DETAIL/, 'and says it once');
 
 # The standby's own upstream: nobody knows since when it is away.
 $standby->start;

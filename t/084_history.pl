@@ -84,6 +84,7 @@ foreach my $case (
 	[ q{SELECT replica_kit.lag_graph(NULL)}, qr/argument "name" must not be null/ ],
 	[ q{SELECT replica_kit.lag_graph('r1', '0 s')}, qr/since must be greater than zero/ ],
 	[ q{SELECT replica_kit.lag_graph('r1', '-1 h')}, qr/since must be greater than zero/ ],
+	$primary->pg_version >= 17 ? [ q{SELECT replica_kit.lag_graph('r1', 'infinity')}, qr/since must be finite/ ] : (),
 	[ q{SELECT * FROM replica_kit.history(since => NULL)}, qr/argument "since" must not be null/ ],
 	[ q{SELECT * FROM replica_kit.history(repeat('x', 64))}, qr/argument "name" is too long/ ])
 {

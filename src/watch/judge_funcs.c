@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
+#include "utils/builtins.h"
 
 #include "sql.h"
 #include "watch/announce.h"
@@ -117,8 +118,10 @@ pg_replica_kit_assert_healthy_1_0(PG_FUNCTION_ARGS)
 	if (troubles != NIL)
 	{
 		const PrkTrouble *worst = linitial(troubles);
+		const char *hint = "Run: SELECT * FROM replica_kit.diagnose();";
 		StringInfoData detail;
 
+		/* of one, all is said in the message */
 		initStringInfo(&detail);
 		foreach(cell, troubles)
 		{
@@ -128,6 +131,9 @@ pg_replica_kit_assert_healthy_1_0(PG_FUNCTION_ARGS)
 							 detail.len > 0 ? "\n" : "", trouble->label,
 							 prk_level_name(trouble->level), trouble->reason);
 		}
+		if (list_length(troubles) == 1 && worst->label != worst->name)
+			hint = psprintf("Run: SELECT * FROM replica_kit.diagnose(%s);",
+							quote_literal_cstr(worst->name));
 		ereport(ERROR,
 				(errcode(prk_announce_errcode(worst->level)),
 				 list_length(troubles) == 1 ?
@@ -136,8 +142,9 @@ pg_replica_kit_assert_healthy_1_0(PG_FUNCTION_ARGS)
 				 errmsg("%s %s: %s, and %d more", worst->label,
 						prk_level_name(worst->level), worst->reason,
 						list_length(troubles) - 1),
-				 errdetail_internal("%s", detail.data),
-				 errhint("Run: SELECT * FROM replica_kit.status();")));
+				 list_length(troubles) > 1 ?
+				 errdetail_internal("%s", detail.data) : 0,
+				 errhint("%s", hint)));
 	}
 
 	streaming = count_streaming(report);
