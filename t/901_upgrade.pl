@@ -167,6 +167,22 @@ sub version_of
 		"SELECT extversion FROM pg_extension WHERE extname = 'pg_replica_kit'");
 }
 
+# What diagnose() says of the versions: its level, or '' for nothing.
+sub outdated
+{
+	my ($node) = @_;
+
+	return $node->safe_psql('postgres',
+		"SELECT level || ': ' || replace(evidence, E'\\n', ' ') FROM replica_kit.diagnose('server') WHERE code = 'library_outdated'");
+}
+
+sub versions
+{
+	my ($level, $library, $sql_version, $files) = @_;
+
+	return "$level: loaded library $library; SQL of the extension $sql_version; installed files $files";
+}
+
 # Each process of a server that was ended by a signal is in its log.
 sub no_crash
 {
@@ -183,12 +199,16 @@ sub no_crash
 my ($primary, $standby) = new_pair('right');
 is(answers($primary, @primary_calls), $all_primary, 'before: the primary answers');
 is(answers($standby), $all, 'before: the standby answers');
+is(outdated($_), '', 'before: all is of one version') foreach $primary, $standby;
 
 upgrade_package('p_right');
 upgrade_package('s_right');
 is(answers($primary, @primary_calls),
 	$all_primary, 'new package, old server: the primary answers');
 is(answers($standby), $all, 'new package, old server: the standby answers');
+is(outdated($_), versions('info', '1.0', '1.0', '1.1'),
+	'diagnose() says that the server has not been restarted')
+  foreach $primary, $standby;
 like($primary->safe_psql('postgres', "SELECT replica_kit.join_script('r1', 'h')"),
 	qr/^prk_kit='1\.0'$/m,
 	'and the script is that of the library, not of the new package');
@@ -198,6 +218,9 @@ is(answers($standby), $all, 'standby restarted: new library, old SQL');
 $primary->restart;
 is(answers($primary, @primary_calls),
 	$all_primary, 'primary restarted: new library, old SQL');
+is(outdated($_), versions('info', '1.1', '1.0', '1.1'),
+	'diagnose() says that the SQL is older')
+  foreach $primary, $standby;
 like($primary->safe_psql('postgres', "SELECT replica_kit.join_script('r1', 'h')"),
 	qr/^prk_kit='1\.1'$/m, 'the script is the new library\'s');
 
@@ -207,6 +230,7 @@ $primary->wait_for_catchup($standby, 'replay');
 is(answers($primary, @primary_calls, $new),
 	'ok ' . (@calls + @primary_calls + 1), 'the primary answers, the new function too');
 is(answers($standby, $new), 'ok ' . (@calls + 1), 'and the standby');
+is(outdated($_), '', 'all is of one version again') foreach $primary, $standby;
 no_crash($primary, 'right order, primary');
 no_crash($standby, 'right order, standby');
 
@@ -254,6 +278,8 @@ is(answers($primary, @primary_calls, $new),
 	'ok ' . (@calls + @primary_calls + 1), 'the primary answers');
 is(answers($standby, $new), "ok ${\ scalar @calls}\nrestart 1",
 	'the standby with the old library answers all but the new function');
+is(outdated($standby), versions('warning', '1.0', '1.1', '1.0'),
+	'diagnose() says that its library is older than the SQL');
 upgrade_package('s_wrong');
 is(answers($standby, $new), "ok ${\ scalar @calls}\nrestart 1",
 	'the same with the new package, until it is restarted');

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "executor/spi.h"
 #include "lib/stringinfo.h"
 
 #include "diagnose/config.h"
@@ -51,6 +52,7 @@ static bool is_known(const PrkEvidence *evidence, const char *name);
 static void put_row(PrkRow *row, const PrkDiagnosis *diagnosis,
 					const char *name, const PrkWords *words);
 static const char *describe_refusals(const PrkSample *sample);
+static void read_versions(PrkEvidence *evidence);
 
 /*
  * diagnose(name text) - root causes, worst first; of one replica if its name
@@ -75,6 +77,7 @@ pg_replica_kit_diagnose_1_0(PG_FUNCTION_ARGS)
 
 	evidence = prk_evidence_gather();
 	evidence->config_error = describe_refusals(evidence->report->sample);
+	read_versions(evidence);
 	foreach(cell, prk_diagnose(evidence))
 	{
 		const PrkDiagnosis *diagnosis = lfirst(cell);
@@ -168,4 +171,33 @@ describe_refusals(const PrkSample *sample)
 		appendStringInfo(&words, "%s%s", words.len > 0 ? "; " : "",
 						 ((PrkRefusal *) lfirst(cell))->words);
 	return words.len > 0 ? prk_foreign_show_text(words.data) : NULL;
+}
+
+/*
+ * Which version the extension's SQL has in this database, and which the
+ * installed files would give it.
+ */
+static void
+read_versions(PrkEvidence *evidence)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	SPI_connect();
+	if (SPI_execute("SELECT installed_version, default_version::pg_catalog.text "
+					"FROM pg_catalog.pg_available_extensions "
+					"WHERE name OPERATOR(pg_catalog.=) 'pg_replica_kit'",
+					true, 1) == SPI_OK_SELECT &&
+		SPI_processed > 0)
+	{
+		char	   *sql = SPI_getvalue(SPI_tuptable->vals[0],
+									   SPI_tuptable->tupdesc, 1);
+		char	   *files = SPI_getvalue(SPI_tuptable->vals[0],
+										 SPI_tuptable->tupdesc, 2);
+
+		if (sql != NULL)
+			evidence->sql_version = MemoryContextStrdup(context, sql);
+		if (files != NULL)
+			evidence->files_version = MemoryContextStrdup(context, files);
+	}
+	SPI_finish();
 }

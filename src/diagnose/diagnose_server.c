@@ -14,11 +14,13 @@
 #include "replication/walsender.h"
 
 #include "diagnose/diagnose_server.h"
+#include "version.h"
 
 static void diagnose_files(PrkFindings *findings);
 static void diagnose_limits(PrkFindings *findings);
 static void diagnose_unlimited(PrkFindings *findings);
 static void diagnose_troubles(PrkFindings *findings);
+static void diagnose_versions(PrkFindings *findings);
 static PrkDiagnosis *add(PrkFindings *findings, PrkCode code);
 
 /* Looks for causes that concern the whole server. */
@@ -31,6 +33,7 @@ prk_diagnose_server(PrkFindings *findings)
 	diagnose_limits(findings);
 	diagnose_unlimited(findings);
 	diagnose_troubles(findings);
+	diagnose_versions(findings);
 	if (evidence->report->worker_trouble != NULL)
 		add(findings, PRK_CODE_WORKER_STALE)->words =
 			evidence->report->worker_trouble;
@@ -101,6 +104,28 @@ diagnose_files(PrkFindings *findings)
 	if (evidence->config_error != NULL)
 		add(findings, PRK_CODE_RESTART_WOULD_FAIL)->words =
 			evidence->config_error;
+}
+
+/*
+ * A preloaded library stays until the restart, and SQL is replicated: so the
+ * library, the extension's SQL and the installed files can be of three
+ * versions.  With SQL that is newer than the library functions can fail.
+ */
+static void
+diagnose_versions(PrkFindings *findings)
+{
+	const PrkEvidence *evidence = findings->evidence;
+	int			sql = 0;
+	int			files = 0;
+
+	if (evidence->sql_version != NULL)
+		sql = strverscmp(evidence->sql_version, PRK_KIT_VERSION);
+	if (evidence->files_version != NULL)
+		files = strverscmp(evidence->files_version, PRK_KIT_VERSION);
+	if (sql > 0)
+		add(findings, PRK_CODE_LIBRARY_OUTDATED)->gravity = PRK_GRAVITY_WARNING;
+	else if (sql < 0 || files > 0)
+		add(findings, PRK_CODE_LIBRARY_OUTDATED);
 }
 
 /*

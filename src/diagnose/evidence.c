@@ -50,7 +50,7 @@ static void gather_upstream(PrkEvidence *evidence);
 static void gather_waits(PrkEvidence *evidence);
 static void gather_counts(PrkEvidence *evidence);
 
-/* Gathers all; config_error is left to the caller. */
+/* Gathers all; config_error and the versions are left to the caller. */
 PrkEvidence *
 prk_evidence_gather(void)
 {

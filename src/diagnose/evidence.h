@@ -54,6 +54,8 @@ typedef struct PrkEvidence
 
 	const char *hba_error;		/* NULL: the server would load the file */
 	const char *config_error;	/* NULL: it would load postgresql.conf */
+	const char *sql_version;	/* of the extension in this database, and of */
+	const char *files_version;	/* the installed files; NULL: not known */
 
 	PrkUpstream upstream;
 	PrkVerdict	upstream_verdict;

@@ -16,6 +16,7 @@
 #include "utils/guc.h"
 
 #include "diagnose/words.h"
+#include "version.h"
 
 /* So many more walsenders or slots are allowed. */
 #define MORE			10
@@ -25,6 +26,7 @@ static void word_slots(const PrkWordsInput *in, PrkWords *words);
 static void word_unlimited(const PrkWordsInput *in, PrkWords *words);
 static void word_sync(const PrkWordsInput *in, PrkWords *words);
 static void word_worker(const PrkWordsInput *in, PrkWords *words);
+static void word_library(const PrkWordsInput *in, PrkWords *words);
 static void word_promoted(const PrkWordsInput *in, PrkWords *words);
 static void word_disk(const PrkWordsInput *in, PrkWords *words);
 
@@ -77,6 +79,9 @@ prk_words_server(const PrkWordsInput *in, PrkWords *words)
 			prk_words_advise(words, "Stop this server if the other one is the primary now: two primaries lose data.");
 			prk_words_advise(words, "Start nothing on it; what only it has is lost for the other.");
 			break;
+		case PRK_CODE_LIBRARY_OUTDATED:
+			word_library(in, words);
+			break;
 		case PRK_CODE_PROMOTED:
 			word_promoted(in, words);
 			break;
@@ -86,6 +91,43 @@ prk_words_server(const PrkWordsInput *in, PrkWords *words)
 		default:
 			elog(ERROR, "no words for diagnosis \"%s\" of the server",
 				 prk_code_name(diagnosis->code));
+	}
+}
+
+/*
+ * The library, the extension's SQL and the installed files are of different
+ * versions.
+ */
+static void
+word_library(const PrkWordsInput *in, PrkWords *words)
+{
+	const char *sql = in->evidence->sql_version;
+	const char *files = in->evidence->files_version;
+	bool		sql_is_newer = sql != NULL &&
+	strverscmp(sql, PRK_KIT_VERSION) > 0;
+	bool		files_are_newer = files != NULL &&
+	strverscmp(files, PRK_KIT_VERSION) > 0;
+
+	prk_words_clause(words, "loaded library %s", PRK_KIT_VERSION);
+	prk_words_clause(words, "SQL of the extension %s", sql ? sql : "unknown");
+	prk_words_clause(words, "installed files %s", files ? files : "unknown");
+	if (sql_is_newer)
+	{
+		words->finding = "The loaded library of pg_replica_kit is older than the extension's SQL: functions that are new or changed fail on this server.";
+		if (!files_are_newer)
+			prk_words_advise(words, "Install the package of version %s on this machine.", sql);
+		prk_words_advise(words, "Restart this server.");
+	}
+	else if (files_are_newer)
+	{
+		words->finding = "A newer version of pg_replica_kit is installed than this server has loaded.";
+		prk_words_advise(words, "Restart this server: the standbys first, then the primary.");
+		prk_words_advise(words, "Last, on the primary: ALTER EXTENSION pg_replica_kit UPDATE;");
+	}
+	else
+	{
+		words->finding = "The extension's SQL is older than the loaded library of pg_replica_kit: it works as the older version did.";
+		prk_words_advise(words, "Once every standby has been restarted with the new library, run on the primary: ALTER EXTENSION pg_replica_kit UPDATE;");
 	}
 }
 
