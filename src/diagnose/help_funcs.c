@@ -4,7 +4,8 @@
  *	  SQL: help().
  *
  * Nothing is written twice: functions and views are described by the first
- * line of their comments in the catalog, settings by their descriptions.
+ * line of their comments in the catalog, settings by their descriptions; only
+ * what the codes of diagnose() mean stands here.
  *
  * IDENTIFICATION
  *	  src/diagnose/help_funcs.c
@@ -31,6 +32,7 @@
 #include "utils/syscache.h"
 
 #include "compat.h"
+#include "judge/codes.h"
 #include "sql.h"
 
 #define SETTING_PREFIX	"replica_kit."
@@ -55,6 +57,112 @@ static const PrkSignature help_signature = {
 	}
 };
 
+/* What a code of diagnose() means. */
+typedef struct Meaning
+{
+	const char *code;
+	const char *does;
+} Meaning;
+
+static const Meaning meanings[] = {
+	{"auth_failed",
+	"The replica's password is wrong, missing, expired or of a kind that the rule does not take."},
+	{"checkpoint_blocked",
+	"A checkpoint waits for a walsender that cannot end, because its receiver is stalled."},
+	{"disk_filling",
+	"The disk of pg_wal will be full soon."},
+	{"flush_slow",
+	"The replica's disk does not keep up with the WAL that it receives."},
+	{"hba_error",
+	"pg_hba.conf has an error with which the server would not load it, nor start."},
+	{"hba_no_entry",
+	"No rule of pg_hba.conf lets the replica in."},
+	{"hba_rejects",
+	"A reject rule of pg_hba.conf keeps the replica out."},
+	{"hba_shadowed",
+	"A rule of another method comes before the replica's own in pg_hba.conf."},
+	{"network_slow",
+	"WAL arrives at the replica more slowly than it is generated."},
+	{"newer_timeline_exists",
+	"There is a second primary: a newer timeline than this server's, or its upstream's."},
+	{"no_password",
+	"The upstream asks for a password, and this standby has none to send."},
+	{"orphan_role",
+	"The role of a replica is left; its slot and its rule are gone."},
+	{"orphan_rule",
+	"A line of pg_hba.conf is left of a replica that has neither slot nor role."},
+	{"orphan_slot",
+	"The slot of a replica is left and retains WAL; its role is gone."},
+	{"other_cluster",
+	"The upstream is not the server that this standby is a copy of."},
+	{"other_timeline",
+	"The replica has WAL that is not in its upstream's history."},
+	{"parameters_too_low",
+	"A setting of this standby is lower than its primary's, so replay has stopped."},
+	{"promoted",
+	"This server was a standby, and not all of the old primary's replicas are attached yet."},
+	{"receiver_stalled",
+	"The replica is connected, but no data comes through."},
+	{"recovery_target_set",
+	"A recovery target is set on this standby: replay stops there, or ends."},
+	{"reload_needed",
+	"Remedies of other rows change settings, which count after a reload."},
+	{"replay_conflict",
+	"Replay on this standby waits for a session or a query."},
+	{"replay_delayed",
+	"Replay on this standby is delayed on purpose."},
+	{"replay_paused",
+	"Somebody has paused replay on this standby."},
+	{"replay_slow",
+	"The replica does not replay WAL as fast as it comes."},
+	{"replica_down",
+	"The replica was here, is gone, and makes no connection attempts."},
+	{"replica_never_seen",
+	"A provisioned replica has not connected within a day."},
+	{"replica_not_attached",
+	"A replica is known by its role, and has no slot on this server."},
+	{"restart_would_fail",
+	"The server would not start with its configuration files as they are."},
+	{"role_cannot_replicate",
+	"The replica's role has lost REPLICATION or LOGIN."},
+	{"role_missing",
+	"The replica's role does not exist."},
+	{"slot_at_risk",
+	"The slot will soon be lost, and the replica must then be rebuilt."},
+	{"slot_left_behind",
+	"A slot on this standby retains WAL for a replica that follows another server now."},
+	{"slot_lost",
+	"The slot is lost: WAL that the replica needs is removed, and it must be rebuilt."},
+	{"slot_missing",
+	"The replica asks for a slot that does not exist."},
+	{"slot_taken",
+	"The replica's slot is in use by another connection."},
+	{"slot_unlimited",
+	"Slots without a replica retain WAL, and no limit stops them from filling the disk."},
+	{"slot_unused",
+	"A slot that the kit did not make has been inactive for a day and retains WAL."},
+	{"slots_exhausted",
+	"All of max_replication_slots are in use, and somebody was turned away."},
+	{"sync_standby_missing",
+	"Commits wait for a synchronous standby that is not connected."},
+	{"timeline_not_followed",
+	"This standby is told not to follow its upstream to a new timeline."},
+	{"tls_required",
+	"A hostssl rule would let the replica in, but it came without TLS."},
+	{"upstream_refused",
+	"The upstream refuses this standby, or replica, for another reason, in its own words."},
+	{"upstream_unreachable",
+	"This standby gets no answer from its upstream."},
+	{"wal_removed",
+	"WAL that the replica needs is removed, and no slot retained it."},
+	{"walsenders_exhausted",
+	"All of max_wal_senders are in use, and somebody was turned away."},
+	{"worker_stale",
+	"The worker does not run, or hangs: nothing is watched."},
+	{"xmin_held_back",
+	"A slot keeps dead rows from being removed."},
+};
+
 /* A function or view of the extension. */
 typedef struct Member
 {
@@ -69,10 +177,11 @@ static List *list_members(Oid extension);
 static const char *topic_of(Oid classid, Oid oid);
 static int	compare_members(const ListCell *a, const ListCell *b);
 static char *arguments_of(Oid function);
+static const char *meaning_of(const char *code);
 static char *first_line(char *text);
 
 /*
- * help() - what there is: what sets up, what watches, the settings.
+ * help() - what there is: what sets up, what watches, settings, diagnoses.
  */
 Datum
 pg_replica_kit_help_1_0(PG_FUNCTION_ARGS)
@@ -112,6 +221,14 @@ pg_replica_kit_help_1_0(PG_FUNCTION_ARGS)
 		prk_put_text(&row, HELP_ARGUMENTS,
 					 GetConfigOptionByName(name, NULL, false));
 		prk_put_text(&row, HELP_DOES, settings[i]->short_desc);
+		prk_rows_add(&row);
+	}
+
+	for (int code = PRK_CODE_NONE + 1; code < PRK_NCODES; code++)
+	{
+		prk_put_text(&row, HELP_TOPIC, "diagnosis");
+		prk_put_text(&row, HELP_NAME, prk_code_name(code));
+		prk_put_text(&row, HELP_DOES, meaning_of(prk_code_name(code)));
 		prk_rows_add(&row);
 	}
 	return (Datum) 0;
@@ -211,6 +328,18 @@ arguments_of(Oid function)
 		appendStringInfoChar(&result, ']');
 	ReleaseSysCache(tuple);
 	return result.data;
+}
+
+/* The code in one line; NULL: it lacks one (a test finds that). */
+static const char *
+meaning_of(const char *code)
+{
+	for (size_t i = 0; i < lengthof(meanings); i++)
+	{
+		if (strcmp(meanings[i].code, code) == 0)
+			return meanings[i].does;
+	}
+	return NULL;
 }
 
 /* The first line of a text, which is cut; NULL stays NULL. */

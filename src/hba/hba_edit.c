@@ -350,14 +350,14 @@ reload(PrkHbaEdit *edit, bool must_prove)
 	bool		proved;
 
 	/* until there is an answer: the wait for it may end with an error */
-	edit->unproved = gettext_noop("The server has not answered.");
+	edit->unproved = "The server has not answered.";
 	proved = prk_reload(RELOAD_TIMEOUT_MS, &problem);
 	edit->unproved = proved ? NULL : problem;
 	if (must_prove && !proved)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("could not verify that the server has reloaded pg_hba.conf"),
-				 errdetail("%s", _(problem))));
+				 errdetail("%s", problem)));
 }
 
 /*

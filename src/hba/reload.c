@@ -106,7 +106,7 @@ prk_reload(int timeout_ms, const char **problem)
 
 	reload.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												  timeout_ms);
-	reload.problem = gettext_noop("The server has no socket that it could ask.");
+	reload.problem = "The server has no socket that it could ask.";
 
 	/* PostmasterPid is 0 then, and kill(0) signals whoever started it */
 	if (!IsUnderPostmaster)
@@ -114,7 +114,7 @@ prk_reload(int timeout_ms, const char **problem)
 
 	if (kill(PostmasterPid, SIGHUP) != 0)
 	{
-		*problem = gettext_noop("The postmaster could not be signalled.");
+		*problem = "The postmaster could not be signalled.";
 		return false;
 	}
 
@@ -124,7 +124,7 @@ prk_reload(int timeout_ms, const char **problem)
 	CHECK_FOR_INTERRUPTS();
 
 	*problem = !reload.proved && prk_reload_interrupted() ?
-		gettext_noop("The wait for its answer was canceled.") : reload.problem;
+		"The wait for its answer was canceled." : reload.problem;
 	return reload.proved;
 }
 
@@ -324,12 +324,12 @@ handshake(Reload *reload, const ServerAddress *addr, socklen_t len)
 
 	request[0] = pg_hton32(sizeof(request));
 	request[1] = pg_hton32(NEGOTIATE_SSL_CODE);
-	reload->problem = gettext_noop("The server did not answer on its own socket in time.");
+	reload->problem = "The server did not answer on its own socket in time.";
 
 	fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 	{
-		reload->problem = gettext_noop("A socket could not be made.");
+		reload->problem = "A socket could not be made.";
 		return;
 	}
 
@@ -341,7 +341,7 @@ handshake(Reload *reload, const ServerAddress *addr, socklen_t len)
 		pg_usleep(1000L);
 
 	if (rc != 0 && errno != EINPROGRESS)
-		reload->problem = gettext_noop("The server did not accept a connection on its own socket.");
+		reload->problem = "The server did not accept a connection on its own socket.";
 	else if (wait_socket(fd, POLLOUT, reload->deadline) &&
 			 send(fd, request, sizeof(request), MSG_NOSIGNAL) == sizeof(request) &&
 			 wait_socket(fd, POLLIN, reload->deadline) &&

@@ -433,7 +433,7 @@ step_tell_unproved(void *arg)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("its reload could not be verified"),
-				 errdetail("%s", _(problem))));
+				 errdetail("%s", problem)));
 }
 
 /*

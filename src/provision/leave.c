@@ -227,7 +227,7 @@ other_walsender(const PrkSample *sample, Oid role, const char *name)
 			replica->state != PRK_STATE_BACKUP &&
 			replica->state != PRK_STATE_STARTUP &&
 			strcmp(replica->name, name) != 0)
-			return psprintf(_("\"%s\" is connected with it (PID %d)."),
+			return psprintf("\"%s\" is connected with it (PID %d).",
 							replica->name, replica->pid);
 	}
 	return NULL;

@@ -68,17 +68,17 @@ prk_check_name(const char *name)
 	const char *problem = NULL;
 
 	if (name[0] == '\0')
-		problem = gettext_noop("It is empty.");
+		problem = "It is empty.";
 	else if (strlen(name) >= NAMEDATALEN)
-		problem = gettext_noop("It is longer than 63 bytes.");
+		problem = "It is longer than 63 bytes.";
 	else if (strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(name))
-		problem = gettext_noop("It is also the name of the replication slot, which may only contain lower case letters, numbers, and the underscore character.");
+		problem = "It is also the name of the replication slot, which may only contain lower case letters, numbers, and the underscore character.";
 
 	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_NAME),
 				 errmsg("replica name \"%s\" is not valid", name),
-				 errdetail("%s", _(problem)),
+				 errdetail("%s", problem),
 				 legal ? errhint("Use \"%s\", for example.", legal) : 0));
 }
 

@@ -311,12 +311,12 @@ prk_role_is_needed(const PrkRole *role, char **detail)
 	*detail = NULL;
 	if (role->superuser)
 	{
-		*detail = pstrdup(_("The role is a superuser."));
+		*detail = pstrdup("The role is a superuser.");
 		return true;
 	}
 	if (has_membership(role->oid))
 	{
-		*detail = pstrdup(_("The role is a member of another role, or has members."));
+		*detail = pstrdup("The role is a member of another role, or has members.");
 		return true;
 	}
 
