@@ -40,6 +40,10 @@ static void start_shared_memory(void);
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
+/*
+ * Called once in each process that loads the library: by the postmaster if it
+ * is preloaded, else by the session that first uses a function of ours.
+ */
 void
 _PG_init(void)
 {
@@ -58,6 +62,7 @@ _PG_init(void)
 	prk_worker_register();
 }
 
+/* shmem_request_hook: asks for what the preloaded library needs. */
 static void
 request_shared_memory(void)
 {
@@ -69,6 +74,9 @@ request_shared_memory(void)
 	prk_history_shmem_request();
 }
 
+/*
+ * shmem_startup_hook: attaches to it, and initializes it in the postmaster.
+ */
 static void
 start_shared_memory(void)
 {

@@ -98,6 +98,7 @@ prk_foreign_set_words(PrkForeignWords *words, const char *bytes,
 	}
 }
 
+/* Is there no name at all? */
 bool
 prk_foreign_is_empty(const PrkForeign *foreign)
 {
@@ -118,6 +119,7 @@ prk_foreign_is(const PrkForeign *foreign, const char *ours)
 	return prk_foreign_equal(foreign, &other);
 }
 
+/* Are these the same name, byte by byte? */
 bool
 prk_foreign_equal(const PrkForeign *foreign1, const PrkForeign *foreign2)
 {

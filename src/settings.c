@@ -233,6 +233,7 @@ is_blank(char c)
 	return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
+/* Steps over blanks. */
 static void
 skip_blanks(const char **at)
 {
@@ -240,6 +241,7 @@ skip_blanks(const char **at)
 		(*at)++;
 }
 
+/* GUC check hook: parses the text into *extra, or refuses it. */
 static bool
 check_overrides(char **newval, void **extra, GucSource source)
 {
@@ -279,6 +281,7 @@ check_overrides(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+/* GUC assign hook: nothing is left to fail. */
 static void
 assign_overrides(const char *newval, void *extra)
 {

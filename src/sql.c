@@ -195,6 +195,7 @@ prk_arg_name(FunctionCallInfo fcinfo, int argno, const char *name)
 	return value;
 }
 
+/* Raises an error if the argument is NULL. */
 static void
 require_arg(FunctionCallInfo fcinfo, int argno, const char *name)
 {
@@ -267,6 +268,7 @@ prk_rows_add(PrkRow *row)
 	clear_row(row);
 }
 
+/* All columns become NULL. */
 static void
 clear_row(PrkRow *row)
 {
@@ -298,18 +300,21 @@ prk_put(PrkRow *row, int column, Datum value)
 	row->nulls[column] = false;
 }
 
+/* Puts a boolean that is not NULL into a column. */
 void
 prk_put_bool(PrkRow *row, int column, bool value)
 {
 	prk_put(row, column, BoolGetDatum(value));
 }
 
+/* Puts an integer that is not NULL into a column. */
 void
 prk_put_int32(PrkRow *row, int column, int32 value)
 {
 	prk_put(row, column, Int32GetDatum(value));
 }
 
+/* Puts a bigint that is not NULL into a column. */
 void
 prk_put_int64(PrkRow *row, int column, int64 value)
 {

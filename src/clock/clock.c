@@ -53,6 +53,7 @@ get_fine(const PrkClock *clock, uint32 index)
 						PRK_CLOCK_NFINE];
 }
 
+/* The pair of this age among the coarse ones; 0 is the oldest. */
 static const PrkClockPair *
 get_coarse(const PrkClock *clock, uint32 index)
 {
@@ -61,6 +62,7 @@ get_coarse(const PrkClock *clock, uint32 index)
 						  PRK_CLOCK_NCOARSE];
 }
 
+/* Adds a fine pair, which replaces the oldest once the ring is full. */
 static void
 push_fine(PrkClock *clock, int64 at, XLogRecPtr position)
 {
@@ -72,6 +74,7 @@ push_fine(PrkClock *clock, int64 at, XLogRecPtr position)
 	clock->nfine = Min(clock->nfine + 1, PRK_CLOCK_NFINE);
 }
 
+/* The same of a coarse one. */
 static void
 push_coarse(PrkClock *clock, int64 at, XLogRecPtr position)
 {

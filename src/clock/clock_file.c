@@ -151,6 +151,7 @@ prk_clock_file_read(const char *path, PrkClock *clock,
 	return NULL;
 }
 
+/* The checksum of all that stands before it. */
 static pg_crc32c
 compute_crc(const ClockFile *file)
 {

@@ -238,6 +238,7 @@ prk_clock_tick(void)
 		tick_here();
 }
 
+/* Notes where this server, a primary, writes now. */
 static void
 tick_here(void)
 {
@@ -354,6 +355,7 @@ load(XLogRecPtr position, bool in_recovery)
 	pfree(clock);
 }
 
+/* Notes which system this is, and what its clocks say, for the file. */
 static void
 note_moment(PrkClockMoment *moment)
 {

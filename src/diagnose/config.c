@@ -190,6 +190,7 @@ prk_config_refusals(const PrkConfig *config, int kept_slots)
 	return refusals;
 }
 
+/* Adds a refusal to the list. */
 static void
 refuse(List **refusals, const char *words, const char *wanted,
 	   const char *setting, const char *value)
@@ -288,6 +289,7 @@ library_exists(const char *name)
 	return false;
 }
 
+/* Is there such a file, with or without the ending of libraries? */
 static bool
 file_exists(const char *directory, const char *name)
 {

@@ -138,6 +138,7 @@ compare_lines(const void *a, const void *b)
 	return order != 0 ? order : line1->line_number - line2->line_number;
 }
 
+/* Does a row of the report have this name? */
 static bool
 is_row(const Sources *sources, const char *name)
 {
@@ -247,6 +248,7 @@ carrier(const PrkRoleMark *mark)
 	return result;
 }
 
+/* Adds what is left of a replica that has no row. */
 static List *
 add_leftover(List *leftovers, const Lines *lines, const char *name,
 			 const char *role_name)

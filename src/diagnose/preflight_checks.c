@@ -151,6 +151,7 @@ in_force(const char *name)
 	return value ? value : "";
 }
 
+/* Is the boolean on in this server? */
 static bool
 is_on(const char *name)
 {
@@ -161,6 +162,7 @@ is_on(const char *name)
  * What the next restart would refuse
  */
 
+/* Some of them can be mended: by the value that is in force. */
 static void
 check_refusals(PrkPreflight *preflight)
 {
@@ -175,6 +177,7 @@ check_refusals(PrkPreflight *preflight)
 	}
 }
 
+/* The finding is the parser's own words, with the line. */
 static void
 check_hba(PrkPreflight *preflight)
 {
@@ -186,6 +189,7 @@ check_hba(PrkPreflight *preflight)
  * What a replica needs
  */
 
+/* With minimal WAL there are neither slots nor walsenders. */
 static void
 check_wal_level(PrkPreflight *preflight)
 {
@@ -196,6 +200,9 @@ check_wal_level(PrkPreflight *preflight)
 			   pg_strcasecmp(next, "minimal") == 0 ? "'replica'" : NULL);
 }
 
+/*
+ * Those that clone at the same time are the last one only: the others stream.
+ */
 static void
 check_senders(PrkPreflight *preflight)
 {
@@ -222,6 +229,7 @@ check_senders(PrkPreflight *preflight)
 						 "max_wal_senders", value);
 }
 
+/* One for each replica. */
 static void
 check_slots(PrkPreflight *preflight)
 {
@@ -253,6 +261,7 @@ check_listening(PrkPreflight *preflight)
 			   "listen_addresses", NULL);
 }
 
+/* It is reachable now, and will not be after a restart. */
 static void
 check_listening_next(PrkPreflight *preflight)
 {
@@ -286,6 +295,7 @@ only_loopback(const char *addresses)
 	return true;
 }
 
+/* No fix: whose files these are, nobody knows. */
 static void
 check_unreadable(PrkPreflight *preflight)
 {
@@ -297,6 +307,7 @@ check_unreadable(PrkPreflight *preflight)
  * What endangers this server, or its replicas
  */
 
+/* No fix: to wait, or not to, is a matter of what a commit promises. */
 static void
 check_sync(PrkPreflight *preflight)
 {
@@ -310,6 +321,7 @@ check_sync(PrkPreflight *preflight)
 			   "synchronous_standby_names", NULL);
 }
 
+/* Where the free space is not known, a limit would be a guess. */
 static void
 check_slot_limit(PrkPreflight *preflight)
 {
@@ -343,6 +355,7 @@ slot_limit(const PrkPreflightFacts *facts)
 					(facts->retained + Max(facts->wal_free / 2, least)) >> 20);
 }
 
+/* No fix: which replica is to have a slot, is not known here. */
 static void
 check_slotless(PrkPreflight *preflight)
 {
@@ -354,6 +367,7 @@ check_slotless(PrkPreflight *preflight)
 			   "wal_keep_size", NULL);
 }
 
+/* Checkpoints let that much WAL come together. */
 static void
 check_disk(PrkPreflight *preflight)
 {
@@ -371,6 +385,7 @@ check_disk(PrkPreflight *preflight)
 							 NULL, NULL);
 }
 
+/* Without it, only TCP notices that a replica has gone. */
 static void
 check_sender_timeout(PrkPreflight *preflight)
 {
@@ -379,6 +394,7 @@ check_sender_timeout(PrkPreflight *preflight)
 			   "wal_sender_timeout", "'1min'");
 }
 
+/* It has no effect here, but the replica is cloned with it. */
 static void
 check_hot_standby(PrkPreflight *preflight)
 {
@@ -389,6 +405,7 @@ check_hot_standby(PrkPreflight *preflight)
 			   NULL : "on");
 }
 
+/* The secrets that exist stay as they are. */
 static void
 check_password_encryption(PrkPreflight *preflight)
 {
@@ -411,6 +428,7 @@ check_log_level(PrkPreflight *preflight)
 			   quote_literal_cstr(prk_log_level_remedy(current)));
 }
 
+/* No fix: the template is elsewhere. */
 static void
 check_hba_owner(PrkPreflight *preflight)
 {
@@ -476,6 +494,7 @@ report_recovery(PrkPreflight *preflight, const char *name, const char *ordinary,
  * What is good to know before
  */
 
+/* Either is enough for pg_rewind. */
 static void
 check_rewind(PrkPreflight *preflight)
 {
@@ -505,6 +524,7 @@ check_shutdown_timeout(PrkPreflight *preflight)
 		report(preflight, current, "wal_sender_shutdown_timeout", "-1");
 }
 
+/* The fix appends to the list that the next start reads. */
 static void
 check_worker(PrkPreflight *preflight)
 {
@@ -543,6 +563,7 @@ has_library(const char *list, const char *library)
 	return false;
 }
 
+/* A replica that lacks one of them does not start. */
 static void
 check_libraries(PrkPreflight *preflight)
 {
@@ -561,6 +582,7 @@ check_libraries(PrkPreflight *preflight)
 			   NULL);
 }
 
+/* A clone puts them to the same paths, unless told otherwise. */
 static void
 check_tablespaces(PrkPreflight *preflight)
 {

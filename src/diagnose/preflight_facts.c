@@ -69,6 +69,10 @@ static char *systemd_unit(void);
 static bool is_safe_word(const char *word);
 static char *shell_quoted(const char *word);
 
+/*
+ * Gathers the facts, palloc'd.  Needs a transaction, and the rights to read the
+ * files; takes only short shared locks.
+ */
 PrkPreflightFacts *
 prk_preflight_gather(void)
 {
@@ -301,6 +305,7 @@ list_tablespaces(void)
 	return result.len > 0 ? result.data : NULL;
 }
 
+/* list_sort comparator: by bytes */
 static int
 compare_strings(const ListCell *a, const ListCell *b)
 {

@@ -155,6 +155,7 @@ prk_failures_shmem_startup(void)
 	LWLockRelease(AddinShmemInitLock);
 }
 
+/* Initializes the table, in the postmaster. */
 static void
 start_entries(void)
 {
@@ -650,6 +651,7 @@ convert(const Entry *entry, PrkTrust trust, PrkFailure *failure)
 	failure->message = entry->message;
 }
 
+/* qsort comparator: the newest first */
 static int
 compare_failures(const void *a, const void *b)
 {

@@ -175,6 +175,7 @@ compare_all(const char *words, bool translated)
 	return PRK_FAILURE_UNREACHABLE;
 }
 
+/* Does it have 24 hexadecimal digits in a row, as names of WAL files have? */
 static bool
 has_segment_name(const char *words)
 {

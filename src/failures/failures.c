@@ -165,6 +165,7 @@ note_log_line(ErrorData *edata)
 		note_outgoing(edata);
 }
 
+/* Notes why a replication connection to this server ends. */
 static void
 note_incoming(const ErrorData *edata)
 {
@@ -210,6 +211,7 @@ judge_client(const PrkFailureId *id, char *replica)
 	return rule_of[0] != '\0' ? PRK_TRUST_KNOWN : PRK_TRUST_STRANGER;
 }
 
+/* Notes why the one to the upstream ends, or that it streams. */
 static void
 note_outgoing(const ErrorData *edata)
 {
@@ -315,6 +317,7 @@ is_foreign_ascii(void)
 		is_ascii(MyProcPort->cmdline_options);
 }
 
+/* NULL is, too. */
 static bool
 is_ascii(const char *bytes)
 {

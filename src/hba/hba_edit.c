@@ -597,6 +597,10 @@ count_variants(const PrkHbaAddition *addition)
 	return addition->require_ssl ? 2 : 4;
 }
 
+/*
+ * Which rule decides for one of four connections: with TLS or without, from the
+ * first address or from the last?
+ */
 static void
 first_match(List *rules, const PrkHbaAddition *addition, int variant,
 			PrkHbaMatch *match)

@@ -132,6 +132,9 @@ prk_hba_rules_load_if_open(const char *path)
 	return file == NULL ? NIL : load(path, file);
 }
 
+/*
+ * The rules of an open file; raises an error where the server would not load it.
+ */
 static List *
 load(const char *path, FILE *file)
 {

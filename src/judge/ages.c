@@ -108,6 +108,7 @@ segment_age(const PrkSample *sample, XLogRecPtr position, SegmentAge *last,
 	return last->known;
 }
 
+/* How long ago has the WAL file been written to for the last time? */
 static SegmentAge
 look_at_segment(const PrkSample *sample, XLogSegNo segment)
 {

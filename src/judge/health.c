@@ -217,6 +217,7 @@ raise_level(PrkVerdict *verdict, PrkLevel level, bool at_once, PrkCode code)
 	verdict->code = code;
 }
 
+/* The sampler's state, with what only the watcher knows. */
 static PrkState
 refine_state(const PrkReplica *replica, const PrkKnown *known)
 {
@@ -357,6 +358,7 @@ is_left_behind(const PrkSample *sample, const PrkReplica *replica,
 		replica->restart_lsn <= sample->timeline_begin;
 }
 
+/* Judges a replica that is not connected. */
 static void
 judge_absence(const PrkSample *sample, const PrkReplica *replica,
 			  const PrkThresholds *thresholds, const PrkKnown *known,

@@ -59,6 +59,7 @@ say(PrkVerdict *verdict, const char *fmt,...)
 	va_end(args);
 }
 
+/* Puts the fact that counts into words. */
 static void
 say_fact(const PrkReplica *replica, PrkVerdict *verdict)
 {
@@ -227,6 +228,7 @@ write_outlook(PrkVerdict *verdict)
 		strlcpy(verdict->outlook, "is not catching up", PRK_OUTLOOK_LEN);
 }
 
+/* What a replica is behind in. */
 static const char *
 stage_name(PrkStage stage)
 {

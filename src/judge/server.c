@@ -51,6 +51,7 @@ prk_server_judge(const PrkServerFacts *facts, PrkServerTrouble trouble,
 	}
 }
 
+/* Judges when the disk of pg_wal will be full. */
 static void
 judge_disk(const PrkDisk *disk, const PrkThresholds *thresholds,
 		   PrkServerVerdict *verdict)

@@ -258,6 +258,7 @@ prk_commit_finish(List *entries)
 	MemoryContextSwitchTo(oldcontext);
 }
 
+/* Drops the slot of a replica that is deprovisioned, or tells how to. */
 static void
 drop_slot(PrkStaged *entry)
 {
@@ -378,18 +379,21 @@ forget(void)
 	held_slot = NULL;
 }
 
+/* A step under the guard: the slot stays. */
 static void
 step_persist(void *arg)
 {
 	prk_slot_persist(((PrkStaged *) arg)->provision.name);
 }
 
+/* A step under the guard: the slot goes. */
 static void
 step_drop(void *arg)
 {
 	prk_slot_drop_held(((PrkDeprovision *) arg)->name);
 }
 
+/* A step under the guard: the lines go, last of all. */
 static void
 step_remove_lines(void *arg)
 {
@@ -410,6 +414,7 @@ tell_saved(const char *saved)
 						saved)));
 }
 
+/* A step under the guard: the displaced file goes. */
 static void
 step_finish_file(void *arg)
 {
@@ -482,6 +487,7 @@ step_audit(void *arg)
 		log_change(user, lfirst(lc));
 }
 
+/* The audit line of a change.  user may be NULL. */
 static void
 log_change(const char *user, const char *change)
 {
@@ -515,6 +521,7 @@ step_undo_remedy(void *arg)
 	}
 }
 
+/* A step under the guard, while aborting: the slot is free again. */
 static void
 step_let_go(void *arg)
 {
@@ -567,6 +574,7 @@ step_undo_file(void *arg)
 	tell_saved(saved);
 }
 
+/* A step under the guard, while aborting: the slot was never there. */
 static void
 step_discard(void *arg)
 {

@@ -48,6 +48,7 @@ prk_leave_warn(const char *name)
 	warn_slots(name);
 }
 
+/* Tells that commits wait for the replica. */
 static void
 warn_sync(const char *name)
 {
@@ -141,6 +142,7 @@ warn_slots(const char *name)
 						 quote_literal_cstr(rest.data))));
 }
 
+/* Appends a name as synchronous_standby_names has it, in double quotes. */
 static void
 append_quoted(StringInfo buf, const char *name)
 {

@@ -58,12 +58,16 @@ prk_lock_cluster(void)
 	lock_key(0, LOCK_CLUSTER);
 }
 
+/* Locks a name of this kind until the end of the transaction. */
 static void
 lock_string(const char *string, uint32 kind)
 {
 	lock_key(hash_bytes((const unsigned char *) string, strlen(string)), kind);
 }
 
+/*
+ * Takes an advisory lock of the whole cluster; waits, with deadlock detection.
+ */
 static void
 lock_key(uint32 key, uint32 kind)
 {

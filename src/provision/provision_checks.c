@@ -292,6 +292,7 @@ check_listening(const PrkAddress *address)
 			 errhint("Run: ALTER SYSTEM SET listen_addresses = '*'; then restart the server.")));
 }
 
+/* Does only this machine reach it? */
 static bool
 is_loopback_name(const char *host)
 {

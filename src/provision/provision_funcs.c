@@ -500,6 +500,7 @@ say_would(const PrkProvision *provision, bool role_exists, bool slot_exists)
 						provision->rule.rule)));
 }
 
+/* The row of provision(). */
 static Datum
 provision_row(PrkRow *row, const PrkProvision *provision,
 			  const PrkAddress *address, const char *rule)
@@ -564,6 +565,7 @@ append_shell(StringInfo buf, const char *word)
 	appendStringInfoChar(buf, '\'');
 }
 
+/* The row of deprovision(). */
 static Datum
 deprovision_row(PrkRow *row, const PrkDeprovision *deprovision)
 {

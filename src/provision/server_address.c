@@ -86,6 +86,7 @@ prk_server_is_loopback(const char *address)
 		strcmp(address, "::1") == 0;
 }
 
+/* The address as numbers, palloc'd; NULL: it has none. */
 static char *
 address_text(const struct sockaddr *addr, socklen_t len)
 {

@@ -190,6 +190,7 @@ prk_staged_tidy(void)
 	MemoryContextSwitchTo(oldcontext);
 }
 
+/* A new entry at the end of the list, for the current subtransaction. */
 static PrkStaged *
 add_entry(PrkStagedKind kind)
 {
@@ -211,6 +212,7 @@ add_entry(PrkStagedKind kind)
 	return entry;
 }
 
+/* Hands the list over at commit, and empties it at the end. */
 static void
 xact_callback(XactEvent event, void *arg)
 {
@@ -243,6 +245,7 @@ xact_callback(XactEvent event, void *arg)
 	}
 }
 
+/* Entries of a subtransaction become its parent's, or go. */
 static void
 subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 				 SubTransactionId parentSubid, void *arg)

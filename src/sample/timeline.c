@@ -65,6 +65,7 @@ prk_timeline_add(PrkSample *sample)
 	sample->timeline_at = last.begun_at;
 }
 
+/* Reads from the timeline's history where and why it began. */
 static void
 read_history(Beginning *beginning)
 {

@@ -351,6 +351,7 @@ find_successor(PrkAlerts *alerts, const PrkReplica *replica)
 	return NULL;
 }
 
+/* Begins to watch a replica that has just been seen for the first time. */
 static void
 begin_watch(const PrkAlerts *alerts, const PrkSample *sample,
 			const PrkReplica *replica, Watched *watched)
@@ -540,6 +541,7 @@ judge(const PrkSample *sample, const PrkThresholds *thresholds,
 		watched->critical_since = now;
 }
 
+/* What has been announced ends only well below its limit. */
 static void
 lower_limit(int64 *limit)
 {
@@ -666,6 +668,7 @@ tell_vanished(const Watched *watched, TimestampTz now, Lines *lines)
 	add_line(lines, PRK_LINE_VANISHED, PRK_WARNING, 0, watched);
 }
 
+/* Adds a line about a watched replica. */
 static void
 add_line(Lines *lines, PrkLineKind kind, PrkLevel level, int64 lasted,
 		 const Watched *watched)

@@ -174,6 +174,7 @@ describe_server(StringInfo buf, const PrkServerLine *line)
 	}
 }
 
+/* The DETAIL of a disk that fills. */
 static void
 describe_disk(StringInfo buf, const PrkDisk *disk)
 {
@@ -234,6 +235,7 @@ prk_announce_pause(void)
 			 errmsg("replica_kit worker paused: replica_kit.worker is off")));
 }
 
+/* The DETAIL of a replica. */
 static void
 describe(StringInfo buf, const PrkLine *line)
 {
@@ -320,6 +322,7 @@ describe_last_error(StringInfo buf, const PrkLine *line)
 						 prk_foreign_show_words(&failure->message));
 }
 
+/* Appends a number of bytes with its name; -1: not known. */
 static void
 append_bytes(StringInfo buf, const char *name, int64 bytes)
 {

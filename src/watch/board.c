@@ -72,6 +72,7 @@ max_entries(void)
 	return prk_compat_slots() + max_wal_senders;
 }
 
+/* Bytes of shared memory. */
 static Size
 board_size(void)
 {

@@ -64,12 +64,14 @@ typedef struct SharedHistory
 static SharedHistory *shared = NULL;
 static StoredName *names = NULL;
 
+/* So many names are kept: of today's replicas, and as many that have gone. */
 static int
 max_names(void)
 {
 	return 2 * (prk_compat_slots() + max_wal_senders);
 }
 
+/* Where the names begin, behind the rows. */
 static Size
 names_offset(void)
 {
@@ -78,6 +80,7 @@ names_offset(void)
 									  sizeof(StoredRow))));
 }
 
+/* Bytes of shared memory. */
 static Size
 history_size(void)
 {

@@ -238,6 +238,7 @@ make_server_trouble(PrkLevel level, const char *reason)
 	return trouble;
 }
 
+/* list_sort comparator: the worst first, then by name */
 static int
 compare_troubles(const ListCell *a, const ListCell *b)
 {

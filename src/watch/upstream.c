@@ -116,6 +116,9 @@ has_low_parameter(void)
 	return false;
 }
 
+/*
+ * How far this standby is behind, in what it has received and in what it has not.
+ */
 static void
 measure_bytes(PrkUpstream *upstream, const PrkReceiver *receiver)
 {

@@ -186,6 +186,7 @@ prk_worker_main(Datum arg)
 	proc_exit(1);
 }
 
+/* before_shmem_exit callback: the board says that nobody watches. */
 static void
 stop_on_exit(int code, Datum arg)
 {
@@ -261,6 +262,7 @@ run_cycle_guarded(Watch *watch)
 	return done;
 }
 
+/* One sample: taken, judged, published, stored, and its changes logged. */
 static void
 run_cycle(Watch *watch)
 {
