@@ -81,6 +81,8 @@ static const Meaning meanings[] = {
 	"A reject rule of pg_hba.conf keeps the replica out."},
 	{"hba_shadowed",
 	"A rule of another method comes before the replica's own in pg_hba.conf."},
+	{"library_outdated",
+	"The server runs an older library of the kit than is installed: restart it."},
 	{"network_slow",
 	"WAL arrives at the replica more slowly than it is generated."},
 	{"newer_timeline_exists",
