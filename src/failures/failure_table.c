@@ -389,8 +389,8 @@ prk_failure_table_note(const PrkFailureId *id, PrkTrust trust,
 			}
 			return;
 		}
-		if (pg_atomic_read_u64(&entry->last_at) <
-			pg_atomic_read_u64(&oldest->last_at))
+		if (pg_atomic_read_u64(&entry->number) <
+			pg_atomic_read_u64(&oldest->number))
 			oldest = entry;
 	}
 
@@ -560,7 +560,7 @@ hash_peer(const PrkFailureId *id)
 static bool
 begin_writing(Entry *entry, uint32 *sequence)
 {
-	uint64		now = (uint64) GetCurrentTimestamp();
+	uint64		now = now_by_clock();
 	uint32		expected = pg_atomic_read_u32(&entry->sequence);
 	uint32		ours = expected + 1;
 
