@@ -56,7 +56,10 @@ my %mouths = (
 
 my $primary = new_primary('primary', 'max_wal_senders = 50', 'max_connections = 100', 'max_slot_wal_keep_size = 32MB',
 	'autovacuum = off', 'checkpoint_timeout = 1h', 'log_connections = off', 'log_min_messages = warning',
-	'replica_kit.warning_disconnected = 100ms', 'replica_kit.critical_disconnected = 200ms', 'replica_kit.alert_after = 0');
+	'replica_kit.warning_disconnected = 100ms', 'replica_kit.critical_disconnected = 200ms', 'replica_kit.alert_after = 0',
+
+	# what time alone would change
+	'replica_kit.warning_lag_time = -1', 'replica_kit.critical_lag_time = -1');
 $primary->safe_psql('postgres', <<'SQL');
 SELECT replica_kit.provision('lost', '127.0.0.1');
 SELECT pg_logical_emit_message(false, '', repeat('x', 1000000)) FROM generate_series(1, 64);
