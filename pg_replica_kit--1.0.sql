@@ -595,12 +595,12 @@ CREATE FUNCTION replica_kit.lag_graph(
     since interval DEFAULT '1 hour',
     width integer DEFAULT 60
 )
-RETURNS text
+RETURNS SETOF text
 AS 'MODULE_PATHNAME', 'pg_replica_kit_lag_graph_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION replica_kit.lag_graph(text, interval, integer) IS
-'Draws the lag of a replica since so long ago in characters, so many columns wide.
+'Draws the lag of a replica since so long ago in characters, so many columns wide, a row a line.
 Each column shows the greatest lag of its part of the time.';
 
 REVOKE ALL ON FUNCTION replica_kit.lag_graph(text, interval, integer) FROM PUBLIC;

@@ -93,6 +93,13 @@ prk_sql_check(FunctionCallInfo fcinfo, const PrkSignature *signature)
 									format_type_be(result),
 									format_type_be(signature->result)));
 	}
+	else if (signature->ncolumns == 1)
+	{
+		if (result != signature->columns[0])
+			misfit(fcinfo, psprintf("It returns %s, not %s.",
+									format_type_be(result),
+									format_type_be(signature->columns[0])));
+	}
 	else if (result != RECORDOID && get_typtype(result) != TYPTYPE_COMPOSITE)
 		misfit(fcinfo, psprintf("It returns %s, not a row.",
 								format_type_be(result)));
@@ -246,7 +253,8 @@ prk_rows_begin(FunctionCallInfo fcinfo, const PrkSignature *signature,
 	ReturnSetInfo *rsinfo;
 
 	prk_sql_check(fcinfo, signature);
-	InitMaterializedSRF(fcinfo, 0);
+	InitMaterializedSRF(fcinfo, signature->ncolumns == 1 ?
+						MAT_SRF_USE_EXPECTED_DESC : 0);
 	rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	check_columns(fcinfo, signature, rsinfo->setDesc);
 

@@ -32,7 +32,7 @@ typedef struct PrkSignature
 {
 	Oid			args[PRK_MAX_ARGS]; /* input arguments; the rest is 0 */
 	Oid			result;			/* where the result is no row */
-	int			ncolumns;		/* of the row or rows */
+	int			ncolumns;		/* of the row or rows; 1: a set of values */
 	Oid			columns[PRK_MAX_COLUMNS];
 } PrkSignature;
 

@@ -68,14 +68,47 @@ pass('names whose rows are gone make room for others');
 ok( $primary->poll_query_until('postgres', q{SELECT count(*) = 40 AND count(*) FILTER (WHERE name NOT IN ('r1', 'r2')) = 0 FROM replica_kit.history()}),
 	'and in the end all rows are of those who are there');
 
-# The picture
-my @lines = split /\n/, $primary->safe_psql('postgres', q{SELECT replica_kit.lag_graph('r1', '20 s', 30)});
-is(scalar @lines, 9, 'a picture has a title and eight lines');
+# The picture: what it shows, eight lines, an axis and its times
+sub picture
+{
+	my ($arguments) = @_;
+	my @lines = split /\n/, $primary->safe_psql('postgres', "SET timezone = 'UTC'; SELECT replica_kit.lag_graph($arguments)");
+	note map { "$_\n" } @lines;
+	return @lines;
+}
+
+my @lines = picture(q{'r1', '20 s', 50});
+is(scalar @lines, 11, 'a picture has a title, eight lines, and two of time');
 like($lines[0], qr/^r1: lag over the last 20 s, at most \S+ \w+(?: \d+ s)?$/, 'the title says what it shows');
 like($lines[1], qr/^ *\S+ \w+(?: \d+ s)? \|.*#$/, 'the greatest lag reaches the top');
-like($lines[8], qr/^ *0 s \|[ #]{1,30}$/, 'the last line is the bottom');
-is($primary->safe_psql('postgres', q{SELECT max(length(l)) <= 10 + 14 FROM regexp_split_to_table(replica_kit.lag_graph('r1', '1 day', 10), '\n') WITH ORDINALITY t(l, n) WHERE n > 1}),
-	't', 'it is as wide as it was asked for');
+like($lines[8], qr/^ *0 s \|[ #]{1,50}$/, 'the last line is the bottom');
+my ($margin) = $lines[8] =~ /^(.* )\|/;
+is(length $lines[9], length($margin) + 1 + 50, 'the axis is as wide as it was asked for');
+like($lines[9], qr/^ +\+-[-+]*-\+$/, 'with marks from one end to the other');
+my $time = qr/[0-2]\d:[0-5]\d:[0-5]\d/;
+like($lines[10], qr/^ {${\ length($margin)}}$time(?: +$time)* +$time$/, 'below it stand times');
+is(length $lines[10], length $lines[9], 'the last of which ends where it does');
+cmp_ok(scalar(() = $lines[9] =~ /\+/g), '==', scalar(() = $lines[10] =~ /$time/g), 'each mark has one');
+unlike("@lines", qr/ $/m, 'no line ends in blanks');
+
+foreach my $case ([ "'2 h', 40", '\d\d:\d\d' ], [ "'3 days', 40", '\d\d-\d\d \d\d:\d\d' ])
+{
+	like((picture("'r1', $case->[0]"))[10], qr/^ +$case->[1](?: +$case->[1])+$/, "times are as exact as $case->[0] ask for");
+}
+@lines = picture(q{'r1', '1 day', 3});
+is(scalar(() = $lines[10] =~ /\d\d-\d\d/g), 1, 'a narrow picture has one');
+
+# 40 rows of two replicas are 20 samples.
+my $bottom = (picture(q{'r1', '20 s', 400}))[8];
+$bottom =~ s/^.*\|//;
+my ($bars) = $bottom =~ /(#.*#)/;
+my $holes = () = $bars =~ / /g;
+cmp_ok($holes, '<', length($bars) / 2, 'a sample counts until the next one');
+
+# psql shows each line as a row, without marks of its own for line breaks.
+my ($stdout) = run_command([ 'psql', '-X', '-d', $primary->connstr('postgres'), '-c', q{SELECT replica_kit.lag_graph('r1', '20 s')} ]);
+unlike($stdout, qr/\+ *$/m, 'psql adds nothing to a line');
+like($stdout, qr/^\(11 rows\)$/m, 'which are rows');
 
 # What is not sensible
 foreach my $case (
@@ -93,7 +126,7 @@ foreach my $case (
 }
 
 # Who may
-my $asks = q{SELECT count(*) > 0 FROM replica_kit.history(); SELECT replica_kit.lag_graph('r1') IS NOT NULL};
+my $asks = q{SELECT count(*) > 0 FROM replica_kit.history(); SELECT count(*) > 0 FROM replica_kit.lag_graph('r1')};
 is($primary->safe_psql('postgres', "SET ROLE regress_prk_monitor; $asks"), "t\nt", 'pg_monitor may ask');
 foreach my $statement (split /; /, $asks)
 {

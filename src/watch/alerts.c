@@ -316,21 +316,16 @@ static Watched *
 find_exact(PrkAlerts *alerts, const PrkReplica *replica, int *hint)
 {
 	int			pid = prk_board_pid(replica);
+	const PrkBoardEntry *entry = &alerts->watched[*hint].entry;
 
-	for (int i = 0; i < 2; i++)
-	{
-		Watched    *watched = &alerts->watched[*hint];
-
-		if (*hint < alerts->nwatched && watched->entry.pid == pid &&
-			strcmp(watched->entry.name, replica->name) == 0)
-		{
-			(*hint)++;
-			return watched;
-		}
-		if (i == 0)
-			*hint = find_place(alerts, replica->name, pid);
-	}
-	return NULL;
+	if (*hint >= alerts->nwatched ||
+		prk_board_compare(entry->name, entry->pid, replica->name, pid) != 0)
+		*hint = find_place(alerts, replica->name, pid);
+	entry = &alerts->watched[*hint].entry;
+	if (*hint >= alerts->nwatched ||
+		prk_board_compare(entry->name, entry->pid, replica->name, pid) != 0)
+		return NULL;
+	return &alerts->watched[(*hint)++];
 }
 
 /* A walsender of this name, without a slot, that is no more. */
