@@ -489,4 +489,9 @@ prk_compat_guc_boot(struct config_generic *record)
 	pg_unreachable();
 }
 
+/* 17 says in its name that this goes by a place in the list, from 1 on. */
+#if PG_VERSION_NUM < 170000
+#define pgstat_get_local_beentry_by_index(i) pgstat_fetch_stat_local_beentry(i)
+#endif
+
 #endif							/* PRK_COMPAT_H */

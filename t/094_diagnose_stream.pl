@@ -56,7 +56,7 @@ $reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM
 $primary->safe_psql('postgres', 'DELETE FROM t; VACUUM t');
 write_wal(5000);
 found('in conflict', 'replay_slow', 'replay_conflict');
-soon_like($standby, q{SELECT evidence FROM replica_kit.diagnose()}, qr/startup waits for RecoveryConflictSnapshot since .*oldest snapshot: pid \d+/s, 'in conflict: who and since when');
+soon_like($standby, q{SELECT evidence FROM replica_kit.diagnose()}, qr/startup waits for RecoveryConflictSnapshot since .*oldest snapshot: pid \d+ \(role/s, 'in conflict: who and since when');
 is(remedy($standby), '', 'in conflict: nobody is ended unseen');
 do_advised($standby, qr/pg_terminate_backend/);
 found('in conflict', '', '');

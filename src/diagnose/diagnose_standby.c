@@ -54,7 +54,10 @@ diagnose_cut(PrkFindings *findings)
 		diagnosis->gravity = gravity;
 		return;
 	}
-	diagnosis = add(findings, prk_upstream_code(evidence->upstream_kind));
+	diagnosis = add(findings, evidence->upstream.keeps_timeline &&
+					evidence->upstream_kind == PRK_FAILURE_WAL_ENDED ?
+					PRK_CODE_TIMELINE_NOT_FOLLOWED :
+					prk_upstream_code(evidence->upstream_kind));
 	diagnosis->failure = failure;
 	diagnosis->kind = evidence->upstream_kind;
 
@@ -112,15 +115,40 @@ diagnose_replay(PrkFindings *findings)
 	const PrkUpstream *upstream = &evidence->upstream;
 	PrkGravity	gravity = prk_gravity_of(evidence->upstream_effective);
 
-	if (upstream->pause_state != RECOVERY_NOT_PAUSED)
+	PrkCode		code = evidence->upstream_verdict.code;
+
+	/* To resume what has reached its target is to promote it. */
+	if (upstream->has_target)
+		add(findings, PRK_CODE_RECOVERY_TARGET_SET)->gravity =
+			Max(gravity, PRK_GRAVITY_WARNING);
+	else if (upstream->pause_state != RECOVERY_NOT_PAUSED)
 		add(findings, PRK_CODE_REPLAY_PAUSED)->gravity =
 			Max(gravity, PRK_GRAVITY_WARNING);
-	else if (evidence->replay_waits != NULL &&
-			 upstream->lag_age >=
-			 evidence->upstream_thresholds.lag_grace * 1000)
-		add(findings, PRK_CODE_REPLAY_CONFLICT)->gravity = gravity;
-	else if (upstream->settled && !upstream->stalled &&
-			 evidence->upstream_verdict.code == PRK_CODE_REPLAY_SLOW)
+	if (upstream->pause_state != RECOVERY_NOT_PAUSED)
+		return;
+
+	switch (evidence->replay.wait)
+	{
+		case PRK_REPLAY_WAIT_CONFLICT:
+		case PRK_REPLAY_WAIT_LOCK:
+		case PRK_REPLAY_WAIT_PIN:
+			if (upstream->lag_age <
+				evidence->upstream_thresholds.lag_grace * 1000)
+				return;
+			add(findings, PRK_CODE_REPLAY_CONFLICT)->gravity = gravity;
+			return;
+		case PRK_REPLAY_WAIT_DELAY:
+			if (code != PRK_CODE_REPLAY_SLOW)
+			{
+				add(findings, PRK_CODE_REPLAY_DELAYED);
+				return;
+			}
+			break;
+		case PRK_REPLAY_WAIT_NONE:
+			break;
+	}
+	if (upstream->settled && !upstream->stalled &&
+		code == PRK_CODE_REPLAY_SLOW)
 		add(findings, PRK_CODE_REPLAY_SLOW)->gravity = gravity;
 }
 

@@ -69,6 +69,8 @@ prk_evidence_gather(void)
 	gather_upstream(evidence);
 	prk_upstream_parameters(evidence->parameters);
 	gather_waits(evidence);
+	if (evidence->report->sample->in_recovery)
+		prk_replay_read(&evidence->replay);
 	gather_counts(evidence);
 	return evidence;
 }
@@ -326,40 +328,23 @@ gather_upstream(PrkEvidence *evidence)
 }
 
 /*
- * Who waits for what, from the array of processes, without any lock as
- * pg_stat_get_activity() reads wait events.  ReplicationSlotDrop is waited
- * for by whoever invalidates or drops a slot, RecoveryConflict* and, for a pin,
- * BufferPin by the startup process, which has no xmin of its own.
+ * Does a checkpoint wait for a slot?  From the array of processes, without any
+ * lock as pg_stat_get_activity() reads wait events.  ReplicationSlotDrop is
+ * waited for by whoever invalidates or drops a slot.  Checkpointer and startup
+ * are auxiliary processes, behind the backends.
  */
 static void
 gather_waits(PrkEvidence *evidence)
 {
-	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
+	for (uint32 i = MaxBackends; i < ProcGlobal->allProcCount; i++)
 	{
 		PGPROC	   *proc = &ProcGlobal->allProcs[i];
 		uint32		wait = *(volatile uint32 *) &proc->wait_event_info;
-		TransactionId xmin = *(volatile TransactionId *) &proc->xmin;
-		int			pid = proc->pid;
-		const char *event;
+		const char *event = proc->pid != 0 && wait != 0 ?
+		pgstat_get_wait_event(wait) : NULL;
 
-		if (pid == 0)
-			continue;
-		if (pid != MyProcPid && TransactionIdIsNormal(xmin) &&
-			(evidence->oldest_pid == 0 ||
-			 TransactionIdPrecedes(xmin, evidence->oldest_xmin)))
-		{
-			evidence->oldest_pid = pid;
-			evidence->oldest_xmin = xmin;
-		}
-		event = wait != 0 ? pgstat_get_wait_event(wait) : NULL;
-		if (event == NULL)
-			continue;
-
-		/* Checkpointer and startup are auxiliary processes, behind backends. */
-		if (strcmp(event, "ReplicationSlotDrop") == 0 && (int) i >= MaxBackends)
+		if (event != NULL && strcmp(event, "ReplicationSlotDrop") == 0)
 			evidence->slot_drop_waits = true;
-		else if (strncmp(event, "RecoveryConflict", 16) == 0)
-			evidence->replay_waits = event;
 	}
 }
 

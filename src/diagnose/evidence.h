@@ -13,6 +13,7 @@
 
 #include "diagnose/owners.h"
 #include "diagnose/past.h"
+#include "diagnose/replay.h"
 #include "failures/failures.h"
 #include "hba/hba.h"
 #include "hba/hba_rules.h"
@@ -66,9 +67,7 @@ typedef struct PrkEvidence
 	PrkParameter parameters[PRK_NPARAMETERS];
 
 	bool		slot_drop_waits;	/* a checkpoint waits for a slot */
-	const char *replay_waits;	/* recovery conflict; NULL: none */
-	int			oldest_pid;		/* whose snapshot is the oldest; 0: none */
-	TransactionId oldest_xmin;
+	PrkReplay	replay;			/* on a standby, what replay waits for */
 
 	int64		wal_free;		/* bytes on the disk of pg_wal; -1 unknown */
 	int			walsenders_used;

@@ -11,8 +11,12 @@
 #include "postgres.h"
 
 #include "access/xlogrecovery.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "replication/walreceiver.h"
+#include "storage/standby.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
 
 #include "diagnose/words.h"
 
@@ -21,6 +25,10 @@ static void word_stalled(const PrkWordsInput *in, PrkWords *words);
 static void word_receiving(const PrkWordsInput *in, PrkWords *words);
 static void word_parameter(const PrkWordsInput *in, PrkWords *words);
 static void word_conflict(const PrkWordsInput *in, PrkWords *words);
+static void word_session(const PrkWordsInput *in, PrkWords *words);
+static const char *lock_words(const LOCKTAG *tag);
+static void word_target(const PrkWordsInput *in, PrkWords *words);
+static void word_delayed(const PrkWordsInput *in, PrkWords *words);
 static void word_cut(const PrkWordsInput *in, PrkWords *words);
 static void advise_rebuild(PrkWords *words);
 static const char *script_of_this(void);
@@ -74,6 +82,12 @@ word_state(const PrkWordsInput *in, PrkWords *words)
 			prk_words_clause(words, "%s unreplayed",
 							 prk_words_size(upstream->unreplayed_bytes));
 			prk_words_advise(words, "Ask who paused it. To continue: SELECT pg_wal_replay_resume();");
+			return true;
+		case PRK_CODE_RECOVERY_TARGET_SET:
+			word_target(in, words);
+			return true;
+		case PRK_CODE_REPLAY_DELAYED:
+			word_delayed(in, words);
 			return true;
 		case PRK_CODE_REPLAY_CONFLICT:
 			word_conflict(in, words);
@@ -142,23 +156,136 @@ word_parameter(const PrkWordsInput *in, PrkWords *words)
 	prk_words_advise(words, "After the remedy restart this server; do not resume replay before.");
 }
 
+/* Replay stands still for a session. */
 static void
 word_conflict(const PrkWordsInput *in, PrkWords *words)
 {
 	const PrkEvidence *evidence = in->evidence;
+	const PrkReplay *replay = &evidence->replay;
+	const char *age = prk_words_duration(Max(evidence->upstream.lag_age, 0));
 
-	words->finding = "Replay waits for a query on this server: other queries here see old data. No WAL is lost.";
-	prk_words_clause(words, "startup waits for %s since %s",
-					 evidence->replay_waits,
-					 prk_words_duration(Max(evidence->upstream.lag_age, 0)));
+	words->finding = psprintf("Replay waits for a session on this server: queries here see data of %s ago. No WAL is lost.",
+							  age);
+	if (replay->wait == PRK_REPLAY_WAIT_LOCK && replay->mode != NoLock)
+		prk_words_clause(words, "replay wants %s on %s",
+						 GetLockmodeName(replay->tag.locktag_lockmethodid,
+										 replay->mode),
+						 lock_words(&replay->tag));
+	else
+		prk_words_clause(words, "startup waits for %s since %s",
+						 replay->event, age);
+	word_session(in, words);
 	prk_words_clause(words, "%s unreplayed",
 					 prk_words_size(evidence->upstream.unreplayed_bytes));
-	prk_words_clause(words, "oldest snapshot: pid %d, xmin %u",
-					 evidence->oldest_pid, evidence->oldest_xmin);
-	prk_words_advise(words, "Replay continues when that query ends, or when max_standby_streaming_delay has passed.");
-	if (evidence->oldest_pid != 0)
-		prk_words_advise(words, "Ask its owner to end it, or end it here (its work is rolled back): SELECT pg_terminate_backend(%d);",
-						 evidence->oldest_pid);
+	prk_words_clause(words, "max_standby_streaming_delay = %s%s",
+					 GetConfigOptionByName("max_standby_streaming_delay",
+										   NULL, false),
+					 max_standby_streaming_delay < 0 ?
+					 ": replay waits without limit" : "");
+	if (replay->pid != 0)
+	{
+		prk_words_advise(words, "Ask its owner to end it, or end it here (its work is rolled back):");
+		prk_words_advise(words, "  SELECT pg_terminate_backend(%d);",
+						 replay->pid);
+	}
+	else
+		prk_words_advise(words, "End the session that holds it: look for old transactions in pg_stat_activity.");
+	if (max_standby_streaming_delay < 0)
+		prk_words_advise(words, "A limit for the future: ALTER SYSTEM SET max_standby_streaming_delay = '5min'; then reload.");
+}
+
+/* The session that replay waits for, as far as that is known. */
+static void
+word_session(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkReplay *replay = &in->evidence->replay;
+	const char *state = "";
+	const char *role = "";
+
+	if (replay->pid == 0)
+		return;
+	if (OidIsValid(replay->userid))
+		role = psprintf("role %s, ",
+						prk_words_quoted(GetUserNameFromId(replay->userid, true) ?
+										 GetUserNameFromId(replay->userid, true) : "?"));
+	if (replay->since != 0)
+		state = psprintf("%s for %s",
+						 replay->in_transaction ? "idle in transaction" :
+						 "in this state",
+						 prk_words_duration(in->evidence->now -
+											replay->since));
+	prk_words_clause(words, replay->wait == PRK_REPLAY_WAIT_LOCK ?
+					 "pid %d (%s%s) holds it" :
+					 "oldest snapshot: pid %d (%s%s)", replay->pid, role,
+					 state);
+}
+
+/* What is locked; by name where that is known in this database. */
+static const char *
+lock_words(const LOCKTAG *tag)
+{
+	const char *database = get_database_name(tag->locktag_field1);
+	const char *relation = NULL;
+
+	if (tag->locktag_type != LOCKTAG_RELATION)
+		return psprintf("an object of database %s",
+						prk_words_quoted(database != NULL ? database : "?"));
+	if (tag->locktag_field1 == MyDatabaseId)
+		relation = get_rel_name(tag->locktag_field2);
+	return psprintf("relation %s of database %s",
+					relation != NULL ? prk_words_quoted(relation) :
+					psprintf("%u", tag->locktag_field2),
+					prk_words_quoted(database != NULL ? database : "?"));
+}
+
+/* Recovery ends at a target, which a standby should not have. */
+static void
+word_target(const PrkWordsInput *in, PrkWords *words)
+{
+	static const char *const names[] = {
+		[RECOVERY_TARGET_UNSET] = "",
+		[RECOVERY_TARGET_XID] = "recovery_target_xid",
+		[RECOVERY_TARGET_TIME] = "recovery_target_time",
+		[RECOVERY_TARGET_NAME] = "recovery_target_name",
+		[RECOVERY_TARGET_LSN] = "recovery_target_lsn",
+		[RECOVERY_TARGET_IMMEDIATE] = "recovery_target"
+	};
+	const char *name = names[recoveryTarget];
+
+	words->finding = in->evidence->upstream.pause_state != RECOVERY_NOT_PAUSED ?
+		"Replay has stopped at a recovery target. Do not resume it: that would promote this server." :
+		"This standby has a recovery target: when replay comes to it, it stops there or promotes this server.";
+	prk_words_clause(words, "%s = %s", name,
+					 prk_words_literal(GetConfigOptionByName(name, NULL, false)));
+	prk_words_clause(words, "recovery_target_action = %s",
+					 GetConfigOptionByName("recovery_target_action", NULL, false));
+	prk_words_clause(words, "%s unreplayed",
+					 prk_words_size(in->evidence->upstream.unreplayed_bytes));
+	prk_words_advise(words, "To go on as a standby, take the target away and restart this server:");
+	prk_words_advise(words, "  ALTER SYSTEM RESET %s;", name);
+	prk_words_advise(words, "If it is still set then, it stands in another file: see pg_settings.sourcefile.");
+}
+
+/* It is late on purpose. */
+static void
+word_delayed(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkUpstream *upstream = &in->evidence->upstream;
+	const char *delay = prk_words_duration(upstream->apply_delay);
+	int64		seconds = upstream->apply_delay / USECS_PER_SEC;
+
+	words->finding = psprintf("This replica is late by %s on purpose (recovery_min_apply_delay). It receives WAL without delay.",
+							  delay);
+	prk_words_clause(words, "%s unreplayed",
+					 prk_words_size(upstream->unreplayed_bytes));
+	if (upstream->lag_age >= 0)
+		prk_words_clause(words, "data of %s ago",
+						 prk_words_duration(upstream->lag_age));
+	prk_words_advise(words, "To rescue dropped data, stop before the mistake is replayed: SELECT pg_wal_replay_pause();");
+	prk_words_advise(words, "If the primary warns about it, set there: replica_kit.overrides =");
+	prk_words_advise(words, "  '%s: warning_lag=-1 critical_lag=-1 warning_lag_time=" INT64_FORMAT "s critical_lag_time=" INT64_FORMAT "s'",
+					 upstream->slot_name[0] != '\0' ? upstream->slot_name :
+					 "NAME", seconds + SECS_PER_HOUR, 2 * seconds + SECS_PER_HOUR);
 }
 
 /* The stream is cut, and the receiver's last failure says why. */
@@ -225,6 +352,14 @@ word_cut(const PrkWordsInput *in, PrkWords *words)
 			prk_words_advise(words, "If the upstream is an old primary: make sure that it is stopped, two primaries lose data.");
 			prk_words_advise(words, "Then set host and port of primary_conninfo to the new primary, and reload.");
 			prk_words_advise(words, "If this server was promoted by mistake: rewind it (pg_rewind) or rebuild it.");
+			break;
+		case PRK_CODE_TIMELINE_NOT_FOLLOWED:
+			words->finding = "The upstream has begun a new timeline, and this server is told not to follow it. No WAL is lost.";
+			prk_words_clause(words, "recovery_target_timeline = %s",
+							 GetConfigOptionByName("recovery_target_timeline",
+												   NULL, false));
+			prk_remedy_setting(words, "recovery_target_timeline", "latest");
+			prk_words_advise(words, "After the remedy restart this server.");
 			break;
 		case PRK_CODE_OTHER_CLUSTER:
 			words->finding = "The upstream belongs to another cluster: this server is not a copy of it.";

@@ -19,6 +19,7 @@
 #include "postmaster/bgworker_internals.h"
 #include "replication/walsender.h"
 #include "storage/lock.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "clock/clock_shared.h"
@@ -31,6 +32,7 @@
 /* What is still on its way while all is well, in bytes. */
 #define IN_FLIGHT		(1024 * 1024)
 
+static int64 read_delay(void);
 static bool has_low_parameter(void);
 static void measure_bytes(PrkUpstream *upstream, const PrkReceiver *receiver);
 static void measure_age(PrkUpstream *upstream, const PrkReceiver *receiver);
@@ -70,8 +72,22 @@ prk_upstream_read(PrkUpstream *upstream)
 	upstream->pause_state = GetRecoveryPauseState();
 	if (upstream->pause_state != RECOVERY_NOT_PAUSED)
 		upstream->cannot_resume = has_low_parameter();
+	upstream->has_target = recoveryTarget != RECOVERY_TARGET_UNSET;
+	upstream->keeps_timeline =
+		recoveryTargetTimeLineGoal != RECOVERY_TARGET_TIMELINE_LATEST;
+	upstream->apply_delay = read_delay();
 	measure_bytes(upstream, &receiver);
 	measure_age(upstream, &receiver);
+}
+
+/* recovery_min_apply_delay, whose variable is the startup process's own. */
+static int64
+read_delay(void)
+{
+	const char *value = GetConfigOption("recovery_min_apply_delay", true,
+										false);
+
+	return value != NULL ? strtoll(value, NULL, 10) * 1000 : 0;
 }
 
 /*
@@ -273,6 +289,7 @@ judge_stream(const PrkUpstream *upstream, const PrkThresholds *thresholds,
 			 TimestampTz gone_since, TimestampTz now, PrkVerdict *verdict)
 {
 	PrkLag		lag = {0};
+	PrkThresholds limits = *thresholds;
 
 	lag.bytes = upstream->unreplayed_bytes;
 	lag.stages[PRK_STAGE_REPLAY] = upstream->unreplayed_bytes;
@@ -290,7 +307,17 @@ judge_stream(const PrkUpstream *upstream, const PrkThresholds *thresholds,
 			lag.stages[PRK_STAGE_FLUSHING];
 	}
 	verdict->lag_time = prk_upstream_lag_time(upstream, gone_since, now);
-	prk_health_judge_lag(&lag, thresholds, verdict);
+
+	/* What is meant to be so late is late only beyond that. */
+	if (upstream->apply_delay > 0)
+	{
+		limits.warning_lag = limits.critical_lag = -1;
+		if (limits.warning_lag_time >= 0)
+			limits.warning_lag_time += upstream->apply_delay / 1000;
+		if (limits.critical_lag_time >= 0)
+			limits.critical_lag_time += upstream->apply_delay / 1000;
+	}
+	prk_health_judge_lag(&lag, &limits, verdict);
 
 	if (upstream->stalled)
 	{
@@ -314,7 +341,8 @@ judge_stream(const PrkUpstream *upstream, const PrkThresholds *thresholds,
 			verdict->code = PRK_CODE_PARAMETERS_TOO_LOW;
 		}
 		else if (verdict->level != PRK_OK)
-			verdict->code = PRK_CODE_REPLAY_PAUSED;
+			verdict->code = upstream->has_target ?
+				PRK_CODE_RECOVERY_TARGET_SET : PRK_CODE_REPLAY_PAUSED;
 	}
 	else if (!upstream->wanted && verdict->level == PRK_OK)
 		verdict->fact = PRK_FACT_ARCHIVE_ONLY;

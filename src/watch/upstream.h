@@ -48,6 +48,10 @@ typedef struct PrkUpstream
 	bool		in_recovery;
 	RecoveryPauseState pause_state;
 	bool		cannot_resume;	/* the primary allows more than this server */
+	bool		has_target;		/* recovery has an end: paused there, to
+								 * resume is to promote */
+	bool		keeps_timeline; /* it follows no promotion of its upstream */
+	int64		apply_delay;	/* recovery_min_apply_delay in microseconds */
 	char		sender_host[NI_MAXHOST];	/* "" unknown */
 	int			sender_port;
 	char		slot_name[NAMEDATALEN]; /* "" none */
