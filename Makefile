@@ -74,6 +74,7 @@ WATCH_OBJS = \
 	src/watch/server_facts.o \
 	src/watch/standby_funcs.o \
 	src/watch/status_funcs.o \
+	src/watch/unserved.o \
 	src/watch/upstream.o \
 	src/watch/worker.o
 

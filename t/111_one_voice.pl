@@ -16,6 +16,19 @@ use Test::More;
 my $primary = new_primary('primary', 'autovacuum = off', 'checkpoint_timeout = 1h', 'max_wal_size = 64MB', 'min_wal_size = 32MB',
 	'replica_kit.warning_lag = 1MB', 'replica_kit.critical_lag = 2MB', 'replica_kit.lag_grace = 0', 'replica_kit.alert_after = 1h');
 my ($standby, $password) = new_standby($primary, 'replica1');
+
+# One more, of which this is the slot and the role.
+sub new_twin
+{
+	my ($secret) = $primary->safe_psql('postgres', q{SELECT password FROM replica_kit.provision('twin', '127.0.0.1')});
+	my $node = PostgreSQL::Test::Cluster->new('twin');
+	$primary->backup('twin');
+	$node->init_from_backup($primary, 'twin', has_streaming => 1);
+	$node->append_conf('postgresql.conf', q{primary_slot_name = 'twin'});
+	set_conninfo($node, $primary, user => 'twin', password => $secret, application_name => 'twin');
+	return $node;
+}
+
 $primary->safe_psql('postgres', 'CREATE TABLE t (i int)');
 
 # The levels that each mouth has of the replica, in one query.
@@ -73,6 +86,39 @@ $primary->safe_psql('postgres', 'INSERT INTO t VALUES (1); SELECT pg_switch_wal(
 $primary->safe_psql('postgres', 'CHECKPOINT');
 is($primary->safe_psql('postgres', $mouths), 'critical|critical|critical', 'a lost slot: critical everywhere at once');
 isnt($primary->psql('postgres', 'SELECT replica_kit.assert_healthy()'), 0, 'a lost slot: an alarm for a scheduler');
+
+# ----------------------------------------------------------------------
+# A slot that somebody has dropped
+# ----------------------------------------------------------------------
+
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET replica_kit.check_interval = '100ms'; ALTER SYSTEM RESET max_slot_wal_keep_size});
+$primary->reload;
+my $alive = new_twin();
+$alive->start;
+$primary->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_replication WHERE application_name = 'twin' AND state = 'streaming'}) or die 'the twin does not stream';
+$primary->safe_psql('postgres', <<'SQL');
+DO $$
+BEGIN
+	FOR i IN 1 .. 10000 LOOP
+		BEGIN
+			PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'twin';
+			PERFORM pg_drop_replication_slot('twin');
+			RETURN;
+		EXCEPTION WHEN object_in_use THEN
+			PERFORM pg_sleep(0.002);
+		END;
+	END LOOP;
+	RAISE 'the slot stays';
+END $$;
+SQL
+my $dropped = q{SELECT (SELECT code || ' ' || level FROM replica_kit.diagnose('twin')), (SELECT level FROM replica_kit.unhealthy() WHERE name = 'twin')};
+soon_is($primary, $dropped, 'slot_missing critical|critical', 'a slot that is dropped: critical everywhere');
+ok($primary->wait_for_log(qr/WARNING:  replica "twin" critical: asks for a slot that does not exist/), 'a slot that is dropped: the worker says so');
+wait_for_diagnosis($primary, 'slot_lost,slot_missing');
+do_remedies($primary);
+soon_is($primary, q{SELECT count(*) FROM replica_kit.unhealthy() WHERE name = 'twin'}, '0', 'created again: nothing anywhere');
+ok($primary->wait_for_log(qr/LOG:  replica "twin" ok: no longer refused, after /), 'created again: the worker says so');
+$alive->stop;
 
 # ----------------------------------------------------------------------
 # A standby that no attempt can help

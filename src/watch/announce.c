@@ -214,6 +214,37 @@ prk_announce_start(const PrkSample *sample)
 						   count, count, interval)));
 }
 
+/* Says that a replica comes in vain. */
+void
+prk_announce_unserved(const PrkUnserved *unserved)
+{
+	const char *what = unserved->name != NULL ?
+	psprintf("replica \"%s\"", unserved->name) : "server";
+
+	ereport(WARNING,
+			(errcode(PRK_ERRCODE_CRITICAL),
+			 errmsg("%s critical: %s", what, unserved->reason),
+			 errdetail_internal("It was told: %s",
+								prk_foreign_show_words(&unserved->failure->message)),
+			 errhint("Run: SELECT * FROM replica_kit.diagnose(%s);",
+					 quote_literal_cstr(unserved->name != NULL ?
+										unserved->name : "server"))));
+}
+
+/* Says that it does not any more; name is "" for the server itself. */
+void
+prk_announce_served(const char *name, int64 lasted)
+{
+	char		time[PRK_FORMAT_LEN];
+
+	ereport(LOG,
+			(errcode(PRK_ERRCODE_OK),
+			 errmsg("%s ok: no longer refused, after %s",
+					name[0] != '\0' ? psprintf("replica \"%s\"", name) :
+					"server",
+					prk_format_duration(time, lasted))));
+}
+
 /* Says that this server was a standby and is none any more. */
 void
 prk_announce_promotion(const PrkSample *sample)

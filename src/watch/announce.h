@@ -13,6 +13,7 @@
 
 #include "watch/alerts.h"
 #include "watch/server_alert.h"
+#include "watch/unserved.h"
 
 /* SQLSTATEs of the kit's judgements. */
 #define PRK_ERRCODE_OK			MAKE_SQLSTATE('R','K','0','0','0')
@@ -24,6 +25,8 @@ extern void prk_announce_line(const PrkLine *line);
 extern void prk_announce_server(const PrkServerLine *line);
 extern void prk_announce_start(const PrkSample *sample);
 extern void prk_announce_pause(void);
+extern void prk_announce_unserved(const PrkUnserved *unserved);
+extern void prk_announce_served(const char *name, int64 lasted);
 extern void prk_announce_promotion(const PrkSample *sample);
 
 #endif							/* PRK_ANNOUNCE_H */

@@ -16,6 +16,7 @@
 #include "sql.h"
 #include "watch/announce.h"
 #include "watch/report.h"
+#include "watch/unserved.h"
 #include "watch/upstream.h"
 
 /* One thing that is at or above the level asked for. */
@@ -56,6 +57,7 @@ PG_FUNCTION_INFO_V1(pg_replica_kit_assert_healthy_1_0);
 
 static PrkLevel get_level(FunctionCallInfo fcinfo, int argno);
 static List *list_troubles(const PrkReport *report, PrkLevel level);
+static bool has_row(const PrkReport *report, const PrkUnserved *unserved);
 static PrkTrouble *make_server_trouble(PrkLevel level, const char *reason);
 static int	compare_troubles(const ListCell *a, const ListCell *b);
 static PrkTrouble *judge_upstream(const PrkReport *report);
@@ -185,10 +187,15 @@ list_troubles(const PrkReport *report, PrkLevel level)
 {
 	List	   *result = NIL;
 	PrkTrouble *upstream;
+	List	   *unserved = prk_unserved_list(report->sample, report->failures,
+											 report->board);
+	ListCell   *cell;
 
 	for (int i = 0; i < report->nrows; i++)
 	{
 		const PrkReportRow *row = &report->rows[i];
+		const PrkUnserved *why = prk_unserved_find(unserved,
+												   row->replica->name);
 		PrkTrouble *trouble = palloc(sizeof(PrkTrouble));
 
 		trouble->name = row->replica->name;
@@ -197,6 +204,12 @@ list_troubles(const PrkReport *report, PrkLevel level)
 			Max(row->alert, row->effective) : row->effective;
 		trouble->reason = row->verdict.level >= trouble->level ?
 			row->verdict.reason : row->alert_reason;
+		if (why != NULL && !row->verdict.off &&
+			trouble->level < PRK_CRITICAL)
+		{
+			trouble->level = PRK_CRITICAL;
+			trouble->reason = why->reason;
+		}
 		if (trouble->level >= level)
 			result = lappend(result, trouble);
 	}
@@ -217,12 +230,51 @@ list_troubles(const PrkReport *report, PrkLevel level)
 												 trouble->alert_reason));
 	}
 
+	foreach(cell, unserved)
+	{
+		const PrkUnserved *why = lfirst(cell);
+		PrkTrouble *trouble;
+
+		if (why->name == NULL)
+		{
+			result = lappend(result, make_server_trouble(PRK_CRITICAL,
+														 why->reason));
+			continue;
+		}
+		if (has_row(report, why))
+			continue;
+		trouble = palloc(sizeof(PrkTrouble));
+		trouble->name = why->name;
+		trouble->label = psprintf("replica \"%s\"", why->name);
+		trouble->level = PRK_CRITICAL;
+		trouble->reason = why->reason;
+		result = lappend(result, trouble);
+	}
+
 	upstream = judge_upstream(report);
 	if (upstream->level >= level)
 		result = lappend(result, upstream);
 
 	list_sort(result, compare_troubles);
 	return result;
+}
+
+/* Is it told with a row of the report, or not to be judged? */
+static bool
+has_row(const PrkReport *report, const PrkUnserved *unserved)
+{
+	PrkThresholds thresholds;
+
+	for (int i = 0; i < report->nrows; i++)
+	{
+		const char *name = report->rows[i].replica->name;
+
+		if (strcmp(name, unserved->name) == 0 ||
+			prk_failure_concerns(unserved->failure, name))
+			return true;
+	}
+	prk_settings_thresholds(unserved->name, &thresholds);
+	return thresholds.off;
 }
 
 /* Something wrong with this server as a whole */

@@ -49,6 +49,7 @@
 #include "watch/board.h"
 #include "watch/server_alert.h"
 #include "watch/server_facts.h"
+#include "watch/unserved.h"
 #include "watch/upstream.h"
 #include "watch/worker.h"
 
@@ -73,8 +74,18 @@ typedef struct Watch
 	PrkBoardUpstream upstream;	/* as last sampled */
 	TimestampTz sampled_at;		/* the last sample by the wall clock */
 	int64		sampled_clock;	/* and by prk_clock_now(); 0: none yet */
+	List	   *unserved;		/* of Told: replicas that can't be served */
 	bool		announced;		/* the start was logged */
 } Watch;
+
+/* A replica that can't be served, which was logged. */
+typedef struct Told
+{
+	char		name[NAMEDATALEN * 4];	/* "": the server itself */
+	PrkCode		code;
+	TimestampTz since;
+	bool		seen;			/* scratch: still so */
+} Told;
 
 static void stop_on_exit(int code, Datum arg);
 static Watch *begin_watching(void);
@@ -82,6 +93,8 @@ static void end_watching(Watch *watch);
 static bool run_cycle_guarded(Watch *watch);
 static void run_cycle(Watch *watch);
 static void follow_wall_clock(Watch *watch, const PrkSample *sample);
+static void watch_unserved(Watch *watch, const PrkSample *sample,
+						   const PrkBoard *board);
 static void watch_upstream(Watch *watch, TimestampTz now);
 
 /* Registers the worker; to be called while libraries are preloaded. */
@@ -277,6 +290,7 @@ run_cycle(Watch *watch)
 	PrkServerLine server_lines[PRK_NTROUBLES];
 	int			nserver_lines;
 	PrkHistoryRow *rows;
+	PrkBoard	board = {0};
 	int			nrows;
 
 	sample->number = number;
@@ -303,6 +317,9 @@ run_cycle(Watch *watch)
 	prk_server_facts_read(sample, &facts);
 	nserver_lines = prk_server_alert_step(&watch->server, &facts,
 										  sample->taken_at, server_lines);
+	board.nentries = nentries;
+	board.entries = entries;
+	watch_unserved(watch, sample, &board);
 	prk_board_publish(entries, nentries, &watch->upstream,
 					  &watch->server.server);
 
@@ -332,6 +349,61 @@ follow_wall_clock(Watch *watch, const PrkSample *sample)
 	}
 	watch->sampled_at = sample->taken_at;
 	watch->sampled_clock = sample->clock_at;
+}
+
+/*
+ * Tells once of a replica that comes and can't be served any more, though it
+ * may have neither slot nor walsender, and once that it is served again.
+ */
+static void
+watch_unserved(Watch *watch, const PrkSample *sample, const PrkBoard *board)
+{
+	ListCell   *cell;
+
+	foreach(cell, watch->unserved)
+		((Told *) lfirst(cell))->seen = false;
+	foreach(cell, prk_unserved_list(sample, prk_failures_read(), board))
+	{
+		const PrkUnserved *unserved = lfirst(cell);
+		const char *name = unserved->name != NULL ? unserved->name : "";
+		PrkThresholds thresholds;
+		Told	   *told = NULL;
+		ListCell   *other;
+
+		prk_settings_thresholds(unserved->name != NULL ? name :
+								PRK_SERVER_NAME, &thresholds);
+		foreach(other, watch->unserved)
+		{
+			Told	   *one = lfirst(other);
+
+			if (one->code == unserved->code && strcmp(one->name, name) == 0)
+				told = one;
+		}
+		if (told == NULL)
+		{
+			MemoryContext old = MemoryContextSwitchTo(watch->context);
+
+			told = palloc0(sizeof(Told));
+			strlcpy(told->name, name, sizeof(told->name));
+			told->code = unserved->code;
+			told->since = sample->taken_at;
+			watch->unserved = lappend(watch->unserved, told);
+			MemoryContextSwitchTo(old);
+			if (!thresholds.off)
+				prk_announce_unserved(unserved);
+		}
+		told->seen = true;
+	}
+	foreach(cell, watch->unserved)
+	{
+		Told	   *told = lfirst(cell);
+
+		if (told->seen)
+			continue;
+		prk_announce_served(told->name, sample->taken_at - told->since);
+		watch->unserved = foreach_delete_current(watch->unserved, cell);
+		pfree(told);
+	}
 }
 
 /* Keeps the times since when this server's own upstream is away, or behind. */
