@@ -15,6 +15,7 @@
 
 #include "datatype/timestamp.h"
 
+#include "clock/clock_shared.h"
 #include "judge/forecast.h"
 
 /* What is further away is never. */
@@ -26,12 +27,16 @@ static int64 idle_left(const PrkSample *sample, const PrkReplica *replica);
  * Forecasts for one replica of a sample, wholly overwritten.  pace is what a
  * watcher has measured; all zero if there is none.
  *
- * What an unused slot holds grows by all the WAL that is written, which the
- * LSN clock knows from before the watch, and after a replica's end at once.
+ * What an unused slot holds grows by all the WAL that is written since then,
+ * which the LSN clock knows from before the watch.  away says for how long
+ * it is unused, in microseconds, -1 if that is not known: what was written
+ * before says nothing, so there is no forecast before the short window of the
+ * clock's rates is past.
  */
 void
 prk_forecast_replica(const PrkSample *sample, const PrkReplica *replica,
-					 const PrkPace *pace, PrkForecast *forecast)
+					 const PrkPace *pace, int64 away,
+					 PrkForecast *forecast)
 {
 	memset(forecast, 0, sizeof(PrkForecast));
 	forecast->catch_up_in = -1;
@@ -54,7 +59,8 @@ prk_forecast_replica(const PrkSample *sample, const PrkReplica *replica,
 	{
 		if (replica->pid == 0)
 		{
-			forecast->has_growth = sample->has_wal_rate;
+			forecast->has_growth = sample->has_wal_rate &&
+				away >= PRK_WINDOW_SHORT;
 			forecast->growth = Min(sample->wal_rate_short,
 								   sample->wal_rate_long);
 		}

@@ -29,7 +29,7 @@ typedef struct PrkForecast
 
 extern void prk_forecast_replica(const PrkSample *sample,
 								 const PrkReplica *replica,
-								 const PrkPace *pace,
+								 const PrkPace *pace, int64 away,
 								 PrkForecast *forecast);
 extern int64 prk_forecast_time(int64 bytes, double rate);
 

@@ -34,6 +34,9 @@
 /* How long a slot that nobody has used yet is nobody's fault. */
 #define NEVER_CONNECTED_GRACE	USECS_PER_DAY
 
+/* A shorter stop is none. */
+#define STAND_STILL				(3 * USECS_PER_SEC)
+
 /* Who has caught up so soon is not critical before. */
 #define CATCH_UP_SOON			(5 * USECS_PER_MINUTE)
 
@@ -55,6 +58,11 @@ static int64 measure_silence(const PrkSample *sample,
 static void judge_state(const PrkSample *sample, const PrkReplica *replica,
 						const PrkThresholds *thresholds,
 						const PrkKnown *known, PrkVerdict *verdict);
+static int64 measure_absence(const PrkSample *sample,
+							 const PrkReplica *replica,
+							 const PrkKnown *known);
+static bool is_moving(const PrkSample *sample, const PrkReplica *replica,
+					  const PrkKnown *known);
 static bool is_left_behind(const PrkSample *sample, const PrkReplica *replica,
 						   const PrkKnown *known);
 static void judge_absence(const PrkSample *sample, const PrkReplica *replica,
@@ -81,7 +89,11 @@ prk_health_judge(const PrkSample *sample, const PrkReplica *replica,
 {
 	prk_health_start(verdict, refine_state(replica, known));
 	verdict->lag_time = measure_lag_time(sample, replica, thresholds, known);
-	prk_forecast_replica(sample, replica, &known->pace, &verdict->forecast);
+	prk_forecast_replica(sample, replica, &known->pace,
+						 measure_absence(sample, replica, known),
+						 &verdict->forecast);
+	if (!is_moving(sample, replica, known))
+		verdict->forecast.catch_up_in = -1;
 
 	if (verdict->state == PRK_STATE_LOST)
 	{
@@ -358,22 +370,55 @@ is_left_behind(const PrkSample *sample, const PrkReplica *replica,
 		replica->restart_lsn <= sample->timeline_begin;
 }
 
+/*
+ * For how long a replica is away, in microseconds; -1: not known, or it is
+ * there.  Where the watcher has not noticed yet, it went after he last looked.
+ * One that has never come is away since its slot was made.
+ */
+static int64
+measure_absence(const PrkSample *sample, const PrkReplica *replica,
+				const PrkKnown *known)
+{
+	TimestampTz since = known->gone_since;
+
+	if (replica->pid != 0)
+		return -1;
+	if (since == 0)
+		since = replica->inactive_since;
+	if (since == 0)
+		since = known->seen_at;
+	if (since == 0 && known->never_connected)
+		since = known->appeared_at;
+	return since != 0 ? Max(sample->taken_at - since, 0) : -1;
+}
+
+/*
+ * Has it moved lately?  What the watcher measured of a replica that has stood
+ * still since is no forecast any more.
+ */
+static bool
+is_moving(const PrkSample *sample, const PrkReplica *replica,
+		  const PrkKnown *known)
+{
+	return !replica->has_walsender || replica->lag_bytes <= 0 ||
+		known->stuck_since == 0 ||
+		known->stuck_at != prk_health_position(replica) ||
+		sample->taken_at - known->stuck_since < STAND_STILL;
+}
+
 /* Judges a replica that is not connected. */
 static void
 judge_absence(const PrkSample *sample, const PrkReplica *replica,
 			  const PrkThresholds *thresholds, const PrkKnown *known,
 			  PrkVerdict *verdict)
 {
-	TimestampTz since = known->gone_since;
-
-	/* Where the watcher has not noticed yet, it went after he last looked. */
-	if (since == 0)
-		since = replica->inactive_since;
-	if (since == 0)
-		since = known->seen_at;
-	prk_health_judge_absence(since != 0 ?
-							 Max(sample->taken_at - since, 0) : -1,
+	prk_health_judge_absence(measure_absence(sample, replica, known),
 							 thresholds, PRK_CODE_REPLICA_DOWN, verdict);
+
+	/* What it lacks is as old as it is, whether it is there or not. */
+	if (!replica->logical && thresholds->warning_lag_time >= 0 &&
+		verdict->lag_time >= thresholds->warning_lag_time * 1000)
+		raise_level(verdict, PRK_WARNING, false, PRK_CODE_REPLICA_DOWN);
 }
 
 /*
