@@ -167,6 +167,8 @@ renew_slot() {
     ask "CREATE_REPLICATION_SLOT \"$prk_name\" PHYSICAL RESERVE_WAL" ||
         fail 7 "replication slot \"$prk_name\" cannot be made: $said" \
             "On the upstream server run: SELECT * FROM replica_kit.provision('$prk_name', 'ADDRESS OF THIS MACHINE');"
+    [ "$(upstream_name 1)" = "$prk_name" ] ||
+        not_upstream "that it has made the slot"
     slot_lost=
 }
 
