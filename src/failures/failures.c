@@ -240,7 +240,9 @@ note_outgoing(const ErrorData *edata)
 	if (kind == PRK_FAILURE_UPSTREAM)
 	{
 		if (quotes_password(message, PrimaryConnInfo) ||
-			quotes_password(message, WalRcv->conninfo))
+			quotes_password(message, WalRcv->conninfo) ||
+			(WalRcv->conninfo[0] == '\0' &&
+			 is_message(edata, "invalid connection string syntax")))
 			message = "could not connect to the primary server: the reason quotes primary_conninfo and is only in the log";
 		id.words = hash_words(message);
 	}
@@ -528,6 +530,8 @@ runs_command(const char *command)
  * can be newer than its own primary_conninfo: each process reads the file
  * when its signal comes.  While the receiver runs, nobody else changes it
  * (RequestXLogStreaming() in src/backend/replication/walreceiverfuncs.c).
+ * From 19 on the receiver wipes it before it connects (WalReceiverMain()): the
+ * caller takes the words about a string that can't be read for such a quote.
  */
 static bool
 quotes_password(const char *message, const char *conninfo)
