@@ -190,6 +190,8 @@ PRK_SCRIPTS = \
 	scripts/package \
 	debian/tests/installcheck \
 	debian/tests/replica \
+	debian/postinst.in \
+	debian/prerm.in \
 	scripts/sanitize \
 	scripts/systemd \
 	scripts/test \
