@@ -250,7 +250,7 @@ like($err, qr/replica "nobody" is not provisioned.*HINT:  Run: SELECT \* FROM re
 
 $node->safe_psql('postgres', 'ALTER ROLE r SUPERUSER');
 $node->psql('postgres', q{SELECT replica_kit.rotate_password('r')}, stderr => \$err);
-like($err, qr/role "r" is a superuser.*HINT:  In psql run: \\password r/s, 'nor does it hand out a superuser');
+like($err, qr/role "r" is a superuser.*HINT:  Give the replica a role of its own/s, 'nor does it hand out a superuser');
 is(connect_as('r', $rotated), 'connected', 'whose password stays');
 $node->safe_psql('postgres', 'ALTER ROLE r NOSUPERUSER');
 

@@ -218,6 +218,10 @@ refused(
 	'a policy that rejects',
 	"$local\nhost all,replication all samenet reject\n",
 	qr/rejects.*DETAIL:  Line 2 of .*\n.*\Q$rule\E/s);
+refused(
+	'a policy that rejects a host name',
+	"$local\nhost all,replication all .example.com reject\n",
+	qr/may reject.*DETAIL:  Line 2 of .* which only the server knows.*\n.*\Q$rule\E/s);
 refused('an error in the file', "$local\nhost all all 10.0.0.1\n",
 	qr/Line 2 of file .*end-of-line before netmask specification/);
 refused('a zero byte', "$local\n# \0\n", qr/contains a zero byte/);

@@ -539,7 +539,7 @@ find_place(List *rules, const char *text, const PrkHbaAddition *addition,
 		}
 	}
 
-	/* who rejects a part of a network, and does so still, is let have it */
+	/* A reject rule for part of the network keeps its precedence. */
 	foreach(lc, rejects)
 	{
 		PrkHbaMatch *match = lfirst(lc);
@@ -550,6 +550,17 @@ find_place(List *rules, const char *text, const PrkHbaAddition *addition,
 			place->partly_rejected_by = match;
 			continue;
 		}
+
+		/* A host name is looked up at each connection, by the server only. */
+		if (match->verdict == PRK_HBA_UNDECIDABLE)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("pg_hba.conf may reject replication connections of role \"%s\" from that address",
+							addition->role),
+					 errdetail("Line %d of \"%s\" comes first and rejects those to which it applies, which only the server knows when one comes.",
+							   match->line_number, match->file_name),
+					 errhint("Change that rule, or add this line before it yourself: %s",
+							 addition->rule)));
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pg_hba.conf rejects replication connections of role \"%s\" from that address",

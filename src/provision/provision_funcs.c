@@ -337,8 +337,7 @@ pg_replica_kit_rotate_password_1_0(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("role \"%s\" is a superuser", owner.role),
 				 errdetail("Its password is not one of a replica only."),
-				 errhint("Give the replica a role of its own: SELECT * FROM replica_kit.deprovision('%s'); then SELECT * FROM replica_kit.provision('%s', 'ADDRESS');",
-						 name, name)));
+				 errhint("Give the replica a role of its own, which may replicate and nothing else.")));
 
 	prk_role_set_password(owner.role, password);
 	prk_staged_note(psprintf("changed the password of role \"%s\"",
