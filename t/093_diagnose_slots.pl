@@ -203,7 +203,7 @@ found('the slot is gone', '');
 my $conf = slurp_file($primary->data_dir . '/postgresql.conf');
 append_to_file($primary->data_dir . '/postgresql.conf', "\nno_such_setting = 1\n");
 $remedy = found('an error in the configuration', 'restart_would_fail');
-like($primary->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose()}), qr/line \d+ of file .* setting no_such_setting/, 'an error in the configuration: its line is named');
+like($primary->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose()}), qr/^no_such_setting: .*line \d+ of /, 'an error in the configuration: its line is named');
 open my $fh, '>', $primary->data_dir . '/postgresql.conf' or die $!;
 print $fh $conf;
 close $fh;

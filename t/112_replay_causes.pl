@@ -17,7 +17,7 @@ my $primary = new_primary('primary', 'autovacuum = off', 'checkpoint_timeout = 1
 	'replica_kit.lag_grace = 1s', 'replica_kit.alert_after = 0', 'replica_kit.warning_disconnected = 1s', 'replica_kit.critical_disconnected = 1h');
 my ($standby, $password) = new_standby($primary, 'replica1', 'max_standby_streaming_delay = -1');
 my ($second, $password2) = new_standby($primary, 'second');
-$primary->safe_psql('postgres', q{CREATE TABLE t AS SELECT i, repeat('x', 500) AS filler FROM generate_series(1, 100) i; DELETE FROM t WHERE i > 50});
+$primary->safe_psql('postgres', q{CREATE TABLE t AS SELECT i, repeat('x', 500) AS filler FROM generate_series(1, 100) i; DELETE FROM t WHERE i % 2 = 0});
 $primary->wait_for_catchup('replica1');
 
 sub found

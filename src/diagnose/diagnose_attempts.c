@@ -53,6 +53,23 @@ prk_diagnose_attempt(PrkFindings *findings, const PrkAttempt *attempt,
 	return true;
 }
 
+/* Did it fail to log in, before it could ask for anything? */
+bool
+prk_attempt_is_at_door(const PrkAttempt *attempt)
+{
+	switch (attempt->kind)
+	{
+		case PRK_FAILURE_HBA_NO_ENTRY:
+		case PRK_FAILURE_HBA_REJECTS:
+		case PRK_FAILURE_AUTH_FAILED:
+		case PRK_FAILURE_ROLE_MISSING:
+		case PRK_FAILURE_ROLE_CANNOT_REPLICATE:
+			return true;
+		default:
+			return false;
+	}
+}
+
 /*
  * Diagnoses the attempts of those who have no row: replicas without a slot,
  * or without the one they ask for.  Strangers, whose role could not replicate

@@ -26,6 +26,8 @@ static void diagnose_absent(PrkFindings *findings, const PrkReportRow *row,
 							const PrkOwner *owner);
 static bool diagnose_refused(PrkFindings *findings, const PrkReportRow *row,
 							 const PrkOwner *owner);
+static void diagnose_shut_out(PrkFindings *findings, const PrkReportRow *row,
+							  const PrkOwner *owner);
 static void diagnose_present(PrkFindings *findings, const PrkReportRow *row,
 							 const PrkOwner *owner);
 static bool diagnose_taken(PrkFindings *findings, const PrkReportRow *row,
@@ -63,6 +65,11 @@ prk_diagnose_replicas(PrkFindings *findings)
 			newest_attempt(evidence, row->replica->name) != NULL)
 			continue;
 		diagnose_replica(findings, row, &evidence->owners[i]);
+
+		/* It streams, and would not be let in again. */
+		if (evidence->reconnects[i].barrier != PRK_BARRIER_NONE)
+			add(findings, PRK_CODE_RECONNECT_WOULD_FAIL, row,
+				&evidence->owners[i])->reconnect = &evidence->reconnects[i];
 	}
 }
 
@@ -71,7 +78,12 @@ diagnose_replica(PrkFindings *findings, const PrkReportRow *row,
 				 const PrkOwner *owner)
 {
 	if (diagnose_lost(findings, row, owner))
+	{
+		/* Rebuilt, it would still not be let in. */
+		if (row->replica->pid == 0)
+			diagnose_shut_out(findings, row, owner);
 		return;
+	}
 	if (row->replica->pid == 0)
 		diagnose_absent(findings, row, owner);
 	else
@@ -141,7 +153,13 @@ diagnose_absent(PrkFindings *findings, const PrkReportRow *row,
 	}
 	else
 	{
-		diagnosis = add(findings, PRK_CODE_REPLICA_DOWN, row, owner);
+		const PrkAttempt *last = prk_evidence_attempt(findings->evidence,
+													  replica->name);
+		bool		silent = last != NULL && last->kind == PRK_FAILURE_TIMEOUT;
+
+		diagnosis = add(findings, silent ? PRK_CODE_REPLICA_UNRESPONSIVE :
+						PRK_CODE_REPLICA_DOWN, row, owner);
+		diagnosis->failure = silent ? last->failure : NULL;
 		diagnosis->gravity = prk_gravity_of(row->effective);
 		diagnosis->together = left_together(findings->evidence);
 	}
@@ -157,6 +175,21 @@ diagnose_refused(PrkFindings *findings, const PrkReportRow *row,
 
 	return attempt != NULL &&
 		prk_diagnose_attempt(findings, attempt, row, owner);
+}
+
+/* It could not log in, whatever else is wrong with it. */
+static void
+diagnose_shut_out(PrkFindings *findings, const PrkReportRow *row,
+				  const PrkOwner *owner)
+{
+	const PrkAttempt *attempt = newest_attempt(findings->evidence,
+											   row->replica->name);
+
+	if (attempt != NULL && prk_attempt_is_at_door(attempt))
+		(void) prk_diagnose_attempt(findings, attempt, row, owner);
+	else if (!row->replica->logical && owner->has_line &&
+			 !owner->role_exists)
+		add(findings, PRK_CODE_ORPHAN_SLOT, row, owner);
 }
 
 /* It is connected: is somebody else in its place, or is it behind? */

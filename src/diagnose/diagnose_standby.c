@@ -28,7 +28,11 @@ prk_diagnose_standby(PrkFindings *findings)
 
 	if (evidence->upstream_thresholds.off)
 		return;
-	if (evidence->upstream.wanted && !evidence->upstream.settled)
+	if (evidence->upstream.keeps_timeline && evidence->timeline_end != NULL &&
+		prk_diagnose_is_recent(evidence, evidence->timeline_end))
+		add(findings, PRK_CODE_TIMELINE_NOT_FOLLOWED)->failure =
+			evidence->timeline_end;
+	else if (evidence->upstream.wanted && !evidence->upstream.settled)
 		diagnose_cut(findings);
 	else
 		diagnose_stream(findings);
@@ -54,10 +58,7 @@ diagnose_cut(PrkFindings *findings)
 		diagnosis->gravity = gravity;
 		return;
 	}
-	diagnosis = add(findings, evidence->upstream.keeps_timeline &&
-					evidence->upstream_kind == PRK_FAILURE_WAL_ENDED ?
-					PRK_CODE_TIMELINE_NOT_FOLLOWED :
-					prk_upstream_code(evidence->upstream_kind));
+	diagnosis = add(findings, prk_upstream_code(evidence->upstream_kind));
 	diagnosis->failure = failure;
 	diagnosis->kind = evidence->upstream_kind;
 

@@ -46,6 +46,9 @@ static bool is_over(const PrkEvidence *evidence, const PrkAttempt *attempt,
 					const PrkSession *sessions);
 static void match_rules(PrkAttempt *attempt, List *rules);
 static bool line_covers(const PrkHbaManaged *line, const SockAddr *addr);
+static void gather_reconnects(PrkEvidence *evidence, List *rules);
+static void read_reconnect(const PrkReplica *replica, List *rules,
+						   PrkReconnect *reconnect);
 static void gather_upstream(PrkEvidence *evidence);
 static void gather_waits(PrkEvidence *evidence);
 static void gather_counts(PrkEvidence *evidence);
@@ -66,6 +69,7 @@ prk_evidence_gather(void)
 	evidence->owners = prk_owners_gather(evidence->report, managed,
 										 &evidence->leftovers);
 	gather_attempts(evidence, rules, managed);
+	gather_reconnects(evidence, rules);
 	gather_upstream(evidence);
 	prk_upstream_parameters(evidence->parameters);
 	gather_waits(evidence);
@@ -284,6 +288,85 @@ match_rules(PrkAttempt *attempt, List *rules)
 	prk_hba_rules_match(rules, &query, &attempt->tls_match);
 }
 
+/* For each replica that streams: could it come back as it is? */
+static void
+gather_reconnects(PrkEvidence *evidence, List *rules)
+{
+	const PrkReport *report = evidence->report;
+
+	evidence->reconnects = palloc0(Max(report->nrows, 1) *
+								   sizeof(PrkReconnect));
+	for (int i = 0; i < report->nrows; i++)
+	{
+		const PrkReplica *replica = report->rows[i].replica;
+
+		if (replica->has_walsender && OidIsValid(replica->userid) &&
+			(replica->state == PRK_STATE_STREAMING ||
+			 replica->state == PRK_STATE_CATCHUP))
+			read_reconnect(replica, rules, &evidence->reconnects[i]);
+	}
+}
+
+/*
+ * Its role, then the rules.  Whether it has TLS is not known: a rule that lets
+ * it in with or without is good enough.
+ */
+static void
+read_reconnect(const PrkReplica *replica, List *rules,
+			   PrkReconnect *reconnect)
+{
+	PrkHbaQuery query = {0};
+	PrkHbaMatch plain = {0};
+	PrkHbaMatch tls = {0};
+	char		host[NI_MAXHOST];
+	PrkRole		role;
+
+	reconnect->role_name = GetUserNameFromId(replica->userid, true);
+	if (reconnect->role_name == NULL)
+	{
+		reconnect->barrier = PRK_BARRIER_ROLE_GONE;
+		return;
+	}
+	prk_role_look_up(reconnect->role_name, &role);
+	if (!role.can_login || !(role.can_replicate || role.superuser))
+	{
+		reconnect->barrier = PRK_BARRIER_ROLE;
+		return;
+	}
+	if (!replica->has_client_addr || rules == NIL ||
+		(replica->client_addr.addr.ss_family != AF_INET &&
+		 replica->client_addr.addr.ss_family != AF_INET6))
+		return;
+	if (pg_getnameinfo_all(&replica->client_addr.addr,
+						   replica->client_addr.salen, host, sizeof(host),
+						   NULL, 0, NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+		reconnect->address = pstrdup(host);
+
+	/* A logical one names its database, which is not looked at. */
+	if (replica->logical)
+		return;
+	query.role = reconnect->role_name;
+	query.database = "replication";
+	query.addr = replica->client_addr.addr;
+	prk_hba_rules_match(rules, &query, &plain);
+	query.ssl = true;
+	prk_hba_rules_match(rules, &query, &tls);
+	if (plain.verdict == PRK_HBA_UNDECIDABLE ||
+		tls.verdict == PRK_HBA_UNDECIDABLE)
+		return;
+	if (plain.verdict != PRK_HBA_ALLOW && tls.verdict != PRK_HBA_ALLOW)
+	{
+		reconnect->barrier = plain.verdict == PRK_HBA_REJECT ?
+			PRK_BARRIER_REJECTED : PRK_BARRIER_NO_RULE;
+		reconnect->line_number = plain.line_number;
+		return;
+	}
+	if (plain.verdict == PRK_HBA_ALLOW &&
+		strcmp(plain.auth_method, "scram-sha-256") == 0 &&
+		(role.secret == PRK_SECRET_NONE || role.secret == PRK_SECRET_EXPIRED))
+		reconnect->barrier = PRK_BARRIER_PASSWORD;
+}
+
 /* Is the address in the network that the line names? */
 static bool
 line_covers(const PrkHbaManaged *line, const SockAddr *addr)
@@ -325,6 +408,8 @@ gather_upstream(PrkEvidence *evidence)
 	evidence->upstream_effective = upstream.effective;
 	evidence->upstream_failure = upstream.failure;
 	evidence->upstream_kind = upstream.kind;
+	evidence->timeline_end =
+		prk_failures_timeline_end(evidence->report->failures);
 }
 
 /*

@@ -42,12 +42,32 @@ typedef struct PrkAttempt
 	bool		let_in;			/* a managed line names role and address */
 } PrkAttempt;
 
+/* Why a replica that streams could not come back; NONE: it could. */
+typedef enum PrkBarrier
+{
+	PRK_BARRIER_NONE,
+	PRK_BARRIER_ROLE_GONE,
+	PRK_BARRIER_ROLE,			/* it may not log in, or not replicate */
+	PRK_BARRIER_PASSWORD,		/* it has none, or that has expired */
+	PRK_BARRIER_NO_RULE,
+	PRK_BARRIER_REJECTED
+} PrkBarrier;
+
+typedef struct PrkReconnect
+{
+	PrkBarrier	barrier;
+	const char *role_name;		/* that it streams as; NULL: it is gone */
+	const char *address;		/* that it streams from; NULL: a Unix socket */
+	int			line_number;	/* of the rule that rejects; 0 none */
+} PrkReconnect;
+
 typedef struct PrkEvidence
 {
 	TimestampTz now;
 	PrkReport  *report;
 	PrkPast		past;
 	PrkOwner   *owners;			/* one for each row of the report */
+	PrkReconnect *reconnects;	/* one for each row of the report */
 	int			nattempts;
 	PrkAttempt *attempts;		/* incoming, open, the newest first */
 	List	   *leftovers;		/* of PrkLeftover; none on a standby */
@@ -62,6 +82,7 @@ typedef struct PrkEvidence
 	PrkVerdict	upstream_verdict;
 	PrkLevel	upstream_effective;
 	PrkThresholds upstream_thresholds;
+	const PrkFailure *timeline_end; /* of the upstream's; NULL: it goes on */
 	const PrkFailure *upstream_failure; /* NULL: none that is not over */
 	PrkFailureKind upstream_kind;
 	PrkParameter parameters[PRK_NPARAMETERS];

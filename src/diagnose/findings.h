@@ -40,6 +40,7 @@ typedef struct PrkDiagnosis
 	PrkFailureKind kind;		/* of that failure */
 	const PrkParameter *parameter;
 	const PrkLeftover *leftover;
+	const PrkReconnect *reconnect;
 	const char *words;			/* the server's own, of a file or a process */
 	const char *role_name;		/* the replica's own, as proved; NULL none */
 	const char *address;		/* which is proved to be the replica's; NULL */

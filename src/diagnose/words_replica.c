@@ -21,8 +21,10 @@
 static void word_at_risk(const PrkWordsInput *in, PrkWords *words);
 static void word_blocked(const PrkWordsInput *in, PrkWords *words);
 static void word_down(const PrkWordsInput *in, PrkWords *words);
+static void word_unresponsive(const PrkWordsInput *in, PrkWords *words);
 static void word_lost(const PrkWordsInput *in, PrkWords *words);
 static void word_never_seen(const PrkWordsInput *in, PrkWords *words);
+static void word_reconnect(const PrkWordsInput *in, PrkWords *words);
 static void word_left_behind(const PrkWordsInput *in, PrkWords *words);
 static void word_not_attached(const PrkWordsInput *in, PrkWords *words);
 static void word_leftover(const PrkWordsInput *in, PrkWords *words);
@@ -48,6 +50,9 @@ prk_words_replica(const PrkWordsInput *in, PrkWords *words)
 		case PRK_CODE_REPLICA_DOWN:
 			word_down(in, words);
 			break;
+		case PRK_CODE_REPLICA_UNRESPONSIVE:
+			word_unresponsive(in, words);
+			break;
 		case PRK_CODE_SLOT_LOST:
 			word_lost(in, words);
 			break;
@@ -60,6 +65,9 @@ prk_words_replica(const PrkWordsInput *in, PrkWords *words)
 			prk_words_slot(words, in);
 			prk_words_advise(words, "Ask its owner. If nobody wants it any more, here: %s",
 							 prk_words_dismissal(in));
+			break;
+		case PRK_CODE_RECONNECT_WOULD_FAIL:
+			word_reconnect(in, words);
 			break;
 		case PRK_CODE_SLOT_LEFT_BEHIND:
 			word_left_behind(in, words);
@@ -167,6 +175,27 @@ word_down(const PrkWordsInput *in, PrkWords *words)
 					 prk_words_dismissal(in));
 }
 
+/* wal_sender_timeout has ended its connection, and it has not come back. */
+static void
+word_unresponsive(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkOwner *owner = in->diagnosis->owner;
+	const char *address = owner->entry != NULL ?
+	owner->entry->known.last_addr : "";
+
+	words->finding = "The replica stopped answering. Its WAL is safe. Network, firewall or machine: from here they look alike.";
+	prk_words_clause(words, "wal_sender_timeout ended its connection %s",
+					 prk_words_ago(in->evidence,
+								   in->diagnosis->failure->last_at));
+	if (address[0] != '\0')
+		prk_words_clause(words, "it was at %s", address);
+	prk_words_clause(words, "no attempt since");
+	prk_words_slot(words, in);
+	prk_words_advise(words, "From this machine try to reach its machine: ping, then pg_isready -h ADDRESS -p PORT.");
+	prk_words_advise(words, "No answer: the machine or the network. \"accepting connections\": only its way back is cut;");
+	prk_words_advise(words, "on the replica run SELECT * FROM replica_kit.diagnose();   It reconnects by itself.");
+}
+
 /* Why the slot is lost, and what the replica needs now. */
 static void
 word_lost(const PrkWordsInput *in, PrkWords *words)
@@ -242,6 +271,58 @@ word_never_seen(const PrkWordsInput *in, PrkWords *words)
 	}
 	prk_words_advise(words, "If it is not wanted any more, here: %s",
 					 prk_words_dismissal(in));
+}
+
+/* It streams, and its next connection would be refused. */
+static void
+word_reconnect(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkDiagnosis *diagnosis = in->diagnosis;
+	const PrkReconnect *reconnect = diagnosis->reconnect;
+	const char *role = prk_words_quoted(reconnect->role_name != NULL ?
+										reconnect->role_name : "");
+	const char *literal = prk_words_literal(diagnosis->name);
+	const char *known = diagnosis->owner->role_name;
+
+	words->finding = "The replica streams, but its next connection would be refused. Mend it while it streams.";
+	switch (reconnect->barrier)
+	{
+		case PRK_BARRIER_NONE:
+			break;
+		case PRK_BARRIER_ROLE_GONE:
+			prk_words_clause(words, "the role that it connected as is dropped");
+			prk_words_advise(words, "Run provision() for it again, and give it the new password: its script with --set-password.");
+			break;
+		case PRK_BARRIER_ROLE:
+			prk_words_clause(words, "role %s has lost LOGIN or REPLICATION",
+							 role);
+			prk_words_advise(words, "If that was not meant, give it back: ALTER ROLE %s LOGIN REPLICATION;",
+							 prk_words_identifier(reconnect->role_name));
+			break;
+		case PRK_BARRIER_PASSWORD:
+			prk_words_clause(words, "role %s has no password, or it has expired",
+							 role);
+			prk_words_advise(words, "Give it a new one: SELECT replica_kit.rotate_password(%s);",
+							 literal);
+			prk_words_advise(words, "Then on the replica's machine:");
+			prk_words_advise(words, "  %s --set-password",
+							 prk_words_script(diagnosis->name));
+			break;
+		case PRK_BARRIER_NO_RULE:
+			prk_words_clause(words, "no rule of pg_hba.conf lets role %s in from %s",
+							 role, reconnect->address);
+			if (known != NULL && strcmp(known, reconnect->role_name) == 0)
+				prk_remedy_provision(words, diagnosis->name,
+									 reconnect->address, known);
+			prk_words_advise(words, "Another tool may have rewritten the file: add the line to its template.");
+			break;
+		case PRK_BARRIER_REJECTED:
+			prk_words_clause(words, "line %d of pg_hba.conf rejects role %s from %s",
+							 reconnect->line_number, role,
+							 reconnect->address);
+			prk_words_advise(words, "If that is not meant, remove that line, then: SELECT pg_reload_conf();");
+			break;
+	}
 }
 
 /* On a standby, a slot from when it was a primary. */

@@ -53,6 +53,12 @@
 /* Under this name the replica's script asks whether its slot is in use. */
 #define SCRIPT_NAME "pg_replica_kit-script"
 
+/*
+ * An upstream that is stopped ends its timeline's WAL once; one that was
+ * promoted does at each attempt to follow the old timeline.
+ */
+#define TIMELINE_ENDS	3
+
 static emit_log_hook_type prev_emit_log_hook = NULL;
 static ClientAuthentication_hook_type prev_ClientAuthentication_hook = NULL;
 
@@ -132,6 +138,24 @@ prk_failures_of_upstream(const PrkFailures *failures)
 		if (failures->failures[i].outgoing &&
 			failures->failures[i].kind != PRK_FAILURE_WAL_ENDED)
 			return &failures->failures[i];
+	}
+	return NULL;
+}
+
+/*
+ * The end of the upstream's timeline, if that is the last that our wal receiver
+ * has met, again and again; or NULL.
+ */
+const PrkFailure *
+prk_failures_timeline_end(const PrkFailures *failures)
+{
+	for (int i = 0; i < failures->nfailures; i++)
+	{
+		const PrkFailure *failure = &failures->failures[i];
+
+		if (failure->outgoing)
+			return failure->kind == PRK_FAILURE_WAL_ENDED &&
+				failure->count >= TIMELINE_ENDS ? failure : NULL;
 	}
 	return NULL;
 }
@@ -424,7 +448,8 @@ classify_outgoing(const ErrorData *edata, PrkFailureKind *kind)
 	if (edata->elevel < ERROR)
 	{
 		*kind = PRK_FAILURE_WAL_ENDED;
-		return is_message(edata, "primary server contains no more WAL on requested timeline ");
+		return is_message(edata, "primary server contains no more WAL on requested timeline ") ||
+			is_message(edata, "replication terminated by primary server");
 	}
 	if (edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
 		is_message(edata, "cannot continue WAL streaming"))

@@ -21,6 +21,7 @@ extern bool prk_failure_concerns(const PrkFailure *failure, const char *name);
 extern const PrkFailure *prk_failures_of_replica(const PrkFailures *failures,
 												 const char *name);
 extern const PrkFailure *prk_failures_of_upstream(const PrkFailures *failures);
+extern const PrkFailure *prk_failures_timeline_end(const PrkFailures *failures);
 extern const char *prk_failures_address(const PrkFailure *failure, char *buf,
 										size_t len);
 
