@@ -82,7 +82,8 @@ find_wait(PrkReplay *replay)
 			continue;
 		if (class == PG_WAIT_LOCK)
 			replay->wait = PRK_REPLAY_WAIT_LOCK;
-		else if (class == PG_WAIT_BUFFER_PIN)
+		else if (strcmp(event, "BufferPin") == 0 ||
+				 strcmp(event, "BufferCleanup") == 0)
 			replay->wait = PRK_REPLAY_WAIT_PIN;
 		else if (strncmp(event, "RecoveryConflict", 16) == 0)
 			replay->wait = PRK_REPLAY_WAIT_CONFLICT;
