@@ -16,6 +16,9 @@
 
 #include "catalog/pg_proc.h"
 #include "commands/progress.h"
+#if PG_VERSION_NUM >= 160000
+#include "common/file_utils.h"	/* PG_TEMP_FILE_PREFIX, before in fd.h */
+#endif
 #include "libpq/hba.h"
 #include "miscadmin.h"
 #if PG_VERSION_NUM >= 170000

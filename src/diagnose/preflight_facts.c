@@ -33,6 +33,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 
+#include "compat.h"
 #include "diagnose/preflight_facts.h"
 #include "foreign.h"
 #include "format.h"

@@ -445,7 +445,7 @@ copy_slots(Draft *draft, int *places)
 		SpinLockRelease(&slot->mutex);
 
 		copy_slot(&copy, &sample->replicas[sample->nreplicas]);
-		if (copy.active_pid != 0)
+		if (prk_compat_slot_pid(&copy) != 0)
 			draft->nactive++;
 		places[sample->nreplicas] = i;
 		sample->nreplicas++;
