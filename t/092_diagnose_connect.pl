@@ -193,8 +193,9 @@ set_conninfo($twin, $primary, user => 'twin', password => $twin_password, applic
 is(wait_for_diagnosis($twin, ''), '', 'slot wanted by two: with a slot of its own it is silent');
 silent('slot wanted by two');
 $twin->stop;
-$primary->poll_query_until('postgres', q{SELECT count(*) FROM replica_kit.deprovision('twin')}, '1')
+$primary->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'twin'})
   or die 'the twin stays';
+$primary->safe_psql('postgres', q{SELECT replica_kit.deprovision('twin')});
 
 # All walsenders taken.
 $standby->stop;
