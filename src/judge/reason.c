@@ -65,8 +65,8 @@ say_fact(const PrkReplica *replica, PrkVerdict *verdict)
 {
 	char		size[PRK_FORMAT_LEN];
 	char		time[PRK_FORMAT_LEN];
+	int64		behind = Max(verdict->lag_bytes, 0);
 
-	prk_format_size(size, Max(verdict->lag_bytes, 0));
 	switch (verdict->fact)
 	{
 		case PRK_FACT_STREAMS:
@@ -75,20 +75,22 @@ say_fact(const PrkReplica *replica, PrkVerdict *verdict)
 			else
 				say(verdict, "%s, %s behind",
 					verdict->state == PRK_STATE_CATCHUP ? "catching up" :
-					"streaming", size);
+					"streaming", prk_format_size(size, behind));
 			break;
 		case PRK_FACT_BEHIND:
 			if (verdict->lag_time >= 0)
 				say(verdict, "%s is %s and %s behind",
 					stage_name(verdict->stage),
-					prk_format_duration(time, verdict->lag_time), size);
+					prk_format_duration(time, verdict->lag_time),
+					prk_format_size(size, behind));
 			else
 				say(verdict, "%s is %s behind", stage_name(verdict->stage),
-					size);
+					prk_format_size(size, behind));
 			break;
 		case PRK_FACT_NO_REPLY:
 			say(verdict, "no reply for %s, %s behind",
-				prk_format_duration(time, verdict->since), size);
+				prk_format_duration(time, verdict->since),
+				prk_format_size(size, behind));
 			break;
 		case PRK_FACT_NOTHING_RECEIVED:
 			say(verdict, "nothing received for %s although connected",
