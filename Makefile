@@ -296,7 +296,7 @@ TEST_MODULES = \
 	test/wall_clock.so
 installcheck: $(TEST_MODULES) pg_replica_kit_join.sh
 
-# make test/fuzz.so: coverage-guided fuzzers (t/028_fuzz.pl), by clang alone.
+# make test/fuzz.so: coverage-guided fuzzers (t/006_fuzz.pl), by clang alone.
 # Undefined behaviour is a trap, which needs no library.  Not for installing.
 FUZZ_SOURCES = \
 	test/fuzz.c \

@@ -1,5 +1,5 @@
 -- hba_match(): arguments, columns and who may see what.  What it answers is
--- held against the server in t/020_hba_match.pl.
+-- held against the server in t/200_hba_match.pl.
 
 -- initdb's file lets replication in from this machine, and from nowhere else
 SELECT file_name = current_setting('hba_file') AS this_file,

@@ -229,7 +229,7 @@ for my $error (qw(ENOSPC EIO EACCES EMFILE EROFS ENOENT))
 		{
 			my $name = $operation->{calls}[ $call - 1 ];
 
-			# t/061_crashes.pl has these
+			# t/601_crashes_of_provision.pl has these
 			next if Fault::is_panic_by_policy($name);
 			next if is_reading($name) && $error ne 'EMFILE' && !$operation->{reads_only};
 			# a file that is there and isn't

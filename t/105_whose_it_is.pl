@@ -112,6 +112,7 @@ my @calls = (
 	q{SELECT * FROM replica_kit.connection_errors()},
 	q{SELECT * FROM replica_kit.diagnose()},
 	q{SELECT * FROM replica_kit.unhealthy()},
+	q{SELECT * FROM replica_kit.help()},
 	q{SELECT replica_kit.assert_healthy()},
 	q{SELECT * FROM replica_kit.deprovision('x', dry_run => true)},
 	q{SELECT * FROM replica_kit.deprovision('x')});

@@ -1,4 +1,4 @@
-# As t/061_crashes.pl: a backend, or the whole server, is killed at each step
+# As t/601_crashes_of_provision.pl: a backend, or the whole server, is killed at each step
 # of revoke_address() and rotate_password(), and of deprovision(force => true)
 # while a replica reconnects as soon as it can.
 
@@ -105,7 +105,7 @@ sub prepare
 my %left;
 my $number = 0;
 
-# As in t/061_crashes.pl: what is wrong, if anything.
+# As in t/601_crashes_of_provision.pl: what is wrong, if anything.
 sub crash_and_mend
 {
 	my ($name, $action, $call) = @_;
