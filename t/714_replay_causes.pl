@@ -60,7 +60,7 @@ $reader->query_safe('BEGIN; DECLARE c CURSOR FOR SELECT i FROM t; FETCH c');
 $primary->safe_psql('postgres', 'VACUUM t');
 write_wal();
 found('a page', 'replay_conflict');
-like($standby->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('upstream')}), qr/^startup waits for BufferPin since .*;\soldest snapshot: pid \d+ \(role /, 'a page: who it probably is');
+like($standby->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('upstream')}), qr/^startup waits for Buffer(?:Pin|Cleanup) since .*;\soldest snapshot: pid \d+ \(role /, 'a page: who it probably is');
 do_advised($standby, qr/pg_terminate_backend/);
 found('the cursor closed', '');
 eval { $reader->quit };

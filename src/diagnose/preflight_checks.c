@@ -25,6 +25,7 @@
 #include "replication/syncrep.h"
 #include "replication/walsender.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/varlena.h"
 
 #include "diagnose/preflight_checks.h"
@@ -521,7 +522,9 @@ check_shutdown_timeout(PrkPreflight *preflight)
 	const char *current = in_force("wal_sender_shutdown_timeout");
 
 	if (current[0] != '\0' && strcmp(current, "-1") != 0)
-		report(preflight, current, "wal_sender_shutdown_timeout", "-1");
+		report(preflight,
+			   GetConfigOptionByName("wal_sender_shutdown_timeout", NULL, false),
+			   "wal_sender_shutdown_timeout", "-1");
 }
 
 /* The fix appends to the list that the next start reads. */
