@@ -118,7 +118,8 @@ is(sql(q{SELECT topic, arguments FROM replica_kit.help() WHERE name = 'provision
 is(sql(q{SELECT topic, arguments FROM replica_kit.help() WHERE name = 'diagnose'}), 'watch|[name]', 'monitors watch');
 is(sql(q{SELECT topic, arguments, does FROM replica_kit.help() WHERE name = 'replica_kit.warning_lag'}),
 	'setting|10MB|Warns when a replica is this much WAL behind.', 'a setting has its value');
-my $codes = join "\n", sort slurp_file('src/judge/codes.c') =~ /^\t\[PRK_CODE_\w+\] = \{"(\w+)"/mg;
+my @codes = slurp_file('src/judge/codes.c') =~ /^\t\[PRK_CODE_\w+\] = \{"(\w+)"/mg;
+my $codes = join "\n", sort @codes;
 is(sql(q{SELECT name FROM replica_kit.help() WHERE topic = 'diagnosis' ORDER BY name COLLATE "C"}), $codes, 'it knows every code of diagnose()');
 is(sql(q{SELECT array_agg(DISTINCT topic) FROM (SELECT topic FROM replica_kit.help() LIMIT 3) h}), '{"set up"}', 'set-up comes first');
 cmp_ok(widest(terminal('SELECT * FROM replica_kit.help()', 'wrapped')), '<=', 120, 'it fits a terminal of 120 columns');

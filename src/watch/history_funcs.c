@@ -316,7 +316,8 @@ bar_char(const Graph *graph, const GraphBar *bar, int line)
 /*
  * The axis with its marks, and the times of these in the session's time zone:
  * that of a mark begins below it, the last one ends at the end.  The first mark
- * is the corner.
+ * is the corner; the end has none, which would look like psql's own mark of a
+ * line that goes on.
  */
 static void
 draw_axis(const Graph *graph, int margin, PrkRow *row)
@@ -343,7 +344,6 @@ draw_axis(const Graph *graph, int margin, PrkRow *row)
 	}
 	if (nparts > 0)
 	{
-		axis[start + graph->width - 1] = '+';
 		memcpy(labels + start + graph->width - label_len,
 			   format_moment(graph, graph->until), label_len);
 	}

@@ -164,14 +164,27 @@ static void
 judge_row(const PrkReport *report, PrkReportRow *row, int *hint)
 {
 	static const PrkKnown nothing = {0};
+	PrkKnown	fresh = {0};
+	const PrkKnown *known = &nothing;
 	const PrkBoardEntry *entry = NULL;
 	PrkThresholds thresholds;
 
 	if (report->watched)
 		entry = find_entry(report->board, row->replica, hint);
+	if (entry != NULL)
+		known = &entry->known;
+	else if (report->watched && report->board->cycle_at != 0 &&
+			 row->replica->has_slot && row->replica->pid == 0)
+	{
+		/* Made since the worker last looked, as it will find out. */
+		fresh.watched = true;
+		fresh.never_connected = true;
+		fresh.appeared_at = report->sample->taken_at;
+		known = &fresh;
+	}
 	prk_settings_thresholds(row->replica->name, &thresholds);
 	prk_health_judge(report->sample, row->replica, &thresholds,
-					 entry != NULL ? &entry->known : &nothing,
+					 known,
 					 &row->verdict);
 	row->has_alert = entry != NULL;
 	row->alert = entry != NULL ? entry->alert : PRK_OK;
