@@ -84,11 +84,11 @@ like($lines[1], qr/^ *\S+ \w+(?: \d+ s)? \|.*#$/, 'the greatest lag reaches the 
 like($lines[8], qr/^ *0 s \|[ #]{1,50}$/, 'the last line is the bottom');
 my ($margin) = $lines[8] =~ /^(.* )\|/;
 is(length $lines[9], length($margin) + 1 + 50, 'the axis is as wide as it was asked for');
-like($lines[9], qr/^ +\+-[-+]*-\+$/, 'with marks from one end to the other');
+like($lines[9], qr/^ +\+-[-+]*-$/, 'with a mark at its begin, and none that psql would have made');
 my $time = qr/[0-2]\d:[0-5]\d:[0-5]\d/;
 like($lines[10], qr/^ {${\ length($margin)}}$time(?: +$time)* +$time$/, 'below it stand times');
 is(length $lines[10], length $lines[9], 'the last of which ends where it does');
-cmp_ok(scalar(() = $lines[9] =~ /\+/g), '==', scalar(() = $lines[10] =~ /$time/g), 'each mark has one');
+cmp_ok(scalar(() = $lines[9] =~ /\+/g) + 1, '==', scalar(() = $lines[10] =~ /$time/g), 'each mark has one, and so has the end');
 unlike("@lines", qr/ $/m, 'no line ends in blanks');
 
 foreach my $case ([ "'2 h', 40", '\d\d:\d\d' ], [ "'3 days', 40", '\d\d-\d\d \d\d:\d\d' ])
