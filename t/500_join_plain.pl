@@ -116,7 +116,7 @@ is($code, 0, '--no-start makes the replica');
 like($out, qr/start it with: \S*pg_ctl/, 'it says how to start it');
 ok(!-e $replica2->data_dir . '/postmaster.pid', 'nothing has been started');
 like(slurp($replica2->data_dir . '/postgresql.auto.conf'),
-	qr/^primary_conninfo = .* sslmode=''disable'''$/m,
+	qr/^primary_conninfo = .* sslmode=''disable''(?: require_auth=''scram-sha-256'')?'$/m,
 	'what the environment says of TLS is kept');
 my $start = sprintf "pg_ctl -D '%s' -l '%s' -w start >/dev/null",
   $replica2->data_dir, $replica2->logfile;
