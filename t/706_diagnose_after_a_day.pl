@@ -71,14 +71,18 @@ $primary->safe_psql('postgres', q{ALTER SYSTEM SET replica_kit.warning_forecast 
 $primary->reload;
 found('', 'a disk that nobody fills');
 $standby->stop;
-foreach (1 .. 3)
+
+# What is forecast of it counts from its absence, so that has to be known.
+$primary->poll_query_until('postgres', q{SELECT count(*) > 0 FROM replica_kit.history('replica1') WHERE state = 'disconnected'})
+  or die 'the worker does not look';
+foreach (1 .. 4)
 {
 	$primary->safe_psql('postgres', 'INSERT INTO t VALUES (1); SELECT pg_switch_wal()') for 1 .. 4;
 	sleep_for(1 / 120);
 	$primary->poll_query_until('postgres', q{SELECT count(*) > 0 FROM replica_kit.history('replica1') WHERE sampled_at > clock_timestamp() - interval '20 s'})
 	  or die 'the worker does not look';
 }
-found('disk_filling, replica_down replica1', 'a disk that fills, and the reason');
+found('disk_filling server, replica_down replica1', 'a disk that fills, and the reason');
 soon_like($primary, q{SELECT level || ': ' || finding || '; ' || evidence FROM replica_kit.diagnose() WHERE code = 'disk_filling'},
 	qr/^warning: The disk of pg_wal will be full in .*; then this server stops\.; .* free; slot "replica1" retains \d+ MB$/, 'when, and whose slot it is');
 my ($statement) = $primary->safe_psql('postgres', q{SELECT advice FROM replica_kit.diagnose() WHERE code = 'disk_filling'}) =~ /^  (SELECT .*;)$/m;
@@ -94,7 +98,9 @@ $primary->reload;
 # ----------------------------------------------------------------------
 
 # A slot of somebody's that was used, another that was not, and a replica that
-# is still to be made.
+# is still to be made.  A slot reserves WAL from the last checkpoint on, which is
+# as old as that.
+$primary->safe_psql('postgres', 'CHECKPOINT');
 $primary->safe_psql('postgres', q{SELECT pg_create_physical_replication_slot(n, true) FROM unnest('{used, unused}'::text[]) n;
 	SELECT replica_kit.provision('later', '127.0.0.1')});
 my $dir = PostgreSQL::Test::Utils::tempdir();
