@@ -16,6 +16,7 @@ max_replication_slots = 700
 max_slot_wal_keep_size = 1MB
 autovacuum = off
 replica_kit.overrides = 'calm*: off'
+replica_kit.warning_disconnected = 0
 });
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION pg_replica_kit');
