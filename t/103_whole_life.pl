@@ -137,7 +137,7 @@ is($primary->safe_psql('postgres', 'SELECT count(*) FROM replica_kit.status()'),
 my $offset = -s $primary->logfile;
 $primary->safe_psql('postgres', q{SELECT pg_create_physical_replication_slot('by_hand', true)});
 $primary->poll_query_until('postgres',
-	q{SELECT state = 'never connected' FROM replica_kit.status() WHERE name = 'by_hand'})
+	q{SELECT alert IS NOT NULL FROM replica_kit.status() WHERE name = 'by_hand'})
   or die 'the worker does not see the slot';
 $primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('by_hand')});
 $primary->wait_for_log(qr/WARNING:  replica "by_hand" warning: its slot was dropped/, $offset);

@@ -328,6 +328,16 @@ sub provision
 	my ($replica, $loaded, $tls) = @_;
 	my ($disk, $rules, $objects) = (on_disk(), server_rules(), objects());
 	my $answer = $loaded ? answer($replica) : '';
+
+	# A rule by a host name, such as a quoted "all", may come before the one that
+	# rejects: only the server knows whether it applies.
+	my $is_decidable = 1;
+	if ($answer =~ /rejects/)
+	{
+		my ($verdict) = $session->query('SELECT verdict FROM replica_kit.hba_match('
+			  . join(', ', map { literal($replica->{$_}) } qw(role ip)) . ')');
+		$is_decidable = $verdict->[0][0] ne 'undecidable';
+	}
 	my $statement =
 	    'SELECT hba_rule FROM replica_kit.provision('
 	  . join(', ', map { literal($replica->{$_}) } qw(name ip role))
@@ -348,7 +358,7 @@ sub provision
 		!$loaded ? 'the server does not load the file' : (),
 		$contents =~ /\0/ ? 'the file has a zero byte' : (),
 		$replica->{ssl} eq 'true' ? ($tls ? () : 'ssl is off')
-		: $answer =~ /rejects/ ? 'the server says that it rejects' : (),
+		: $answer =~ /rejects/ && $is_decidable ? 'the server says that it rejects' : (),
 		grep({ $replica->{role} eq $_ } @unusable_roles)
 		? 'the role is unusable'
 		: ());
