@@ -119,7 +119,7 @@ unlink $secure->data_dir . '/postgresql.auto.conf';
 append_to_file($secure->data_dir . '/postgresql.auto.conf', $auto);
 $hostile->be_hostile({ question => 'any_startup', act => 'clear_text' });
 $secure->start;
-ok($secure->wait_for_log(qr/FATAL:  could not connect to the primary server: .*(?:channel binding required|authentication method requirement)/),
+ok($secure->wait_for_log(qr/FATAL:  (?:streaming replication receiver "\w+" )?could not connect to the primary server: .*(?:channel binding required|authentication method requirement)/),
 	'the WAL receiver refuses to send it');
 unlike($hostile->heard, qr/secret-word/, 'and has not sent it');
 $secure->stop('immediate');

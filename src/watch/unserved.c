@@ -24,6 +24,7 @@
 
 static const PrkUnserved *classify(const PrkFailure *failure);
 static bool has_slot(const PrkSample *sample, const PrkFailure *failure);
+static bool is_dismissed(const PrkSample *sample, const PrkFailure *failure);
 static bool is_over(const PrkSample *sample, const PrkFailures *failures,
 					const PrkBoard *board, int place);
 
@@ -45,7 +46,7 @@ prk_unserved_list(const PrkSample *sample, const PrkFailures *failures,
 
 		if (kind == NULL || failure->age > RECENT ||
 			(kind->code == PRK_CODE_SLOT_MISSING &&
-			 has_slot(sample, failure)) ||
+			 (has_slot(sample, failure) || is_dismissed(sample, failure))) ||
 			is_over(sample, failures, board, i))
 			continue;
 		unserved = palloc(sizeof(PrkUnserved));
@@ -120,6 +121,17 @@ has_slot(const PrkSample *sample, const PrkFailure *failure)
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Was its slot dropped on purpose, by deprovision()?  With force that ends a
+ * connection, and the replica comes once more.
+ */
+static bool
+is_dismissed(const PrkSample *sample, const PrkFailure *failure)
+{
+	return prk_board_forgotten(prk_foreign_show(&failure->slot_name),
+							   sample->taken_at - RECENT);
 }
 
 /*
