@@ -26,15 +26,18 @@ sub summary
 		my $failed = my @failed = $parser->failed;
 		my $passed = (my @passed = $parser->passed) - $skipped;
 
-		if (defined $parser->skip_all)
-		{
-			$skipped++;
-		}
-		elsif (!$parser->is_good_plan
+		# A test that dies before its first assertion prints "1..0" where
+		# Test::More is new, as one that skips everything does: the exit status
+		# tells them apart.
+		if (!$parser->is_good_plan
 			|| $parser->parse_errors
 			|| ($parser->has_problems && !$failed))
 		{
 			$failed++;
+		}
+		elsif (defined $parser->skip_all)
+		{
+			$skipped++;
 		}
 		print $out "$passed $failed $skipped $file\n";
 	}

@@ -44,7 +44,7 @@ $standby->start;
 # The worker has seen it stream, after the last cycle.
 sub wait_for_stream
 {
-	my $since = $primary->safe_psql('postgres', q{SELECT max(sampled_at) FROM replica_kit.history('replica1')});
+	my $since = $primary->safe_psql('postgres', q{SELECT coalesce(max(sampled_at), '-infinity') FROM replica_kit.history('replica1')});
 	$primary->poll_query_until('postgres', "SELECT count(DISTINCT sampled_at) >= 2 FROM replica_kit.history('replica1') WHERE state = 'streaming' AND sampled_at <> '$since'")
 	  or die 'the replica does not stream';
 	return;
