@@ -395,7 +395,7 @@ SELECT
     s.health,
     pg_catalog.pg_size_pretty(s.lag_bytes) AS lag,
     pg_catalog.pg_size_pretty(s.retained_bytes) AS retained,
-    s.lag_time,
+    pg_catalog.date_trunc('second', s.lag_time) AS lag_time,
     s.reason
 FROM replica_kit.status() AS s;
 

@@ -43,13 +43,13 @@ prk_format_size(char *buf, int64 bytes)
 }
 
 /*
- * A duration to the precision a person wants: "250 ms", "1.5 s", "40 s",
- * "1 min 14 s", "15 min", "1 h 5 min", "2 d 3 h".  What is cut off is cut, not
- * rounded up: nothing is said to have lasted longer than it has.  Seconds
- * are left out from ten minutes on.  A negative duration reads as none.
+ * A duration as a setting or an axis has it: "250 ms", "1.5 s", "40 s", "1 min
+ * 14 s", "15 min", "1 h 5 min", "2 d 3 h".  What is cut off is cut, not rounded
+ * up: nothing is said to have lasted longer than it has.  Seconds are left out
+ * from ten minutes on.  A negative duration reads as none.
  */
 const char *
-prk_format_duration(char *buf, int64 microseconds)
+prk_format_span(char *buf, int64 microseconds)
 {
 	int64		ms = Max(microseconds, 0) / 1000;
 	int64		s = ms / 1000;
@@ -97,6 +97,21 @@ prk_format_duration(char *buf, int64 microseconds)
 	else
 		snprintf(buf, PRK_FORMAT_LEN, INT64_FORMAT " %s", first, first_unit);
 	return buf;
+}
+
+/*
+ * The same in a sentence, where no reader needs a fraction of a second: "less
+ * than a second", "1 s".
+ */
+const char *
+prk_format_duration(char *buf, int64 microseconds)
+{
+	if (microseconds >= 1000 && microseconds < USECS_PER_SEC)
+	{
+		strlcpy(buf, "less than a second", PRK_FORMAT_LEN);
+		return buf;
+	}
+	return prk_format_span(buf, microseconds - microseconds % USECS_PER_SEC);
 }
 
 /*

@@ -17,6 +17,7 @@
 #define PRK_FORMAT_LEN	64
 
 extern const char *prk_format_size(char *buf, int64 bytes);
+extern const char *prk_format_span(char *buf, int64 microseconds);
 extern const char *prk_format_duration(char *buf, int64 microseconds);
 extern const char *prk_format_time(char *buf, TimestampTz when);
 

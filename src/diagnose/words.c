@@ -276,17 +276,29 @@ prk_words_quoted(const char *name)
 	return psprintf("\"%s\"", prk_foreign_show_text(name));
 }
 
-/* Where the replica is, as the beginning of a sentence. */
+/*
+ * Where the replica is, as the beginning of a sentence: where it was last seen,
+ * else the one address that its rule lets in.
+ */
 const char *
 prk_words_place(const PrkWordsInput *in)
 {
 	const PrkOwner *owner = in->diagnosis->owner;
 	const char *address = owner != NULL && owner->entry != NULL ?
 	owner->entry->known.last_addr : "";
+	const char *mask;
 
-	if (address[0] == '\0' || address[0] == '[' || address[0] == '?')
+	if (address[0] != '\0' && address[0] != '[' && address[0] != '?')
+		return psprintf("On %s", address);
+	if (owner == NULL || owner->address == NULL)
 		return "On the replica's machine";
-	return psprintf("On %s", address);
+
+	address = owner->address;
+	mask = strchr(address, '/');
+	if (mask == NULL ||
+		strcmp(mask, strchr(address, ':') != NULL ? "/128" : "/32") != 0)
+		return "On the replica's machine";
+	return psprintf("On %s", pnstrdup(address, mask - address));
 }
 
 /*

@@ -214,8 +214,8 @@ word_lost(const PrkWordsInput *in, PrkWords *words)
 						 cause);
 	if (in->evidence->report->sample->slot_keep_limit >= 0)
 		prk_words_clause(words, "max_slot_wal_keep_size = %s",
-						 GetConfigOption("max_slot_wal_keep_size", false,
-										 false));
+						 GetConfigOptionByName("max_slot_wal_keep_size", NULL,
+											   false));
 	if (diagnosis->owner->entry != NULL &&
 		diagnosis->owner->entry->known.gone_since != 0)
 		prk_words_clause(words, "the replica went away %s",

@@ -107,8 +107,8 @@ word_stalled(const PrkWordsInput *in, PrkWords *words)
 {
 	words->finding = "Connected, but no data received: the upstream, the network or the walreceiver hangs. No WAL is lost.";
 	prk_words_clause(words, "%s", in->evidence->upstream_verdict.reason);
-	prk_words_clause(words, "wal_receiver_timeout is %d ms",
-					 wal_receiver_timeout);
+	prk_words_clause(words, "wal_receiver_timeout = %s",
+					 GetConfigOptionByName("wal_receiver_timeout", NULL, false));
 	if (wal_receiver_timeout > 0)
 		prk_words_advise(words, "The walreceiver reconnects after wal_receiver_timeout. If not, it is stuck: inspect the process.");
 	else

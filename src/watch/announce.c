@@ -206,7 +206,7 @@ prk_announce_start(const PrkSample *sample)
 			(replica->has_slot || replica->state != PRK_STATE_BACKUP))
 			count++;
 	}
-	prk_format_duration(interval, (int64) prk_check_interval * 1000);
+	prk_format_span(interval, (int64) prk_check_interval * 1000);
 	ereport(LOG,
 			(errcode(PRK_ERRCODE_OK),
 			 errmsg_plural("replica_kit worker started: %d replica, sampling every %s",

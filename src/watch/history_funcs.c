@@ -160,7 +160,7 @@ pg_replica_kit_lag_graph_1_0(PG_FUNCTION_ARGS)
 				 errmsg("since must be greater than zero")));
 
 	rows = prk_history_read(name, graph.since, &nrows);
-	prk_format_duration(span, graph.until - graph.since);
+	prk_format_span(span, graph.until - graph.since);
 	if (nrows == 0)
 		add_line(&row, psprintf("%s: no samples of the last %s", name, span));
 	else
@@ -269,7 +269,7 @@ fill_bars(Graph *graph, const PrkHistoryRow *rows, int nrows)
 		graph->top = Max(graph->top, value);
 	}
 	if (graph->in_time)
-		prk_format_duration(graph->top_label, graph->top);
+		prk_format_span(graph->top_label, graph->top);
 	else
 		prk_format_size(graph->top_label, graph->top);
 }
