@@ -1,6 +1,6 @@
 # The password that provision() and rotate_password() make is in the row that
 # they return and nowhere else: no log, view, process title, WAL or file of the
-# server, and no error raised after it was made.  And what the README says of
+# server, and no error raised after it was made.  And what doc/how_it_works.md says of
 # one that the caller passes.
 
 use strict;
@@ -269,7 +269,7 @@ $session->run($deprovision);
 like(keep($session->run($rotate), 'rotate_password() of nobody', 0), qr/ERROR: .*is not provisioned/, 'which fails');
 
 # ----------------------------------------------------------------------
-# A password that the caller passes, as the README says
+# A password that the caller passes, as doc/how_it_works.md says
 # ----------------------------------------------------------------------
 
 my %passed = map { $_ => "Passed-$_-4711" } qw(shown careful secret);
@@ -281,9 +281,9 @@ sub with_password
 	return qq{SELECT FROM replica_kit.provision('$name', '127.0.0.1', password => '$password');};
 }
 $session->run(with_password($passed{shown}, 'x') . $deprovision);
-my $readme = slurp_file("$FindBin::RealBin/../README.md");
-my ($advice) = $readme =~ /^```sql quiet\n(.*?)^```/ms;
-isnt($advice, undef, 'the README says how to keep it out of the log');
+my $page = slurp_file("$FindBin::RealBin/../doc/how_it_works.md");
+my ($advice) = $page =~ /^```sql quiet\n(.*?)^```/ms;
+isnt($advice, undef, 'the page says how to keep it out of the log');
 my $quiet = $server->connect;
 $quiet->run($advice // '');
 # waits for a lock, and later fails
@@ -409,7 +409,7 @@ for my $where (sort keys %views)
 
 	is(join(' ', @found), '', "none of them, nor a word like it, is in $where");
 	is(join(' ', grep { index($views{$where}, $_) >= 0 } $passed{careful}, $passed{secret}),
-		'', 'nor one that is passed as the README says');
+		'', 'nor one that is passed as the page says');
 }
 like($log, qr/\Q$passed{shown}\E/, 'one that is just passed is in the log');
 

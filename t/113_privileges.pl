@@ -1,7 +1,7 @@
 # Who may call what, and that nobody is told more by a detour: each function by
 # a role with EXECUTE on that function alone, directly, through a view, a
 # security definer function, an index expression and a materialized view, where
-# a superuser's statement makes it run.  The tables in README.md and
+# a superuser's statement makes it run.  The tables in doc/reference.md and
 # doc/security.md are made from the same.
 
 use strict;
@@ -95,10 +95,10 @@ sub table_of
 	return slurp_file("$FindBin::RealBin/../$page") =~ /<!-- privileges -->\n\n(.*?)\n\n<!-- end -->/s ? $1 : '';
 }
 is(table_of('doc/security.md'), join("\n", @matrix), 'doc/security.md has this table');
-is(table_of('README.md'), join("\n", '| who | may call |', '|---|---|', '| superusers | everything |',
+is(table_of('doc/reference.md'), join("\n", '| who | may call |', '|---|---|', '| superusers | everything |',
 		'| members of `pg_monitor` | ' . join(', ', @{ $of_role{watcher} }) . ' |',
 		'| anybody else, also a replica\'s role | ' . (join(', ', @{ $of_role{anybody} }) || 'nothing') . ', until granted `EXECUTE` on a function; that is the only gate |'),
-	'README.md has it by role');
+	'doc/reference.md has it by role');
 
 # ----------------------------------------------------------------------
 # By a detour
