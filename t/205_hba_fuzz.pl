@@ -295,7 +295,7 @@ sub check_refused
 			  && $words eq substr($error, 0, length $words),
 			'the error is another', $messages, shown($broken));
 	}
-	elsif ($messages =~ /rejects replication connections/)
+	elsif ($messages =~ /(?:rejects|may reject) replication connections/)
 	{
 		my ($reject) =
 		  grep { defined $line && $_->[0] eq $file && $_->[1] == $line } @$rules;
