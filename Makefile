@@ -20,6 +20,7 @@ TOP_OBJS = \
 	src/sql.o
 
 SAMPLE_OBJS = \
+	src/sample/archive.o \
 	src/sample/backends.o \
 	src/sample/backups.o \
 	src/sample/derive.o \
@@ -76,6 +77,7 @@ WATCH_OBJS = \
 	src/watch/status_funcs.o \
 	src/watch/unserved.o \
 	src/watch/upstream.o \
+	src/watch/upstream_alert.o \
 	src/watch/worker.o
 
 PROVISION_OBJS = \

@@ -11,6 +11,7 @@ use DiagKit;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $primary = new_primary('primary', 'wal_sender_timeout = 0', 'autovacuum = off');
 my ($standby, $password) = new_standby($primary, 'replica1', 'wal_receiver_timeout = 4s',
@@ -60,6 +61,28 @@ $standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
 $primary->wait_for_catchup('replica1');
 soon_is($standby, 'SELECT replay_lag_bytes, lag_time, health FROM replica_kit.standby_status()', '0|00:00:00|ok', 'and is over when resumed');
 
+# Waits for a line of the worker's, behind the last one that was waited for.
+my $offset = 0;
+
+sub wait_for_line
+{
+	my ($pattern) = @_;
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		my $log = substr(slurp_file($standby->logfile), $offset);
+		if ($log =~ $pattern)
+		{
+			$offset += $+[0];
+			return;
+		}
+		usleep(100_000);
+	}
+	die "no line like $pattern";
+}
+wait_for_line(qr/WARNING:  upstream warning: replay is paused, replay is .* behind\n.*DETAIL:  Streaming from 127\.0\.0\.1, port \d+: not received .*, unreplayed .*\.\n.*HINT:  Run: SELECT \* FROM replica_kit\.diagnose\('upstream'\);/);
+wait_for_line(qr/LOG:  upstream ok: streaming, 0 bytes behind, after /);
+pass('the log has a line when it has lasted, and one when it is over');
+
 # Stalled: the receiver is there, and nothing comes.
 my $walsender = $primary->safe_psql('postgres', q{SELECT pid FROM replica_kit.status() WHERE name = 'replica1'});
 $standby->append_conf('postgresql.conf', 'wal_receiver_timeout = 3s');
@@ -76,6 +99,7 @@ kill 'CONT', $walsender;
 kill 'CONT', $receiver;
 $standby->poll_query_until('postgres', q{SELECT state = 'streaming' AND health = 'ok' FROM replica_kit.standby_status()})
   or die 'the stall does not end';
+wait_for_line(qr/LOG:  upstream ok: streaming, 0 bytes behind, after /);
 
 # Cut.
 $primary->stop;
@@ -87,15 +111,35 @@ $standby->poll_query_until('postgres', "SELECT extract(epoch FROM lag_time) > $l
 pass('with the stream cut the lag grows');
 soon_is($standby, q{SELECT sender_host, receive_lag_bytes, replay_lag_bytes, health, reason LIKE 'disconnected for %', last_error ~ 'refused' FROM replica_kit.standby_status()},
 	'||0|ok|t|t', 'what it cannot know it does not say');
+unlike(substr(slurp_file($standby->logfile), $offset), qr/WARNING:  upstream/, 'a restart of the upstream is no line in the log');
+$standby->append_conf('postgresql.conf', "replica_kit.warning_disconnected = '1s'");
+$standby->reload;
+wait_for_line(qr/WARNING:  upstream warning: disconnected for .*\n.*DETAIL:  Last received from 127\.0\.0\.1, port \d+, at .*; received up to \w+\/\w+, replayed up to \w+\/\w+; last error: .*refused/);
+is($standby->safe_psql('postgres', q{SELECT name, level FROM replica_kit.unhealthy()}), 'upstream|warning', 'a longer absence is, and the other mouths agree');
+isnt($standby->psql('postgres', q{SELECT replica_kit.assert_healthy('warning')}), 0, 'assert_healthy() as well');
 $primary->start;
 $standby->poll_query_until('postgres', q{SELECT state = 'streaming' AND lag_time = '0' AND health = 'ok' FROM replica_kit.standby_status()})
   or die 'the standby does not reconnect';
 pass('and is 0 again when it is back');
+wait_for_line(qr/LOG:  upstream ok: streaming, .* behind, after /);
 
-# Promoted.
+# Refused, again and again: one line, and one when it is let in.
+$primary->safe_psql('postgres', q{ALTER ROLE replica1 NOLOGIN});
+$primary->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_replication});
+wait_for_line(qr/WARNING:  upstream warning: disconnected for .*\n.*DETAIL:  .*; last error: .*not permitted to log in/);
+my $tries = errors_like($standby, q{direction = 'out' AND message LIKE '%permitted to log in%'}) =~ /\|(\d+)$/ ? $1 : 0;
+$standby->poll_query_until('postgres', qq{SELECT sum(count) > $tries + 5 FROM replica_kit.connection_errors() WHERE message LIKE '%permitted to log in%'}) or die 'it does not try';
+unlike(substr(slurp_file($standby->logfile), $offset), qr/:  upstream \w+:/, 'refused again and again: one line');
+$primary->safe_psql('postgres', q{ALTER ROLE replica1 LOGIN});
+wait_for_line(qr/LOG:  upstream ok: streaming, .* behind, after /);
+soon_is($standby, 'SELECT count(*) FROM replica_kit.unhealthy()', '0', 'let in: all is well');
+
+# Promoted, while cut off.
+$primary->stop;
+wait_for_line(qr/WARNING:  upstream warning: disconnected for /);
 $standby->promote;
+wait_for_line(qr/LOG:  upstream ok: this server is a standby no more, after /);
 is($standby->safe_psql('postgres', 'SELECT count(*) FROM replica_kit.standby_status()'), '0', 'promoted it has no row');
 
 $standby->stop;
-$primary->stop;
 done_testing();

@@ -14,7 +14,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $primary = new_primary('primary', 'autovacuum = off', 'checkpoint_timeout = 1h', 'max_wal_size = 64MB', 'min_wal_size = 32MB',
-	'replica_kit.warning_lag = 1MB', 'replica_kit.critical_lag = 2MB', 'replica_kit.lag_grace = 0', 'replica_kit.alert_after = 1h');
+	'replica_kit.warning_lag = 1MB', 'replica_kit.critical_lag = 2MB', 'replica_kit.lag_grace = 0', 'replica_kit.alert_after = 1h',
+	'archive_mode = on', q{archive_command = '/bin/true'});
 my ($standby, $password) = new_standby($primary, 'replica1');
 
 # One more, of which this is the slot and the role.
@@ -74,6 +75,45 @@ soon_is($primary, $server, '|', 'done without: nothing anywhere');
 ok($primary->wait_for_log(qr/LOG:  server ok: enough synchronous standbys are connected, after /), 'done without: the worker says so');
 $standby->start;
 soon_is($primary, $mouths, 'ok||', 'and back');
+
+# ----------------------------------------------------------------------
+# An archive that takes nothing
+# ----------------------------------------------------------------------
+
+# Sets the command of the archiver, and gives it something to do.
+sub archive_by
+{
+	my ($command) = @_;
+	$primary->safe_psql('postgres', "ALTER SYSTEM SET archive_command = '$command'");
+	$primary->reload;
+	$primary->safe_psql('postgres', 'INSERT INTO t VALUES (1); SELECT pg_switch_wal()');
+	return;
+}
+
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET replica_kit.overrides = 'server: warning_disconnected=1s critical_disconnected=2s'});
+archive_by('/bin/false');
+soon_is($primary, $server, 'critical|critical', 'an archive that fails: critical everywhere');
+isnt($primary->psql('postgres', 'SELECT replica_kit.assert_healthy()'), 0, 'an archive that fails: an alarm for a scheduler');
+ok($primary->wait_for_log(qr/WARNING:  server critical: nothing was archived for .*, \d+ MB of WAL waits\n.*DETAIL:  Files that wait: \d+; failures: \d+, the last at .* on \w{24}; .* free\./), 'an archive that fails: the worker says so');
+soon_like($primary, q{SELECT code, finding, evidence FROM replica_kit.diagnose('server')},
+	qr/^archive_failing\|Archiving fails, so WAL files cannot be removed\. None is lost\.\|\d+ failures?, (?:the last )?.* ago \(.*\) on \w{24};\snothing was archived for .*;\s.*slots retain .*: no replica is to blame$/s, 'an archive that fails: what, since when, and whose fault it is not');
+
+my $gate = "$PostgreSQL::Test::Utils::tmp_check/archive_gate";
+append_to_file("$gate.sh", "while test ! -e $gate; do sleep 0.1; done\n");
+archive_by("sh $gate.sh");
+soon_like($primary, q{SELECT code, finding FROM replica_kit.diagnose('server')}, qr/^archive_failing\|Archiving (?:fails|stands still),/, 'an archive command that does not end: the same');
+append_to_file($gate, 'x');
+archive_by('/bin/true');
+soon_is($primary, $server, '|', 'mended: nothing anywhere');
+ok($primary->wait_for_log(qr/LOG:  server ok: no WAL waits to be archived, after /), 'mended: the worker says so');
+
+archive_by('');
+soon_like($primary, q{SELECT level, finding FROM replica_kit.diagnose('server')}, qr/^critical\|Archiving is not configured,/, 'no archive command: critical as well');
+archive_by('/bin/true');
+soon_is($primary, $server, '|', 'one is set: nothing anywhere');
+$primary->safe_psql('postgres', 'ALTER SYSTEM RESET replica_kit.overrides');
+$primary->reload;
+soon_is($primary, $mouths, 'ok||', 'and the replica is well');
 
 # ----------------------------------------------------------------------
 # What needs not last, long before the worker looks again

@@ -65,6 +65,8 @@ typedef struct Meaning
 } Meaning;
 
 static const Meaning meanings[] = {
+	{"archive_failing",
+	"WAL waits to be archived, and nothing is archived."},
 	{"auth_failed",
 	"The replica's password is wrong, missing, expired or of a kind that the rule does not take."},
 	{"checkpoint_blocked",

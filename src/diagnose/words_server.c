@@ -29,6 +29,7 @@ static void word_worker(const PrkWordsInput *in, PrkWords *words);
 static void word_library(const PrkWordsInput *in, PrkWords *words);
 static void word_promoted(const PrkWordsInput *in, PrkWords *words);
 static void word_disk(const PrkWordsInput *in, PrkWords *words);
+static void word_archive(const PrkWordsInput *in, PrkWords *words);
 
 /* Puts a diagnosis of this server itself into words. */
 void
@@ -87,6 +88,9 @@ prk_words_server(const PrkWordsInput *in, PrkWords *words)
 			break;
 		case PRK_CODE_DISK_FILLING:
 			word_disk(in, words);
+			break;
+		case PRK_CODE_ARCHIVE_FAILING:
+			word_archive(in, words);
 			break;
 		default:
 			elog(ERROR, "no words for diagnosis \"%s\" of the server",
@@ -268,7 +272,15 @@ word_disk(const PrkWordsInput *in, PrkWords *words)
 	words->finding = psprintf("The disk of pg_wal will be full in %s; then this server stops.",
 							  prk_words_duration(disk->full_in));
 	prk_words_clause(words, "%s free", prk_words_size(disk->free_bytes));
-	if (disk->holder[0] != '\0')
+	if (disk->keeper == PRK_KEEPER_SUMMARIZER)
+	{
+		prk_words_clause(words, "%s of WAL waits for the WAL summarizer",
+						 prk_words_size(disk->held_bytes));
+		prk_words_advise(words, "Check this server's log for the WAL summarizer's errors. To do without it, for the time being:");
+		prk_words_advise(words, "  ALTER SYSTEM SET summarize_wal = off;");
+		prk_words_advise(words, "  SELECT pg_reload_conf();");
+	}
+	else if (disk->keeper == PRK_KEEPER_SLOT)
 	{
 		prk_words_clause(words, "slot %s retains %s",
 						 prk_words_quoted(disk->holder),
@@ -277,5 +289,59 @@ word_disk(const PrkWordsInput *in, PrkWords *words)
 		prk_words_advise(words, "  SELECT * FROM replica_kit.diagnose(%s);",
 						 prk_words_literal(disk->holder));
 	}
+	prk_words_advise(words, "To gain time, free space on that disk. Never delete files in pg_wal by hand.");
+}
+
+/* WAL waits to be archived, and nothing is. */
+static void
+word_archive(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkReport *report = in->evidence->report;
+	const PrkServerFacts *facts = &report->facts;
+	const PrkArchive *archive = &facts->archiving.archive;
+	bool		filling = facts->disk.keeper == PRK_KEEPER_ARCHIVER &&
+	facts->disk.full_in >= 0;
+	bool		fails = archive->last_failed_at > archive->last_archived_at;
+	int64		retained = 0;
+
+	for (int i = 0; i < report->nrows; i++)
+		retained = Max(retained, report->rows[i].replica->retained_bytes);
+
+	words->finding =
+		psprintf("Archiving %s, so WAL files cannot be removed. %s",
+				 !archive->configured ? "is not configured" :
+				 fails ? "fails" : "stands still",
+				 filling ?
+				 psprintf("The disk of pg_wal is full in %s; then the server stops.",
+						  prk_words_duration(facts->disk.full_in)) :
+				 "None is lost.");
+	if (fails)
+		prk_words_clause(words, archive->failed_count == 1 ?
+						 INT64_FORMAT " failure, %s on %s" :
+						 INT64_FORMAT " failures, the last %s on %s",
+						 archive->failed_count,
+						 prk_words_ago(in->evidence, archive->last_failed_at),
+						 archive->last_failed);
+	prk_words_clause(words, "nothing was archived for %s",
+					 prk_words_duration(facts->archiving.waited));
+	prk_words_clause(words, archive->waiting == 1 ? "%d file waits (%s)" :
+					 "%d files (%s) wait", archive->waiting,
+					 prk_words_size(archive->waiting_bytes));
+	if (in->evidence->wal_free >= 0)
+		prk_words_clause(words, "%s free",
+						 prk_words_size(in->evidence->wal_free));
+	if (retained < archive->waiting_bytes)
+		prk_words_clause(words, "slots retain %s: no replica is to blame",
+						 prk_words_size(retained));
+
+	if (!archive->configured)
+	{
+		prk_words_advise(words, "archive_mode is on, and archive_command and archive_library are empty. Set the one that is wanted, and reload.");
+		prk_words_advise(words, "If this WAL is not to be archived: ALTER SYSTEM SET archive_command = '/bin/true'; then reload.");
+	}
+	else if (fails)
+		prk_words_advise(words, "Search this server's log for \"archive command failed\" and repair the archive; the rest goes by itself.");
+	else
+		prk_words_advise(words, "No attempt has ended: look at the process \"archiver\" of this server and what it runs or waits for.");
 	prk_words_advise(words, "To gain time, free space on that disk. Never delete files in pg_wal by hand.");
 }

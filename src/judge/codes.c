@@ -17,6 +17,8 @@
 /* The code's name, its level, who can know it, whether there is a remedy. */
 static const PrkCodeInfo codes[PRK_NCODES] = {
 	[PRK_CODE_NONE] = {"", PRK_GRAVITY_INFO, 0, false},
+	[PRK_CODE_ARCHIVE_FAILING] = {"archive_failing", PRK_GRAVITY_CRITICAL,
+	PRK_SIDE_SERVER, false},
 	[PRK_CODE_AUTH_FAILED] = {"auth_failed", PRK_GRAVITY_WARNING,
 	PRK_SIDE_UPSTREAM | PRK_SIDE_STANDBY, false},
 	[PRK_CODE_CHECKPOINT_BLOCKED] = {"checkpoint_blocked", PRK_GRAVITY_CRITICAL,

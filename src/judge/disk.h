@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * disk.h
- *	  When will the disk of pg_wal be full, and whose slot fills it?
+ *	  When will the disk of pg_wal be full, and who fills it?
  *
  * IDENTIFICATION
  *	  src/judge/disk.h
@@ -12,6 +12,7 @@
 #define PRK_DISK_H
 
 #include "judge/forecast.h"
+#include "sample/archive.h"
 
 /* A slot that WAL is kept for. */
 typedef struct PrkHolder
@@ -20,14 +21,39 @@ typedef struct PrkHolder
 	const PrkForecast *forecast;
 } PrkHolder;
 
+/* Who keeps WAL without limit. */
+typedef enum PrkKeeper
+{
+	PRK_KEEPER_NONE,
+	PRK_KEEPER_SLOT,
+	PRK_KEEPER_ARCHIVER,
+	PRK_KEEPER_SUMMARIZER
+} PrkKeeper;
+
+/* Files that wait to be archived. */
+typedef struct PrkArchiving
+{
+	PrkArchive	archive;
+	int64		waited;			/* microseconds since one was archived, or
+								 * began to wait */
+} PrkArchiving;
+
+/* What is remembered of them; all zero at first. */
+typedef struct PrkArchiveMark
+{
+	int64		looked_at;		/* by prk_clock_now(); 0: never */
+	int64		since;			/* likewise; 0: nothing waits */
+	int64		archived_count;
+} PrkArchiveMark;
+
 typedef struct PrkDisk
 {
 	bool		known;			/* the rest is meaningful */
 	int64		free_bytes;		/* on the file system of pg_wal */
 	int64		room;			/* how much more WAL that can take: with the
 								 * files that are there and not needed */
-	char		holder[NAMEDATALEN];	/* the slot that is furthest back; ""
-										 * none */
+	PrkKeeper	keeper;			/* who is furthest back */
+	char		holder[NAMEDATALEN];	/* that is a slot: its name; else "" */
 	bool		holder_logical;
 	int64		held_bytes;		/* what it holds */
 	double		growth;			/* of that, bytes per second; -1 not known */
@@ -36,7 +62,10 @@ typedef struct PrkDisk
 } PrkDisk;
 
 extern void prk_disk_forecast(const PrkSample *sample,
-							  const PrkHolder *holder, PrkDisk *disk);
+							  const PrkHolder *holder,
+							  const PrkArchiving *archiving, PrkDisk *disk);
+extern void prk_archiving_follow(PrkArchiveMark *mark, int64 now,
+								 PrkArchiving *archiving);
 extern int64 prk_disk_free_bytes(void);
 
 #endif							/* PRK_DISK_H */

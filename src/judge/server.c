@@ -4,7 +4,8 @@
  *	  What is wrong with the server as a whole.  Pure functions.
  *
  * A disk that fills is everybody's trouble, however many slots fill it; and so
- * are commits that wait for a synchronous standby.
+ * are commits that wait for a synchronous standby, and WAL that waits to be
+ * archived.
  *
  * IDENTIFICATION
  *	  src/judge/server.c
@@ -27,6 +28,11 @@ static void judge_disk(const PrkDisk *disk, const PrkThresholds *thresholds,
 static PrkLevel disk_level(const PrkDisk *disk,
 						   const PrkThresholds *thresholds, int percent);
 static void judge_sync(const PrkSync *sync, PrkServerVerdict *verdict);
+static void judge_archive(const PrkServerFacts *facts,
+						  const PrkThresholds *thresholds,
+						  PrkServerVerdict *verdict);
+static PrkLevel archive_level(const PrkArchiving *archiving,
+							  const PrkThresholds *thresholds);
 
 /* Judges one trouble; the verdict is wholly overwritten. */
 void
@@ -41,6 +47,9 @@ prk_server_judge(const PrkServerFacts *facts, PrkServerTrouble trouble,
 			break;
 		case PRK_TROUBLE_SYNC:
 			judge_sync(&facts->sync, verdict);
+			break;
+		case PRK_TROUBLE_ARCHIVE:
+			judge_archive(facts, thresholds, verdict);
 			break;
 	}
 	if (thresholds->off)
@@ -58,8 +67,12 @@ judge_disk(const PrkDisk *disk, const PrkThresholds *thresholds,
 {
 	char		buf[PRK_FORMAT_LEN];
 
-	verdict->level = disk_level(disk, thresholds, 100);
-	verdict->lenient = disk_level(disk, thresholds, CLEAR_PERCENT);
+	/* The archiver's doing is told as that. */
+	if (disk->keeper != PRK_KEEPER_ARCHIVER)
+	{
+		verdict->level = disk_level(disk, thresholds, 100);
+		verdict->lenient = disk_level(disk, thresholds, CLEAR_PERCENT);
+	}
 	if (verdict->level != PRK_OK)
 		verdict->code = PRK_CODE_DISK_FILLING;
 	if (disk->full_in >= 0)
@@ -118,4 +131,62 @@ judge_sync(const PrkSync *sync, PrkServerVerdict *verdict)
 			 sync->waited >= 0 ?
 			 prk_format_duration(buf, sync->waited) : "",
 			 sync->there, sync->wanted);
+}
+
+/*
+ * WAL waits to be archived and nothing is: as bad as a replica that has been
+ * away for as long, and worse where that fills the disk.
+ */
+static void
+judge_archive(const PrkServerFacts *facts, const PrkThresholds *thresholds,
+			  PrkServerVerdict *verdict)
+{
+	const PrkArchiving *archiving = &facts->archiving;
+	const PrkDisk *disk = &facts->disk;
+	PrkLevel	own = archive_level(archiving, thresholds);
+	PrkLevel	level = PRK_OK;
+	PrkLevel	lenient = PRK_OK;
+	char		waited[PRK_FORMAT_LEN];
+	char		buf[PRK_FORMAT_LEN];
+	int			length;
+
+	if (archiving->archive.waiting == 0)
+	{
+		strlcpy(verdict->reason, "no WAL waits to be archived",
+				PRK_REASON_LEN);
+		return;
+	}
+	if (disk->keeper == PRK_KEEPER_ARCHIVER)
+	{
+		level = disk_level(disk, thresholds, 100);
+		lenient = disk_level(disk, thresholds, CLEAR_PERCENT);
+	}
+	verdict->level = Max(own, level);
+	verdict->lenient = Max(own, lenient);
+	verdict->at_once = own >= level;
+	if (verdict->level != PRK_OK)
+		verdict->code = PRK_CODE_ARCHIVE_FAILING;
+	length = snprintf(verdict->reason, PRK_REASON_LEN,
+					  "nothing was archived for %s, %s of WAL waits",
+					  prk_format_duration(waited, archiving->waited),
+					  prk_format_size(buf, archiving->archive.waiting_bytes));
+	if (level != PRK_OK)
+		snprintf(verdict->reason + length, PRK_REASON_LEN - length,
+				 ", disk of pg_wal will be full in %s",
+				 prk_format_duration(buf, disk->full_in));
+}
+
+/* By the limits for absence. */
+static PrkLevel
+archive_level(const PrkArchiving *archiving, const PrkThresholds *thresholds)
+{
+	int64		waited = archiving->waited / 1000;
+
+	if (thresholds->critical_disconnected >= 0 &&
+		waited >= thresholds->critical_disconnected)
+		return PRK_CRITICAL;
+	if (thresholds->warning_disconnected >= 0 &&
+		waited >= thresholds->warning_disconnected)
+		return PRK_WARNING;
+	return PRK_OK;
 }

@@ -18,10 +18,11 @@
 typedef enum PrkServerTrouble
 {
 	PRK_TROUBLE_DISK,
-	PRK_TROUBLE_SYNC
+	PRK_TROUBLE_SYNC,
+	PRK_TROUBLE_ARCHIVE
 } PrkServerTrouble;
 
-#define PRK_NTROUBLES	(PRK_TROUBLE_SYNC + 1)
+#define PRK_NTROUBLES	(PRK_TROUBLE_ARCHIVE + 1)
 
 /* Commits that wait for synchronous standbys. */
 typedef struct PrkSync
@@ -37,6 +38,7 @@ typedef struct PrkServerFacts
 {
 	PrkDisk		disk;
 	PrkSync		sync;
+	PrkArchiving archiving;
 } PrkServerFacts;
 
 typedef struct PrkServerVerdict

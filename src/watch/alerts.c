@@ -513,13 +513,7 @@ judge(const PrkSample *sample, const PrkThresholds *thresholds,
 		PrkThresholds lower = *thresholds;
 		PrkVerdict	again;
 
-		lower_limit(&lower.warning_lag);
-		lower_limit(&lower.critical_lag);
-		lower_limit(&lower.warning_lag_time);
-		lower_limit(&lower.critical_lag_time);
-		raise_limit(&lower.warning_forecast);
-		raise_limit(&lower.critical_forecast);
-		lower.strict = true;
+		prk_alerts_lower(&lower);
 		prk_health_judge(sample, &watched->last, &lower,
 						 &watched->entry.known, &again);
 		if (again.level > verdict->level)
@@ -534,6 +528,19 @@ judge(const PrkSample *sample, const PrkThresholds *thresholds,
 		watched->critical_since = 0;
 	else if (watched->critical_since == 0)
 		watched->critical_since = now;
+}
+
+/* Makes limits of those that what was announced must be better than. */
+void
+prk_alerts_lower(PrkThresholds *thresholds)
+{
+	lower_limit(&thresholds->warning_lag);
+	lower_limit(&thresholds->critical_lag);
+	lower_limit(&thresholds->warning_lag_time);
+	lower_limit(&thresholds->critical_lag_time);
+	raise_limit(&thresholds->warning_forecast);
+	raise_limit(&thresholds->critical_forecast);
+	thresholds->strict = true;
 }
 
 /* What has been announced ends only well below its limit. */

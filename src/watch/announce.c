@@ -13,6 +13,7 @@
  *		LOG:  replica "NAME" ok: REASON, after TIME
  *		WARNING:  server warning: REASON	(and so on)
  *		WARNING:  server warning: promoted, timeline ...
+ *		WARNING:  upstream warning: REASON	(and so on)
  *
  * Their SQLSTATE is RK000 for ok, RK001 for warning, RK002 for critical.  The
  * DETAIL has the figures, the HINT the statement that comes next.
@@ -38,7 +39,11 @@ static void describe_connection(StringInfo buf, const PrkLine *line);
 static void describe_absence(StringInfo buf, const PrkLine *line);
 static void describe_slot(StringInfo buf, const PrkReplica *replica);
 static void describe_last_error(StringInfo buf, const PrkLine *line);
+static void announce_trouble(const char *subject, const PrkTroubleLine *said,
+							 const char *detail);
+static void describe_upstream(StringInfo buf, const PrkUpstreamLine *line);
 static void describe_server(StringInfo buf, const PrkServerLine *line);
+static void describe_archive(StringInfo buf, const PrkServerFacts *facts);
 static void describe_disk(StringInfo buf, const PrkDisk *disk);
 static void append_bytes(StringInfo buf, const char *name, int64 bytes);
 static void advise(StringInfo buf, const PrkLine *line);
@@ -117,42 +122,88 @@ void
 prk_announce_server(const PrkServerLine *line)
 {
 	StringInfoData detail;
-	char		lasted[PRK_FORMAT_LEN];
 
 	initStringInfo(&detail);
 	describe_server(&detail, line);
-	prk_format_duration(lasted, line->lasted);
+	announce_trouble(PRK_SERVER_NAME, &line->said, detail.data);
+}
 
-	switch (line->kind)
+/* Logs a line about this standby's own upstream. */
+void
+prk_announce_upstream(const PrkUpstreamLine *line)
+{
+	StringInfoData detail;
+
+	initStringInfo(&detail);
+	describe_upstream(&detail, line);
+	announce_trouble(PRK_UPSTREAM_NAME, &line->said, detail.data);
+}
+
+/* Logs a line about something that diagnose() knows by that name. */
+static void
+announce_trouble(const char *subject, const PrkTroubleLine *said,
+				 const char *detail)
+{
+	const char *level = prk_level_name(said->level);
+	char		lasted[PRK_FORMAT_LEN];
+
+	prk_format_duration(lasted, said->lasted);
+	switch (said->kind)
 	{
 		case PRK_LINE_CHANGE:
-			ereport(WARNING,
-					(errcode(prk_announce_errcode(line->level)),
-					 errmsg("server %s: %s", prk_level_name(line->level),
-							line->reason),
-					 errdetail_internal("%s", detail.data),
-					 errhint("Run: SELECT * FROM replica_kit.diagnose('%s');",
-							 "server")));
-			break;
 		case PRK_LINE_REMINDER:
 			ereport(WARNING,
-					(errcode(prk_announce_errcode(line->level)),
-					 errmsg("server still %s after %s: %s",
-							prk_level_name(line->level), lasted,
-							line->reason),
-					 errdetail_internal("%s", detail.data),
+					(errcode(prk_announce_errcode(said->level)),
+					 said->kind == PRK_LINE_CHANGE ?
+					 errmsg("%s %s: %s", subject, level, said->reason) :
+					 errmsg("%s still %s after %s: %s", subject, level,
+							lasted, said->reason),
+					 errdetail_internal("%s", detail),
 					 errhint("Run: SELECT * FROM replica_kit.diagnose('%s');",
-							 "server")));
+							 subject)));
 			break;
 		case PRK_LINE_RECOVERY:
 			ereport(LOG,
 					(errcode(PRK_ERRCODE_OK),
-					 errmsg("server ok: %s, after %s", line->reason,
+					 errmsg("%s ok: %s, after %s", subject, said->reason,
 							lasted)));
 			break;
 		case PRK_LINE_VANISHED:
-			break;				/* servers don't */
+			break;				/* neither does */
 	}
+}
+
+/* Where this standby is, and why it could not come further. */
+static void
+describe_upstream(StringInfo buf, const PrkUpstreamLine *line)
+{
+	const PrkUpstream *state = &line->state;
+	const PrkUpstreamAlert *alert = line->alert;
+	char		when[PRK_FORMAT_LEN];
+
+	if (state->settled)
+	{
+		appendStringInfo(buf, "Streaming from %s, port %d",
+						 state->sender_host, state->sender_port);
+		append_bytes(buf, ": not received", state->unreceived_bytes);
+		append_bytes(buf, ", unreplayed", state->unreplayed_bytes);
+	}
+	else
+	{
+		if (alert->seen_at != 0)
+			appendStringInfo(buf, "Last received from %s, port %d, at %s",
+							 alert->host, alert->port,
+							 prk_format_time(when, alert->seen_at));
+		else
+			appendStringInfoString(buf, "Not streaming since the worker was started");
+		appendStringInfo(buf, "; received up to %X/%X, replayed up to %X/%X",
+						 LSN_FORMAT_ARGS(state->received_lsn),
+						 LSN_FORMAT_ARGS(state->replayed_lsn));
+	}
+	if (line->failure != NULL)
+		appendStringInfo(buf, "; last error: %s",
+						 prk_foreign_show_words(&line->failure->message));
+	appendStringInfoChar(buf, '.');
 }
 
 /* What there is, what comes, and who keeps it. */
@@ -171,6 +222,9 @@ describe_server(StringInfo buf, const PrkServerLine *line)
 							 SyncRepStandbyNames, sync->there, sync->wanted,
 							 sync->waiting);
 			break;
+		case PRK_TROUBLE_ARCHIVE:
+			describe_archive(buf, &line->facts);
+			break;
 	}
 }
 
@@ -184,9 +238,28 @@ describe_disk(StringInfo buf, const PrkDisk *disk)
 	if (disk->growth >= 0)
 		appendStringInfo(buf, ", WAL grows %s/s",
 						 prk_format_size(size, (int64) disk->growth));
-	if (disk->holder[0] != '\0')
+	if (disk->keeper == PRK_KEEPER_SLOT)
 		appendStringInfo(buf, "; slot \"%s\" holds %s", disk->holder,
 						 prk_format_size(size, disk->held_bytes));
+	appendStringInfoChar(buf, '.');
+}
+
+/* The DETAIL of an archiver that stands still. */
+static void
+describe_archive(StringInfo buf, const PrkServerFacts *facts)
+{
+	const PrkArchive *archive = &facts->archiving.archive;
+	char		word[PRK_FORMAT_LEN];
+
+	appendStringInfo(buf, "Files that wait: %d", archive->waiting);
+	if (archive->last_failed_at != 0)
+		appendStringInfo(buf, "; failures: " INT64_FORMAT ", the last at %s on %s",
+						 archive->failed_count,
+						 prk_format_time(word, archive->last_failed_at),
+						 archive->last_failed);
+	if (facts->disk.known)
+		appendStringInfo(buf, "; %s free",
+						 prk_format_size(word, facts->disk.free_bytes));
 	appendStringInfoChar(buf, '.');
 }
 

@@ -14,6 +14,7 @@
 #include "watch/alerts.h"
 #include "watch/server_alert.h"
 #include "watch/unserved.h"
+#include "watch/upstream_alert.h"
 
 /* SQLSTATEs of the kit's judgements. */
 #define PRK_ERRCODE_OK			MAKE_SQLSTATE('R','K','0','0','0')
@@ -23,6 +24,7 @@
 extern int	prk_announce_errcode(PrkLevel level);
 extern void prk_announce_line(const PrkLine *line);
 extern void prk_announce_server(const PrkServerLine *line);
+extern void prk_announce_upstream(const PrkUpstreamLine *line);
 extern void prk_announce_start(const PrkSample *sample);
 extern void prk_announce_pause(void);
 extern void prk_announce_unserved(const PrkUnserved *unserved);

@@ -63,6 +63,7 @@ typedef struct SharedBoard
 static SharedBoard *shared = NULL;
 
 static void copy_entry(PrkBoardEntry *to, const PrkBoardEntry *from);
+static void shift_alert(PrkBoardAlert *alert, int64 jump);
 static void shift(TimestampTz *when, int64 jump);
 
 /* How many replicas there can be; both settings are fixed at start. */
@@ -203,10 +204,7 @@ void
 prk_board_shift_server(PrkBoardServer *server, int64 jump)
 {
 	for (int i = 0; i < PRK_NTROUBLES; i++)
-	{
-		shift(&server->alerts[i].alert_since, jump);
-		shift(&server->alerts[i].trouble_since, jump);
-	}
+		shift_alert(&server->alerts[i], jump);
 }
 
 /* And for its upstream. */
@@ -214,7 +212,14 @@ void
 prk_board_shift_upstream(PrkBoardUpstream *upstream, int64 jump)
 {
 	shift(&upstream->gone_since, jump);
-	shift(&upstream->late_since, jump);
+	shift_alert(&upstream->alert, jump);
+}
+
+static void
+shift_alert(PrkBoardAlert *alert, int64 jump)
+{
+	shift(&alert->alert_since, jump);
+	shift(&alert->trouble_since, jump);
 }
 
 /* The entry's order: by name, a slot before walsenders that have none. */

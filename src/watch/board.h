@@ -46,6 +46,7 @@ typedef struct PrkBoardAlert
 typedef struct PrkBoardServer
 {
 	PrkDisk		disk;
+	PrkArchiveMark archive;
 	PrkBoardAlert alerts[PRK_NTROUBLES];
 } PrkBoardServer;
 
@@ -53,7 +54,7 @@ typedef struct PrkBoardServer
 typedef struct PrkBoardUpstream
 {
 	TimestampTz gone_since;		/* its wal receiver doesn't stream */
-	TimestampTz late_since;		/* this standby is behind what it streams */
+	PrkBoardAlert alert;		/* as announced */
 } PrkBoardUpstream;
 
 /* A copy of the board, palloc'd in the caller's memory context. */

@@ -312,8 +312,9 @@ judge_upstream(const PrkReport *report)
 	prk_report_upstream(report, upstream);
 	trouble->name = PRK_UPSTREAM_NAME;
 	trouble->label = PRK_UPSTREAM_NAME;
-	trouble->level = upstream->effective;
-	trouble->reason = upstream->verdict.reason;
+	trouble->level = Max(upstream->effective, upstream->alert);
+	trouble->reason = upstream->verdict.level >= trouble->level ?
+		upstream->verdict.reason : upstream->alert_reason;
 	return trouble;
 }
 

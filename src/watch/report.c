@@ -110,11 +110,14 @@ prk_report_upstream(const PrkReport *report, PrkReportUpstream *upstream)
 
 	/* A replica would not have been announced yet, either. */
 	upstream->effective = upstream->verdict.level;
-	if (watched && !upstream->verdict.at_once &&
-		(seen->late_since == 0 ||
-		 now - seen->late_since <
-		 Max(upstream->thresholds.alert_after, 0) * 1000))
-		upstream->effective = PRK_OK;
+	upstream->alert = PRK_OK;
+	upstream->alert_reason = "";
+	if (!watched || !upstream->state.in_recovery)
+		return;
+	upstream->alert = seen->alert.alert;
+	upstream->alert_reason = seen->alert.reason;
+	if (!upstream->verdict.at_once)
+		upstream->effective = Min(upstream->verdict.level, upstream->alert);
 }
 
 /* What is kept, the first time. */
@@ -136,10 +139,14 @@ static void
 judge_server(PrkReport *report)
 {
 	PrkThresholds thresholds;
+	PrkArchiveMark mark = {0};
 
 	if (report->watched)
+	{
 		report->facts.disk = report->board->server.disk;
-	prk_server_facts_read(report->sample, &report->facts);
+		mark = report->board->server.archive;
+	}
+	prk_server_facts_read(report->sample, &mark, &report->facts);
 	prk_settings_thresholds(PRK_SERVER_NAME, &thresholds);
 	for (int i = 0; i < PRK_NTROUBLES; i++)
 	{

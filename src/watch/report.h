@@ -63,6 +63,8 @@ typedef struct PrkReportUpstream
 	PrkFailureKind kind;		/* of that */
 	PrkVerdict	verdict;
 	PrkLevel	effective;		/* as that of a replica */
+	PrkLevel	alert;			/* as announced; ok without a worker */
+	const char *alert_reason;
 } PrkReportUpstream;
 
 /* The report is valid until the next one, and no longer than the query. */

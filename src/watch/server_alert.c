@@ -18,10 +18,6 @@
 
 #include "watch/server_alert.h"
 
-static bool step(PrkBoardAlert *board, PrkServerTrack *track,
-				 const PrkServerVerdict *verdict,
-				 const PrkThresholds *thresholds, TimestampTz now,
-				 PrkServerLine *line);
 static PrkLevel choose_level(const PrkBoardAlert *board,
 							 PrkServerTrack *track,
 							 const PrkServerVerdict *verdict,
@@ -49,8 +45,8 @@ prk_server_alert_step(PrkServerAlert *alert, const PrkServerFacts *facts,
 		prk_server_judge(facts, i, &thresholds, &verdict);
 		line->trouble = i;
 		line->facts = *facts;
-		if (step(&alert->server.alerts[i], &alert->tracks[i], &verdict,
-				 &thresholds, now, line))
+		if (prk_trouble_step(&alert->server.alerts[i], &alert->tracks[i],
+							 &verdict, &thresholds, now, &line->said))
 			nlines++;
 	}
 	return nlines;
@@ -62,22 +58,29 @@ prk_server_alert_shift(PrkServerAlert *alert, int64 jump)
 {
 	prk_board_shift_server(&alert->server, jump);
 	for (int i = 0; i < PRK_NTROUBLES; i++)
-	{
-		PrkServerTrack *track = &alert->tracks[i];
-
-		if (track->warning_since != 0)
-			track->warning_since += jump;
-		if (track->critical_since != 0)
-			track->critical_since += jump;
-		track->said_at += jump;
-	}
+		prk_trouble_shift(&alert->tracks[i], jump);
 }
 
-/* One trouble.  Returns true, with a line filled in, if there is one. */
-static bool
-step(PrkBoardAlert *board, PrkServerTrack *track,
-	 const PrkServerVerdict *verdict, const PrkThresholds *thresholds,
-	 TimestampTz now, PrkServerLine *line)
+/* The same of what is kept of one trouble. */
+void
+prk_trouble_shift(PrkServerTrack *track, int64 jump)
+{
+	if (track->warning_since != 0)
+		track->warning_since += jump;
+	if (track->critical_since != 0)
+		track->critical_since += jump;
+	track->said_at += jump;
+}
+
+/*
+ * Takes in one verdict of one trouble: brings what is announced in line with
+ * it.  Returns true, with a line filled in, if there is one to be logged.
+ */
+bool
+prk_trouble_step(PrkBoardAlert *board, PrkServerTrack *track,
+				 const PrkServerVerdict *verdict,
+				 const PrkThresholds *thresholds, TimestampTz now,
+				 PrkTroubleLine *line)
 {
 	PrkLevel	level = choose_level(board, track, verdict, thresholds, now);
 

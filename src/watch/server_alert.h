@@ -13,14 +13,20 @@
 
 #include "watch/alerts.h"
 
-/* A line to be logged. */
-typedef struct PrkServerLine
+/* What is to be logged of a trouble. */
+typedef struct PrkTroubleLine
 {
 	PrkLineKind kind;
 	PrkLevel	level;
-	PrkServerTrouble trouble;
 	char		reason[PRK_REASON_LEN];
 	int64		lasted;			/* microseconds: the trouble, or the level */
+} PrkTroubleLine;
+
+/* A line about the server as a whole. */
+typedef struct PrkServerLine
+{
+	PrkTroubleLine said;
+	PrkServerTrouble trouble;
 	PrkServerFacts facts;
 } PrkServerLine;
 
@@ -39,6 +45,11 @@ typedef struct PrkServerAlert
 	PrkServerTrack tracks[PRK_NTROUBLES];
 } PrkServerAlert;
 
+extern bool prk_trouble_step(PrkBoardAlert *board, PrkServerTrack *track,
+							 const PrkServerVerdict *verdict,
+							 const PrkThresholds *thresholds,
+							 TimestampTz now, PrkTroubleLine *line);
+extern void prk_trouble_shift(PrkServerTrack *track, int64 jump);
 extern void prk_server_alert_shift(PrkServerAlert *alert, int64 jump);
 extern int	prk_server_alert_step(PrkServerAlert *alert,
 								  const PrkServerFacts *facts,

@@ -22,13 +22,17 @@ static void read_sync(const PrkSample *sample, PrkSync *sync);
 
 /*
  * Reads all but the disk, which is left as it is: that takes more time, and
- * what the worker knows.  Takes SyncRepLock, shared, where standbys are
- * missing.
+ * what the worker knows.  The mark is what was remembered, all zero if nothing
+ * was, and is brought up to date.  Takes SyncRepLock, shared, where standbys
+ * are missing.
  */
 void
-prk_server_facts_read(const PrkSample *sample, PrkServerFacts *facts)
+prk_server_facts_read(const PrkSample *sample, PrkArchiveMark *mark,
+					  PrkServerFacts *facts)
 {
 	read_sync(sample, &facts->sync);
+	prk_archive_read(sample->in_recovery, &facts->archiving.archive);
+	prk_archiving_follow(mark, prk_clock_now(), &facts->archiving);
 }
 
 /*

@@ -14,6 +14,7 @@
 #include "judge/server.h"
 
 extern void prk_server_facts_read(const PrkSample *sample,
+								  PrkArchiveMark *mark,
 								  PrkServerFacts *facts);
 
 #endif							/* PRK_SERVER_FACTS_H */

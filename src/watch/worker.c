@@ -50,7 +50,7 @@
 #include "watch/server_alert.h"
 #include "watch/server_facts.h"
 #include "watch/unserved.h"
-#include "watch/upstream.h"
+#include "watch/upstream_alert.h"
 #include "watch/worker.h"
 
 #define WORKER_NAME			"pg_replica_kit worker"
@@ -71,7 +71,7 @@ typedef struct Watch
 	PrkAlerts  *alerts;
 	PrkServerAlert server;
 	bool		was_standby;	/* at the last sample */
-	PrkBoardUpstream upstream;	/* as last sampled */
+	PrkUpstreamAlert upstream;
 	TimestampTz sampled_at;		/* the last sample by the wall clock */
 	int64		sampled_clock;	/* and by prk_clock_now(); 0: none yet */
 	List	   *unserved;		/* of Told: replicas that can't be served */
@@ -95,7 +95,6 @@ static void run_cycle(Watch *watch);
 static void follow_wall_clock(Watch *watch, const PrkSample *sample);
 static void watch_unserved(Watch *watch, const PrkSample *sample,
 						   const PrkBoard *board);
-static void watch_upstream(Watch *watch, TimestampTz now);
 
 /* Registers the worker; to be called while libraries are preloaded. */
 void
@@ -227,7 +226,8 @@ begin_watching(void)
 	MemoryContextSwitchTo(watch->cycle);
 	board = prk_board_read();
 	watch->alerts = prk_alerts_create(context, board);
-	watch->upstream = board->upstream;
+	watch->upstream.upstream = board->upstream;
+	watch->upstream.track.said_at = board->cycle_at;
 	watch->server.server = board->server;
 	for (int i = 0; i < PRK_NTROUBLES; i++)
 		watch->server.tracks[i].said_at = board->cycle_at;
@@ -289,6 +289,8 @@ run_cycle(Watch *watch)
 	PrkServerFacts facts;
 	PrkServerLine server_lines[PRK_NTROUBLES];
 	int			nserver_lines;
+	PrkUpstreamLine upstream_line;
+	bool		tell_upstream;
 	PrkHistoryRow *rows;
 	PrkBoard	board = {0};
 	int			nrows;
@@ -310,17 +312,18 @@ run_cycle(Watch *watch)
 	watch->was_standby = sample->in_recovery;
 
 	lines = prk_alerts_step(watch->alerts, sample, &nlines);
-	watch_upstream(watch, sample->taken_at);
+	tell_upstream = prk_upstream_alert_step(&watch->upstream,
+											sample->taken_at, &upstream_line);
 	entries = prk_alerts_entries(watch->alerts, &nentries);
 	prk_alerts_holder(watch->alerts, &holder);
-	prk_disk_forecast(sample, &holder, &facts.disk);
-	prk_server_facts_read(sample, &facts);
+	prk_server_facts_read(sample, &watch->server.server.archive, &facts);
+	prk_disk_forecast(sample, &holder, &facts.archiving, &facts.disk);
 	nserver_lines = prk_server_alert_step(&watch->server, &facts,
 										  sample->taken_at, server_lines);
 	board.nentries = nentries;
 	board.entries = entries;
 	watch_unserved(watch, sample, &board);
-	prk_board_publish(entries, nentries, &watch->upstream,
+	prk_board_publish(entries, nentries, &watch->upstream.upstream,
 					  &watch->server.server);
 
 	rows = prk_alerts_history(watch->alerts, sample->taken_at, &nrows);
@@ -331,6 +334,8 @@ run_cycle(Watch *watch)
 		prk_announce_line(&lines[i]);
 	for (int i = 0; i < nserver_lines; i++)
 		prk_announce_server(&server_lines[i]);
+	if (tell_upstream)
+		prk_announce_upstream(&upstream_line);
 }
 
 /* Should the machine's clock have been set, so are the times kept here. */
@@ -345,7 +350,7 @@ follow_wall_clock(Watch *watch, const PrkSample *sample)
 	{
 		prk_alerts_shift(watch->alerts, jump);
 		prk_server_alert_shift(&watch->server, jump);
-		prk_board_shift_upstream(&watch->upstream, jump);
+		prk_upstream_alert_shift(&watch->upstream, jump);
 	}
 	watch->sampled_at = sample->taken_at;
 	watch->sampled_clock = sample->clock_at;
@@ -404,32 +409,4 @@ watch_unserved(Watch *watch, const PrkSample *sample, const PrkBoard *board)
 		watch->unserved = foreach_delete_current(watch->unserved, cell);
 		pfree(told);
 	}
-}
-
-/* Keeps the times since when this server's own upstream is away, or behind. */
-static void
-watch_upstream(Watch *watch, TimestampTz now)
-{
-	PrkBoardUpstream *seen = &watch->upstream;
-	PrkUpstream upstream;
-	PrkThresholds thresholds;
-	PrkVerdict	verdict;
-	PrkFailureKind kind;
-	bool		refused;
-
-	prk_upstream_read(&upstream);
-	refused = upstream.in_recovery &&
-		prk_upstream_failure(prk_failures_read(), &kind) != NULL;
-	if (!upstream.wanted || upstream.settled)
-		seen->gone_since = 0;
-	else if (!upstream.streaming && seen->gone_since == 0)
-		seen->gone_since = now;
-
-	prk_settings_thresholds(PRK_UPSTREAM_NAME, &thresholds);
-	prk_upstream_judge(&upstream, refused ? &kind : NULL, &thresholds, true, seen->gone_since, now,
-					   &verdict);
-	if (verdict.level == PRK_OK || verdict.at_once)
-		seen->late_since = 0;
-	else if (seen->late_since == 0)
-		seen->late_since = now;
 }
