@@ -116,6 +116,7 @@ DIAGNOSE_OBJS = \
 	src/diagnose/preflight_funcs.o \
 	src/diagnose/preflight_rows.o \
 	src/diagnose/replay.o \
+	src/diagnose/transaction.o \
 	src/diagnose/words.o \
 	src/diagnose/words_refused.o \
 	src/diagnose/words_replica.o \

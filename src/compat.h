@@ -279,6 +279,17 @@ prk_compat_backend_entries(void)
 }
 
 /*
+ * Does a reload make the WAL receiver compute anew when it asks for an answer
+ * and when it gives up?  (16+: WalReceiverMain() in
+ * src/backend/replication/walreceiver.c)
+ */
+static inline bool
+prk_compat_reload_restarts_ping(void)
+{
+	return PG_VERSION_NUM >= 160000;
+}
+
+/*
  * The oldest WAL that is still to be summarized, which holds it back;
  * invalid: none.  (17+)
  */

@@ -30,6 +30,10 @@
 
 #include "foreign.h"
 
+/* What stands for the rest of a message. */
+#define MORE_WORDS		" ..."
+
+static void end_at_word(PrkForeignWords *words);
 static size_t escape_byte(char *to, const char *from);
 static char *readable(char *result);
 static bool is_printable(int encoding, const unsigned char *at, int len);
@@ -92,10 +96,26 @@ prk_foreign_set_words(PrkForeignWords *words, const char *bytes,
 			(void) escape_byte(escape, bytes);
 		need = strlen(escape);
 		if (need > room)
+		{
+			end_at_word(words);
 			break;
+		}
 		memcpy(words->escaped + len, escape, need);
 		len += need;
 	}
+}
+
+/* What has no room ends after a whole word, and shows it. */
+static void
+end_at_word(PrkForeignWords *words)
+{
+	size_t		len = sizeof(words->escaped) - sizeof(MORE_WORDS);
+
+	while (len > 0 && words->escaped[len] != ' ')
+		len--;
+	if (len == 0)
+		len = sizeof(words->escaped) - sizeof(MORE_WORDS);
+	strlcpy(words->escaped + len, MORE_WORDS, sizeof(MORE_WORDS));
 }
 
 /* Is there no name at all? */

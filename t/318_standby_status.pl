@@ -43,6 +43,20 @@ is(standby_is(q{sender_port}), $primary->port, 'it knows whom it follows');
 soon_is($standby, q{SELECT received_lsn = pg_last_wal_receive_lsn() AND replayed_lsn = pg_last_wal_replay_lsn()
 	AND last_msg_receipt_time = (SELECT last_msg_receipt_time FROM pg_stat_wal_receiver) FROM replica_kit.standby_status()}, 't', 'and its figures are those of the views');
 
+# Reloaded again and again: from 16 on each reload puts off what the receiver asks,
+# so that it is silent for longer than it would be otherwise.
+$standby->append_conf('postgresql.conf', 'wal_receiver_timeout = 2s');
+my $states = '';
+for (1 .. 10)
+{
+	my $reloaded = $standby->safe_psql('postgres', 'SELECT clock_timestamp() FROM pg_reload_conf()');
+	$standby->poll_query_until('postgres', "SELECT clock_timestamp() > timestamptz '$reloaded' + interval '600 ms'");
+	$states .= standby_is('state') . "\n";
+}
+unlike($states, qr/stalled/, 'a reload puts off the next answer, which is no stall');
+$standby->append_conf('postgresql.conf', 'wal_receiver_timeout = 4s');
+$standby->reload;
+
 # Paused.
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
 write_wal(5000);
@@ -133,6 +147,23 @@ unlike(substr(slurp_file($standby->logfile), $offset), qr/:  upstream \w+:/, 're
 $primary->safe_psql('postgres', q{ALTER ROLE replica1 LOGIN});
 wait_for_line(qr/LOG:  upstream ok: streaming, .* behind, after /);
 soon_is($standby, 'SELECT count(*) FROM replica_kit.unhealthy()', '0', 'let in: all is well');
+
+# A message that is too long to be kept.
+set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1',
+	host => join(',', ('127.0.0.1') x 9), port => join(',', 1 .. 9));
+soon_like($standby, 'SELECT last_error FROM replica_kit.standby_status()', qr/(?:refused|server|port|host|accepting|TCP\/IP|running|on|that|and|at|to|connection|failed:|Is|the|Connection|"127.0.0.1",|\d|connections\?|\/) \.\.\.$/, 'a long message ends after a word');
+
+# An archive that has nothing.
+$standby->append_conf('postgresql.conf', join("\n", q{primary_conninfo = ''}, q{restore_command = 'false'}, q{replica_kit.critical_disconnected = '2s'}, ''));
+$standby->reload;
+soon_is($standby, q{SELECT state, lag_time IS NULL, health, reason ~ '^replaying from the archive only, nothing was restored for ' FROM replica_kit.standby_status()}, 'archive recovery|t|warning|t',
+	'an archive that has nothing: how far behind is not known, and said');
+is(wait_for_diagnosis($standby, 'restore_stalled'), 'restore_stalled', 'an archive that has nothing: it has a cause');
+soon_is($standby, 'SELECT name, level FROM replica_kit.unhealthy()', 'upstream|warning', 'an archive that has nothing: the other mouths agree');
+$standby->append_conf('postgresql.conf', "replica_kit.critical_disconnected = '1h'");
+set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
+is(wait_for_diagnosis($standby, ''), '', 'streaming again: nothing is wrong');
+wait_for_line(qr/LOG:  upstream ok: streaming, .* behind, after /);
 
 # Promoted, while cut off.
 $primary->stop;

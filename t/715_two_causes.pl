@@ -8,12 +8,13 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DiagKit;
+use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $primary = new_primary('primary', 'autovacuum = off', 'checkpoint_timeout = 1h', 'max_wal_size = 64MB', 'min_wal_size = 32MB',
-	'replica_kit.warning_disconnected = 1s', 'replica_kit.critical_disconnected = 1h');
+	'replica_kit.warning_disconnected = 1s', 'replica_kit.critical_disconnected = 1h', 'wal_level = logical');
 my ($standby, $password) = new_standby($primary, 'replica1');
 my $rule = slurp_file($primary->data_dir . '/pg_hba.conf') =~ /^(host.*# pg_replica_kit: replica1)$/m ? $1 : die 'no rule';
 
@@ -52,6 +53,31 @@ foreach my $change ('NOREPLICATION', 'NOLOGIN', 'PASSWORD NULL', q{VALID UNTIL '
 }
 $primary->safe_psql('postgres', "ALTER ROLE replica1 PASSWORD '$password'");
 found('a password again', '');
+
+# ----------------------------------------------------------------------
+# A logical slot that somebody else's transaction holds back
+# ----------------------------------------------------------------------
+
+$primary->safe_psql('postgres', q{CREATE TABLE held (i int); SELECT pg_create_logical_replication_slot('subscriber', 'test_decoding')});
+my $program = IPC::Run::start([ 'pg_recvlogical', '-d', $primary->connstr('postgres'), '-S', 'subscriber', '--start', '-f', '-', '-s', 1, '-F', 1, '--no-loop' ],
+	'<', '/dev/null', '>', '/dev/null', '2>', '/dev/null');
+my $holder = $primary->background_psql('postgres');
+my $pid = $holder->query_safe('BEGIN; INSERT INTO held VALUES (1); SELECT pg_backend_pid()');
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '200MB'});
+$primary->reload;
+$primary->safe_psql('postgres', q{INSERT INTO held VALUES (2); SELECT pg_switch_wal()}) for 1 .. 10;
+found('a transaction that is open for long', 'slot_held_by_transaction');
+soon_like($primary, q{SELECT name, evidence FROM replica_kit.diagnose() WHERE code = 'slot_held_by_transaction'},
+	qr/^subscriber\|.*the subscriber has confirmed all but .*oldest transaction: \d+, pid $pid, role ".*", idle, begun .* ago/s, 'a transaction that is open for long: it is named');
+like(advice($primary), qr/^  SELECT pg_terminate_backend\($pid\);$/m, 'a transaction that is open for long: how to end it');
+unlike(advice($primary), qr/[Ss]tart/, 'a transaction that is open for long: nothing is to be started');
+$holder->query_safe('ROLLBACK');
+$holder->quit;
+$primary->safe_psql('postgres', q{ALTER SYSTEM RESET max_slot_wal_keep_size});
+$primary->reload;
+found('ended', '');
+$program->kill_kill;
+drop_slot($primary, 'subscriber');
 
 # ----------------------------------------------------------------------
 # Two at once

@@ -64,6 +64,7 @@ typedef struct SharedClock
 	TimeLineID	timeline;		/* that was received then */
 	int64		alive_at;		/* the worker's last sign of life, or the time
 								 * from which on one can be expected */
+	int64		reloaded_at;	/* the worker was told to reload; 0: never */
 	PrkClock	clock;
 } SharedClock;
 
@@ -185,6 +186,24 @@ prk_clock_contact_age(void)
 }
 
 /*
+ * For how many microseconds has the server had its settings?  -1: not known.
+ * A session that was idle reloads when it is used again, so what it knows
+ * itself counts only where there is no worker.
+ */
+int64
+prk_clock_reload_age(void)
+{
+	int64		reloaded_at;
+
+	if (shared == NULL)
+		return Max(GetCurrentTimestamp() - PgReloadTime, 0);
+	LWLockAcquire(shared->lock, LW_SHARED);
+	reloaded_at = shared->reloaded_at;
+	LWLockRelease(shared->lock);
+	return reloaded_at == 0 ? -1 : prk_clock_now() - reloaded_at;
+}
+
+/*
  * Bytes of WAL written per second, over both windows; -1 when not known.
  */
 void
@@ -222,6 +241,17 @@ prk_clock_show_life(void)
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	shared->alive_at = now;
+	LWLockRelease(shared->lock);
+}
+
+/* Notes that the server was told to reload. */
+void
+prk_clock_note_reload(void)
+{
+	int64		now = prk_clock_now();
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->reloaded_at = now;
 	LWLockRelease(shared->lock);
 }
 
@@ -273,7 +303,7 @@ tick_upstream(void)
 	PrkClockPair newest;
 	XLogRecPtr	position;
 
-	prk_receiver_read(&receiver);
+	prk_receiver_read(&receiver, prk_clock_reload_age());
 	if (!shared->resumed)
 		load(InvalidXLogRecPtr, true);
 

@@ -29,6 +29,7 @@ extern int64 prk_clock_jump(TimestampTz wall1, int64 clock1,
 							TimestampTz wall2, int64 clock2);
 extern int64 prk_clock_alive_at(void);
 extern int64 prk_clock_contact_age(void);
+extern int64 prk_clock_reload_age(void);
 extern void prk_clock_ages(const XLogRecPtr *positions, PrkClockAge *ages,
 						   int npositions, int64 now, XLogRecPtr current);
 extern void prk_clock_rates(int64 now, XLogRecPtr current,
@@ -37,6 +38,7 @@ extern void prk_clock_rates(int64 now, XLogRecPtr current,
 /* for the worker */
 extern void prk_clock_drop_file(bool unwatched);
 extern void prk_clock_show_life(void);
+extern void prk_clock_note_reload(void);
 extern void prk_clock_tick(void);
 extern void prk_clock_save(void);
 

@@ -40,6 +40,7 @@ static const PrkAttempt *newest_attempt(const PrkEvidence *evidence,
 										const char *name);
 static bool left_together(const PrkEvidence *evidence);
 static bool is_at_risk(const PrkReportRow *row);
+static bool is_held(const PrkEvidence *evidence, const PrkReportRow *row);
 static PrkDiagnosis *add(PrkFindings *findings, PrkCode code,
 						 const PrkReportRow *row, const PrkOwner *owner);
 
@@ -239,7 +240,9 @@ diagnose_at_risk(PrkFindings *findings, const PrkReportRow *row,
 
 	if (!is_at_risk(row))
 		return false;
-	diagnosis = add(findings, PRK_CODE_SLOT_AT_RISK, row, owner);
+	diagnosis = add(findings, is_held(findings->evidence, row) ?
+					PRK_CODE_SLOT_HELD_BY_TRANSACTION :
+					PRK_CODE_SLOT_AT_RISK, row, owner);
 	diagnosis->gravity = prk_gravity_of(row->effective);
 	diagnosis->limit = raised_limit(findings->evidence, row);
 	return true;
@@ -312,6 +315,21 @@ is_at_risk(const PrkReportRow *row)
 	return row->replica->wal_status == PRK_WAL_UNRESERVED ||
 		(row->replica->has_safe_wal_size && row->replica->safe_wal_size <= 0) ||
 		row->verdict.slot_end != PRK_SLOT_SAFE;
+}
+
+/*
+ * Has a logical consumer confirmed most of what its slot retains?  Then it is
+ * not the consumer who keeps it, but the oldest transaction.
+ */
+static bool
+is_held(const PrkEvidence *evidence, const PrkReportRow *row)
+{
+	const PrkReplica *replica = row->replica;
+
+	return replica->logical && replica->pid != 0 &&
+		TransactionIdIsValid(evidence->oldest.xid) &&
+		replica->lag_bytes >= 0 &&
+		replica->lag_bytes < replica->retained_bytes / 2;
 }
 
 static PrkDiagnosis *

@@ -76,7 +76,8 @@ diagnose_stream(PrkFindings *findings)
 		add(findings, PRK_CODE_RECEIVER_STALLED)->gravity =
 			prk_gravity_of(evidence->upstream_effective);
 	else if (verdict->code == PRK_CODE_NETWORK_SLOW ||
-			 verdict->code == PRK_CODE_FLUSH_SLOW)
+			 verdict->code == PRK_CODE_FLUSH_SLOW ||
+			 verdict->code == PRK_CODE_RESTORE_STALLED)
 		add(findings, verdict->code)->gravity =
 			prk_gravity_of(evidence->upstream_effective);
 }

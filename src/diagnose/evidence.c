@@ -75,6 +75,8 @@ prk_evidence_gather(void)
 	gather_waits(evidence);
 	if (evidence->report->sample->in_recovery)
 		prk_replay_read(&evidence->replay);
+	else
+		prk_transaction_oldest(&evidence->oldest);
 	gather_counts(evidence);
 	return evidence;
 }

@@ -14,6 +14,7 @@
 #include "diagnose/owners.h"
 #include "diagnose/past.h"
 #include "diagnose/replay.h"
+#include "diagnose/transaction.h"
 #include "failures/failures.h"
 #include "hba/hba.h"
 #include "hba/hba_rules.h"
@@ -89,6 +90,8 @@ typedef struct PrkEvidence
 
 	bool		slot_drop_waits;	/* a checkpoint waits for a slot */
 	PrkReplay	replay;			/* on a standby, what replay waits for */
+
+	PrkTransaction oldest;		/* that holds logical slots back */
 
 	int64		wal_free;		/* bytes on the disk of pg_wal; -1 unknown */
 	int			walsenders_used;

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "miscadmin.h"
 #include "postmaster/autovacuum.h"
 #include "utils/guc.h"
 
@@ -19,6 +20,7 @@
 #include "mark.h"
 
 static void word_at_risk(const PrkWordsInput *in, PrkWords *words);
+static void word_transaction(const PrkWordsInput *in, PrkWords *words);
 static void word_blocked(const PrkWordsInput *in, PrkWords *words);
 static void word_down(const PrkWordsInput *in, PrkWords *words);
 static void word_unresponsive(const PrkWordsInput *in, PrkWords *words);
@@ -42,6 +44,7 @@ prk_words_replica(const PrkWordsInput *in, PrkWords *words)
 	switch (in->diagnosis->code)
 	{
 		case PRK_CODE_SLOT_AT_RISK:
+		case PRK_CODE_SLOT_HELD_BY_TRANSACTION:
 			word_at_risk(in, words);
 			break;
 		case PRK_CODE_CHECKPOINT_BLOCKED:
@@ -105,7 +108,11 @@ word_at_risk(const PrkWordsInput *in, PrkWords *words)
 		"The replica is so far behind that its slot will be lost soon: then it must be rebuilt.";
 	prk_words_clause(words, "%s", diagnosis->row->verdict.reason);
 	prk_words_slot(words, in);
-	if (replica->pid != 0)
+	if (diagnosis->code == PRK_CODE_SLOT_HELD_BY_TRANSACTION)
+		word_transaction(in, words);
+	else if (replica->logical && replica->pid != 0)
+		prk_words_advise(words, "See why the subscriber confirms nothing: its log, and what its workers wait for.");
+	else if (replica->pid != 0)
 		prk_words_advise(words, "See why it is behind, on the replica: SELECT * FROM replica_kit.diagnose();");
 	else
 		prk_words_advise(words, "%s start its %s before the slot is lost; later it must be rebuilt.",
@@ -125,6 +132,36 @@ word_at_risk(const PrkWordsInput *in, PrkWords *words)
 		prk_words_advise(words, "The limit of slots cannot be raised: the disk of pg_wal has %s free.",
 						 in->evidence->wal_free < 0 ? "an unknown amount" :
 						 prk_words_size(in->evidence->wal_free));
+}
+
+/* The slot is held back by a transaction of somebody else. */
+static void
+word_transaction(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkTransaction *oldest = &in->evidence->oldest;
+	const char *role = OidIsValid(oldest->userid) ?
+	GetUserNameFromId(oldest->userid, true) : NULL;
+
+	words->finding = "A transaction that is open for long holds the slot back: it will be lost soon. Its subscriber keeps up.";
+	prk_words_clause(words, "the subscriber has confirmed all but %s",
+					 prk_words_size(in->diagnosis->row->replica->lag_bytes));
+	if (oldest->pid == 0)
+	{
+		prk_words_clause(words, "the oldest transaction (%u) is a prepared one",
+						 oldest->xid);
+		prk_words_advise(words, "Commit it or roll it back, as its owner says: SELECT * FROM pg_prepared_xacts ORDER BY prepared;");
+		return;
+	}
+	prk_words_clause(words, "oldest transaction: %u, pid %d%s%s%s%s%s",
+					 oldest->xid, oldest->pid,
+					 role != NULL ? ", role " : "",
+					 role != NULL ? prk_words_quoted(role) : "",
+					 oldest->idle ? ", idle" : "",
+					 oldest->since != 0 ? ", begun " : "",
+					 oldest->since != 0 ?
+					 prk_words_ago(in->evidence, oldest->since) : "");
+	prk_words_advise(words, "Ask its owner to end it, or end it here (its work is rolled back):");
+	prk_words_advise(words, "  SELECT pg_terminate_backend(%d);", oldest->pid);
 }
 
 /* A checkpoint waits for the slot, whose walsender waits for its receiver. */

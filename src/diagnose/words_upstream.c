@@ -69,6 +69,15 @@ word_state(const PrkWordsInput *in, PrkWords *words)
 		case PRK_CODE_RECEIVER_STALLED:
 			word_stalled(in, words);
 			return true;
+		case PRK_CODE_RESTORE_STALLED:
+			words->finding = "This standby replays from an archive, which has given it nothing for long. How old its data is, is unknown.";
+			prk_words_clause(words, "%s", verdict->reason);
+			prk_words_clause(words, "replayed up to %X/%X on timeline %u",
+							 LSN_FORMAT_ARGS(upstream->replayed_lsn),
+							 upstream->timeline);
+			prk_words_advise(words, "On the primary: SELECT * FROM replica_kit.diagnose('server');   Does it archive, or write nothing?");
+			prk_words_advise(words, "Then run restore_command for the next segment by hand. archive_timeout on the primary bounds the wait.");
+			return true;
 		case PRK_CODE_NETWORK_SLOW:
 		case PRK_CODE_FLUSH_SLOW:
 			word_receiving(in, words);

@@ -98,6 +98,9 @@ say_fact(const PrkReplica *replica, PrkVerdict *verdict)
 			break;
 		case PRK_FACT_ARCHIVE_ONLY:
 			say(verdict, "replaying from the archive only");
+			if (verdict->code == PRK_CODE_RESTORE_STALLED)
+				say(verdict, "nothing was restored for %s",
+					prk_format_duration(time, verdict->since));
 			break;
 		case PRK_FACT_GONE:
 			if (verdict->since < 0)

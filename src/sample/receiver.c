@@ -39,7 +39,8 @@
 #define UNASKED			30000
 
 /*
- * Reads the receiver's state, under its spinlock.
+ * Reads the receiver's state, under its spinlock.  reload_age is for how many
+ * microseconds the server has had its settings; -1: not known.
  *
  * Before 19 it calls itself streaming before it has connected; only then is
  * its connection string ready to be shown (WalReceiverMain() in
@@ -49,15 +50,16 @@
  * milliseconds, also on 19 where the refusal comes after that agreement, as
  * for WAL that is gone: whoever keeps count of time goes by "settled".  And it
  * goes on to call itself so when nothing comes any more, until its timeout:
- * that is what "stalled" is for.
+ * that is what "stalled" is for.  From 16 on a reload puts off what it asks.
  */
 void
-prk_receiver_read(PrkReceiver *receiver)
+prk_receiver_read(PrkReceiver *receiver, int64 reload_age)
 {
 	WalRcvState state;
 	bool		ready;
 	pg_time_t	started;
 	int64		patience;
+	int64		unanswered;
 
 	memset(receiver, 0, sizeof(PrkReceiver));
 	SpinLockAcquire(&WalRcv->mutex);
@@ -95,6 +97,8 @@ prk_receiver_read(PrkReceiver *receiver)
 							0);
 	receiver->flushing = receiver->written_lsn > receiver->received_lsn &&
 		receiver->silence >= LONG_FLUSH;
-	receiver->stalled =
-		receiver->silence >= (patience + ANSWER_GRACE) * 1000;
+	unanswered = receiver->silence;
+	if (prk_compat_reload_restarts_ping() && reload_age >= 0)
+		unanswered = Min(unanswered, reload_age);
+	receiver->stalled = unanswered >= (patience + ANSWER_GRACE) * 1000;
 }

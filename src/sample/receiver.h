@@ -36,6 +36,6 @@ typedef struct PrkReceiver
 	XLogRecPtr	received_lsn;	/* flushed here; invalid: nothing so far */
 } PrkReceiver;
 
-extern void prk_receiver_read(PrkReceiver *receiver);
+extern void prk_receiver_read(PrkReceiver *receiver, int64 reload_age);
 
 #endif							/* PRK_RECEIVER_H */

@@ -54,6 +54,9 @@ typedef struct PrkBoardServer
 typedef struct PrkBoardUpstream
 {
 	TimestampTz gone_since;		/* its wal receiver doesn't stream */
+	XLogRecPtr	replayed_lsn;	/* as last seen */
+	int64		still_since;	/* since when, by prk_clock_now(); 0: it has
+								 * not been looked at */
 	PrkBoardAlert alert;		/* as announced */
 } PrkBoardUpstream;
 

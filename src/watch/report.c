@@ -100,6 +100,9 @@ prk_report_upstream(const PrkReport *report, PrkReportUpstream *upstream)
 	TimestampTz now = report->sample->taken_at;
 
 	prk_upstream_read(&upstream->state);
+	if (watched)
+		prk_upstream_follow(&upstream->state, seen->replayed_lsn,
+							seen->still_since);
 	prk_settings_thresholds(PRK_UPSTREAM_NAME, &upstream->thresholds);
 	upstream->failure = prk_upstream_failure(report->failures,
 											 &upstream->kind);

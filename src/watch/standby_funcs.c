@@ -75,7 +75,7 @@ static const PrkSignature standby_signature = {
 PG_FUNCTION_INFO_V1(pg_replica_kit_standby_status_1_0);
 
 static void put_stream(PrkRow *row, const PrkUpstream *upstream);
-static void put_verdict(PrkRow *row, const PrkUpstream *upstream);
+static void put_verdict(PrkRow *row, PrkUpstream *upstream);
 static const char *state_name(const PrkUpstream *upstream,
 							  const PrkVerdict *verdict);
 static const char *pause_name(RecoveryPauseState state);
@@ -128,7 +128,7 @@ put_stream(PrkRow *row, const PrkUpstream *upstream)
 
 /* What is thought of it. */
 static void
-put_verdict(PrkRow *row, const PrkUpstream *upstream)
+put_verdict(PrkRow *row, PrkUpstream *upstream)
 {
 	PrkFailures *failures = prk_failures_read();
 	const PrkFailure *failure = prk_failures_of_upstream(failures);
@@ -140,6 +140,9 @@ put_verdict(PrkRow *row, const PrkUpstream *upstream)
 	bool		refused = prk_upstream_failure(failures, &kind) != NULL;
 
 	prk_settings_thresholds(PRK_UPSTREAM_NAME, &thresholds);
+	if (board->cycle_at != 0 && board->worker_pid != 0)
+		prk_upstream_follow(upstream, board->upstream.replayed_lsn,
+							board->upstream.still_since);
 	prk_upstream_judge(upstream, refused ? &kind : NULL, &thresholds,
 					   board->cycle_at != 0 && board->worker_pid != 0,
 					   board->upstream.gone_since, now, &verdict);

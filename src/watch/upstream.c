@@ -19,8 +19,10 @@
 #include "postmaster/bgworker_internals.h"
 #include "replication/walsender.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "clock/clock_shared.h"
 #include "failures/failure_words.h"
@@ -32,6 +34,7 @@
 /* What is still on its way while all is well, in bytes. */
 #define IN_FLIGHT		(1024 * 1024)
 
+static bool waits_for_archive(void);
 static int64 read_delay(void);
 static bool has_low_parameter(void);
 static void measure_bytes(PrkUpstream *upstream, const PrkReceiver *receiver);
@@ -53,12 +56,15 @@ prk_upstream_read(PrkUpstream *upstream)
 	memset(upstream, 0, sizeof(PrkUpstream));
 	upstream->unreceived_bytes = -1;
 	upstream->connecting = -1;
+	upstream->still = -1;
 	upstream->in_recovery = RecoveryInProgress();
 	if (!upstream->in_recovery)
 		return;
 	upstream->wanted = PrimaryConnInfo != NULL && PrimaryConnInfo[0] != '\0';
 
-	prk_receiver_read(&receiver);
+	/* Before what is received, which it is not ahead of then. */
+	upstream->replayed_lsn = GetXLogReplayRecPtr(&upstream->timeline);
+	prk_receiver_read(&receiver, prk_clock_reload_age());
 	upstream->streaming = receiver.streaming;
 	upstream->settled = receiver.settled;
 	upstream->stalled = receiver.stalled;
@@ -68,7 +74,7 @@ prk_upstream_read(PrkUpstream *upstream)
 	strlcpy(upstream->slot_name, receiver.slot_name, NAMEDATALEN);
 	upstream->received_lsn = receiver.received_lsn;
 	upstream->last_message_at = receiver.last_message_at;
-	upstream->replayed_lsn = GetXLogReplayRecPtr(&upstream->timeline);
+	upstream->restores = !upstream->wanted && waits_for_archive();
 	upstream->pause_state = GetRecoveryPauseState();
 	if (upstream->pause_state != RECOVERY_NOT_PAUSED)
 		upstream->cannot_resume = has_low_parameter();
@@ -78,6 +84,43 @@ prk_upstream_read(PrkUpstream *upstream)
 	upstream->apply_delay = read_delay();
 	measure_bytes(upstream, &receiver);
 	measure_age(upstream, &receiver);
+}
+
+/*
+ * Adds for how long replay has stood still, from what was known before: where
+ * it was, and since when, by prk_clock_now(); 0 not known.
+ */
+void
+prk_upstream_follow(PrkUpstream *upstream, XLogRecPtr replayed_lsn,
+					int64 still_since)
+{
+	if (still_since == 0)
+		return;
+	upstream->still = upstream->replayed_lsn == replayed_lsn ?
+		prk_clock_now() - still_since : 0;
+}
+
+/*
+ * Does the startup process run restore_command, or wait to run it again?  Read
+ * without a lock, as pg_stat_get_activity() reads wait events; it is among the
+ * auxiliary processes, behind the backends.
+ */
+static bool
+waits_for_archive(void)
+{
+	for (uint32 i = MaxBackends; i < ProcGlobal->allProcCount; i++)
+	{
+		const PGPROC *proc = &ProcGlobal->allProcs[i];
+		uint32		wait = *(volatile uint32 *) &proc->wait_event_info;
+		const char *event = proc->pid != 0 && wait != 0 ?
+		pgstat_get_wait_event(wait) : NULL;
+
+		if (event != NULL &&
+			(strcmp(event, "RestoreCommand") == 0 ||
+			 strcmp(event, "RecoveryRetrieveRetryInterval") == 0))
+			return true;
+	}
+	return false;
 }
 
 /* recovery_min_apply_delay, whose variable is the startup process's own. */
@@ -206,8 +249,15 @@ prk_upstream_lag_time(const PrkUpstream *upstream, TimestampTz gone_since,
 		return -1;
 	if (upstream->stalled)
 		return Max(now - upstream->last_message_at, upstream->lag_age);
-	if (!upstream->wanted || upstream->settled)
+	if (upstream->settled)
 		return upstream->lag_age;
+
+	/* Asked twice, an archive that has nothing says nothing of what there is. */
+	if (!upstream->wanted)
+		return upstream->restores &&
+			(upstream->still < 0 ||
+			 upstream->still > 2 * (int64) wal_retrieve_retry_interval * 1000) ?
+			-1 : upstream->lag_age;
 
 	/* Cut, or not long enough connected to know more than before. */
 	if (upstream->contact_age >= 0)
@@ -345,7 +395,19 @@ judge_stream(const PrkUpstream *upstream, const PrkThresholds *thresholds,
 				PRK_CODE_RECOVERY_TARGET_SET : PRK_CODE_REPLAY_PAUSED;
 	}
 	else if (!upstream->wanted && verdict->level == PRK_OK)
+	{
 		verdict->fact = PRK_FACT_ARCHIVE_ONLY;
+		verdict->since = upstream->restores ? upstream->still : -1;
+
+		/* An idle primary has nothing to archive, so it is never worse. */
+		if (thresholds->critical_disconnected >= 0 &&
+			verdict->since >= thresholds->critical_disconnected * 1000)
+		{
+			verdict->level = PRK_WARNING;
+			verdict->at_once = true;
+			verdict->code = PRK_CODE_RESTORE_STALLED;
+		}
+	}
 }
 
 /* Of which cause is a failure to connect to the upstream the evidence? */

@@ -46,6 +46,9 @@ typedef struct PrkUpstream
 
 	/* from here on only in recovery */
 	bool		in_recovery;
+	bool		restores;		/* replay waits for WAL from an archive */
+	int64		still;			/* microseconds that replay has stood where it
+								 * is; -1: not known */
 	RecoveryPauseState pause_state;
 	bool		cannot_resume;	/* the primary allows more than this server */
 	bool		has_target;		/* recovery has an end: paused there, to
@@ -72,6 +75,8 @@ typedef struct PrkUpstream
 } PrkUpstream;
 
 extern void prk_upstream_read(PrkUpstream *upstream);
+extern void prk_upstream_follow(PrkUpstream *upstream,
+								XLogRecPtr replayed_lsn, int64 still_since);
 extern void prk_upstream_parameters(PrkParameter parameters[PRK_NPARAMETERS]);
 extern int64 prk_upstream_lag_time(const PrkUpstream *upstream,
 								   TimestampTz gone_since, TimestampTz now);

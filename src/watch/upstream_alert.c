@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "clock/clock_shared.h"
 #include "failures/failure_table.h"
 #include "watch/upstream_alert.h"
 
@@ -42,6 +43,12 @@ prk_upstream_alert_step(PrkUpstreamAlert *alert, TimestampTz now,
 	prk_upstream_read(&line->state);
 	if (line->state.in_recovery)
 		line->failure = prk_upstream_failure(prk_failures_read(), &kind);
+
+	if (seen->still_since == 0 ||
+		seen->replayed_lsn != line->state.replayed_lsn)
+		seen->still_since = prk_clock_now();
+	seen->replayed_lsn = line->state.replayed_lsn;
+	prk_upstream_follow(&line->state, seen->replayed_lsn, seen->still_since);
 
 	if (!line->state.wanted || line->state.settled)
 		seen->gone_since = 0;

@@ -139,6 +139,7 @@ prk_worker_main(Datum arg)
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
+			prk_clock_note_reload();
 			ProcessConfigFile(PGC_SIGHUP);
 			next_cycle = 0;
 		}
