@@ -198,6 +198,17 @@ prk_compat_slot_synced(const ReplicationSlot *slot)
 #endif
 }
 
+/* Does a logical slot wait for synchronized_standby_slots?  (17+) */
+static inline bool
+prk_compat_slot_failover(const ReplicationSlot *slot)
+{
+#if PG_VERSION_NUM >= 170000
+	return slot->data.failover;
+#else
+	return false;
+#endif
+}
+
 /*
  * Why was this copy of a slot not synchronized last?  By the name that
  * pg_replication_slots has for it in slotsync_skip_reason; NULL: it was, or

@@ -115,7 +115,7 @@ ok( $primary->poll_query_until('postgres',
 
 SKIP:
 {
-	skip 'slots are not copied before version 17', 2 if $version < 170000;
+	skip 'slots are not copied before version 17', 7 if $version < 170000;
 
 	$primary->safe_psql('postgres', <<~'SQL');
 		CREATE PUBLICATION regress_prk_all FOR ALL TABLES;
@@ -154,7 +154,25 @@ SKIP:
 			"SELECT name, state FROM replica_kit.status() WHERE name = 'standby'"),
 		'standby|streaming',
 		'whose standby streams');
+
+	# What the subscriber waits for.
+	my $awaited = q{SELECT level, evidence FROM replica_kit.diagnose('server') WHERE code = 'logical_waits_for_standby'};
+	$primary->safe_psql('postgres', q{ALTER SYSTEM SET synchronized_standby_slots = 'standby'});
+	$primary->reload;
+	$primary->poll_query_until('postgres', q{SHOW synchronized_standby_slots}, 'standby') or die 'not reloaded';
+	is($primary->safe_psql('postgres', $awaited), '', 'a standby that subscribers wait for: nothing to say while it streams');
 	$standby->stop;
+	$primary->safe_psql('postgres', 'CREATE TABLE missed (i int)');
+	ok($primary->poll_query_until('postgres', $awaited, qq{info|synchronized_standby_slots names slot "standby", which is not in use; 1 logical slot has failover set}),
+		'just away: they wait, no more');
+	$primary->append_conf('postgresql.conf', 'replica_kit.warning_disconnected = 0');
+	$primary->reload;
+	ok($primary->poll_query_until('postgres', q{SELECT level FROM replica_kit.diagnose('server') WHERE code = 'logical_waits_for_standby'}, 'warning'), 'and a warning as soon as its absence is one');
+	$primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('standby')});
+	like($primary->safe_psql('postgres', $awaited), qr/^warning\|synchronized_standby_slots names slot "standby", which does not exist;/, 'its slot is dropped: a warning');
+	$primary->safe_psql('postgres', q{ALTER SYSTEM SET synchronized_standby_slots = ''});
+	$primary->reload;
+	ok($primary->poll_query_until('postgres', q{SELECT count(*) = 0 FROM replica_kit.diagnose('server') WHERE code = 'logical_waits_for_standby'}), 'out of the setting: nothing');
 }
 
 $primary->stop;

@@ -20,6 +20,7 @@ static void diagnose_files(PrkFindings *findings);
 static void diagnose_limits(PrkFindings *findings);
 static void diagnose_unlimited(PrkFindings *findings);
 static void diagnose_troubles(PrkFindings *findings);
+static void diagnose_awaited(PrkFindings *findings);
 static void diagnose_versions(PrkFindings *findings);
 static PrkDiagnosis *add(PrkFindings *findings, PrkCode code);
 
@@ -33,6 +34,7 @@ prk_diagnose_server(PrkFindings *findings)
 	diagnose_limits(findings);
 	diagnose_unlimited(findings);
 	diagnose_troubles(findings);
+	diagnose_awaited(findings);
 	diagnose_versions(findings);
 	if (evidence->report->worker_trouble != NULL)
 		add(findings, PRK_CODE_WORKER_STALE)->words =
@@ -221,6 +223,28 @@ diagnose_troubles(PrkFindings *findings)
 		add(findings, trouble->verdict.code)->gravity =
 			prk_gravity_of(trouble->effective);
 	}
+}
+
+/*
+ * Logical subscribers stand still with a standby.  The restart of a standby
+ * that has its slot is no more than an info, as of the standby itself.
+ */
+static void
+diagnose_awaited(PrkFindings *findings)
+{
+	const PrkEvidence *evidence = findings->evidence;
+	const PrkReportRow *row = evidence->awaited_row;
+	PrkDiagnosis *diagnosis;
+
+	if (evidence->awaited == NULL)
+		return;
+	diagnosis = add(findings, PRK_CODE_LOGICAL_WAITS_FOR_STANDBY);
+	diagnosis->row = row;
+	diagnosis->count = evidence->nawaiting;
+	diagnosis->other_name = evidence->awaited;
+	if (row != NULL && !row->replica->logical &&
+		row->replica->invalidation == NULL && row->effective == PRK_OK)
+		diagnosis->gravity = PRK_GRAVITY_INFO;
 }
 
 static PrkDiagnosis *

@@ -28,6 +28,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
+#include "utils/varlena.h"
 #include "utils/wait_event.h"
 
 #include "compat.h"
@@ -51,6 +52,9 @@ static void read_reconnect(const PrkReplica *replica, List *rules,
 						   PrkReconnect *reconnect);
 static void gather_upstream(PrkEvidence *evidence);
 static void gather_waits(PrkEvidence *evidence);
+static void gather_awaited(PrkEvidence *evidence);
+static const PrkReportRow *find_slot(const PrkReport *report,
+									 const char *name);
 static void gather_counts(PrkEvidence *evidence);
 
 /* Gathers all; config_error and the versions are left to the caller. */
@@ -76,7 +80,10 @@ prk_evidence_gather(void)
 	if (evidence->report->sample->in_recovery)
 		prk_replay_read(&evidence->replay);
 	else
+	{
 		prk_transaction_oldest(&evidence->oldest);
+		gather_awaited(evidence);
+	}
 	gather_counts(evidence);
 	return evidence;
 }
@@ -433,6 +440,57 @@ gather_waits(PrkEvidence *evidence)
 		if (event != NULL && strcmp(event, "ReplicationSlotDrop") == 0)
 			evidence->slot_drop_waits = true;
 	}
+}
+
+/*
+ * The first slot that synchronized_standby_slots names and that confirms
+ * nothing, if logical slots wait for it (StandbySlotsHaveCaughtup() in
+ * src/backend/replication/slot.c).
+ */
+static void
+gather_awaited(PrkEvidence *evidence)
+{
+	const PrkReport *report = evidence->report;
+	const char *setting = GetConfigOption("synchronized_standby_slots", true,
+										  false);
+	List	   *names = NIL;
+	ListCell   *cell;
+
+	for (int i = 0; i < report->nrows; i++)
+	{
+		const PrkReplica *replica = report->rows[i].replica;
+
+		if (replica->logical && replica->failover &&
+			replica->invalidation == NULL)
+			evidence->nawaiting++;
+	}
+	if (evidence->nawaiting == 0 || setting == NULL ||
+		!SplitIdentifierString(pstrdup(setting), ',', &names))
+		return;
+	foreach(cell, names)
+	{
+		const PrkReportRow *row = find_slot(report, lfirst(cell));
+
+		if (row != NULL && !row->replica->logical &&
+			row->replica->invalidation == NULL &&
+			(row->replica->pid != 0 || row->replica->lag_bytes == 0))
+			continue;
+		evidence->awaited = lfirst(cell);
+		evidence->awaited_row = row;
+		return;
+	}
+}
+
+static const PrkReportRow *
+find_slot(const PrkReport *report, const char *name)
+{
+	for (int i = 0; i < report->nrows; i++)
+	{
+		if (report->rows[i].replica->has_slot &&
+			strcmp(report->rows[i].replica->slot_name, name) == 0)
+			return &report->rows[i];
+	}
+	return NULL;
 }
 
 /* How much of what there is a fixed number of is used. */

@@ -91,6 +91,11 @@ typedef struct PrkEvidence
 	bool		slot_drop_waits;	/* a checkpoint waits for a slot */
 	PrkReplay	replay;			/* on a standby, what replay waits for */
 
+	const char *awaited;		/* a slot that logical ones wait for and that
+								 * confirms nothing; NULL: none */
+	const PrkReportRow *awaited_row;	/* NULL: it does not exist */
+	int			nawaiting;		/* logical slots that wait */
+
 	PrkTransaction oldest;		/* that holds logical slots back */
 
 	int64		wal_free;		/* bytes on the disk of pg_wal; -1 unknown */

@@ -85,6 +85,8 @@ static const Meaning meanings[] = {
 	"A rule of another method comes before the replica's own in pg_hba.conf."},
 	{"library_outdated",
 	"The server runs an older library of the kit than is installed: restart it."},
+	{"logical_waits_for_standby",
+	"Logical subscribers wait for a slot of synchronized_standby_slots that is away or gone."},
 	{"network_slow",
 	"WAL arrives at the replica more slowly than it is generated."},
 	{"newer_timeline_exists",

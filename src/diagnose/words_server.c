@@ -29,6 +29,7 @@ static void word_worker(const PrkWordsInput *in, PrkWords *words);
 static void word_library(const PrkWordsInput *in, PrkWords *words);
 static void word_promoted(const PrkWordsInput *in, PrkWords *words);
 static void word_disk(const PrkWordsInput *in, PrkWords *words);
+static void word_awaited(const PrkWordsInput *in, PrkWords *words);
 static void word_archive(const PrkWordsInput *in, PrkWords *words);
 
 /* Puts a diagnosis of this server itself into words. */
@@ -88,6 +89,9 @@ prk_words_server(const PrkWordsInput *in, PrkWords *words)
 			break;
 		case PRK_CODE_DISK_FILLING:
 			word_disk(in, words);
+			break;
+		case PRK_CODE_LOGICAL_WAITS_FOR_STANDBY:
+			word_awaited(in, words);
 			break;
 		case PRK_CODE_ARCHIVE_FAILING:
 			word_archive(in, words);
@@ -344,4 +348,30 @@ word_archive(const PrkWordsInput *in, PrkWords *words)
 	else
 		prk_words_advise(words, "No attempt has ended: look at the process \"archiver\" of this server and what it runs or waits for.");
 	prk_words_advise(words, "To gain time, free space on that disk. Never delete files in pg_wal by hand.");
+}
+
+/* Logical subscribers receive nothing, for a standby's sake. */
+static void
+word_awaited(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkDiagnosis *diagnosis = in->diagnosis;
+	const PrkReportRow *row = diagnosis->row;
+	const char *name = diagnosis->other_name;
+
+	words->finding = "Logical subscribers receive nothing: they wait for a standby that is away. No WAL is lost.";
+	prk_words_clause(words, "synchronized_standby_slots names slot %s, which %s",
+					 prk_words_quoted(name),
+					 row == NULL ? "does not exist" :
+					 row->replica->logical ? "is a logical one" :
+					 row->replica->invalidation != NULL ? "is lost" :
+					 "is not in use");
+	prk_words_clause(words, diagnosis->count == 1 ?
+					 "%d logical slot has failover set" :
+					 "%d logical slots have failover set", diagnosis->count);
+	if (row != NULL)
+		prk_words_advise(words, "Bring the standby back: SELECT * FROM replica_kit.diagnose(%s);",
+						 prk_words_literal(row->replica->name));
+	prk_words_advise(words, "Or take %s out of the setting until then, and reload; after a failover subscribers may then be ahead of it:",
+					 prk_words_quoted(name));
+	prk_words_advise(words, "  ALTER SYSTEM SET synchronized_standby_slots = 'THE_OTHERS';");
 }

@@ -37,6 +37,8 @@ static const PrkCodeInfo codes[PRK_NCODES] = {
 	PRK_SIDE_UPSTREAM, false},
 	[PRK_CODE_LIBRARY_OUTDATED] = {"library_outdated", PRK_GRAVITY_INFO,
 	PRK_SIDE_SERVER, false},
+	[PRK_CODE_LOGICAL_WAITS_FOR_STANDBY] = {"logical_waits_for_standby", PRK_GRAVITY_WARNING,
+	PRK_SIDE_SERVER, false},
 	[PRK_CODE_NETWORK_SLOW] = {"network_slow", PRK_GRAVITY_WARNING,
 	PRK_SIDE_UPSTREAM | PRK_SIDE_STANDBY, false},
 	[PRK_CODE_NEWER_TIMELINE_EXISTS] = {"newer_timeline_exists", PRK_GRAVITY_CRITICAL,

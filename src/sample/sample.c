@@ -465,6 +465,7 @@ copy_slot(const ReplicationSlot *slot, PrkReplica *replica)
 	replica->logical = SlotIsLogical(slot);
 	replica->temporary = slot->data.persistency == RS_TEMPORARY;
 	replica->synced = prk_compat_slot_synced(slot);
+	replica->failover = prk_compat_slot_failover(slot);
 	replica->sync_skipped = prk_compat_slot_sync_skipped(slot);
 	replica->invalidation = prk_compat_slot_invalidation(slot);
 	replica->restart_lsn = slot->data.restart_lsn;

@@ -50,6 +50,8 @@ typedef struct PrkReplica
 	bool		logical;
 	bool		temporary;
 	bool		synced;			/* a standby's copy of its primary's slot */
+	bool		failover;		/* logical: it waits for the standbys' slots
+								 * that synchronized_standby_slots names */
 	const char *sync_skipped;	/* why that was not synchronized last, a
 								 * static string; NULL: it was, or the server
 								 * doesn't tell */
