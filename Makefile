@@ -52,6 +52,13 @@ CLOCK_OBJS = \
 	src/clock/clock_file.o \
 	src/clock/clock_shared.o
 
+ASK_OBJS = \
+	src/ask/answer.o \
+	src/ask/ask.o \
+	src/ask/backup_files.o \
+	src/ask/clone_settings.o \
+	src/ask/versions.o
+
 JUDGE_OBJS = \
 	src/judge/ages.o \
 	src/judge/codes.o \
@@ -130,6 +137,7 @@ OBJS = \
 	$(HBA_OBJS) \
 	$(FAILURES_OBJS) \
 	$(CLOCK_OBJS) \
+	$(ASK_OBJS) \
 	$(JUDGE_OBJS) \
 	$(WATCH_OBJS) \
 	$(PROVISION_OBJS) \

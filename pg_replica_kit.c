@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 
+#include "ask/ask.h"
 #include "clock/clock_shared.h"
 #include "compat.h"
 #include "failures/failure_table.h"
@@ -47,6 +48,7 @@ static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 void
 _PG_init(void)
 {
+	prk_ask_init();
 	prk_settings_init();
 	prk_farewell_init();
 	prk_slot_before_drop = prk_board_forget;

@@ -514,6 +514,13 @@ prk_compat_guc_boot(struct config_generic *record)
 	pg_unreachable();
 }
 
+/* The column of pg_database with ICU's locale; 17 renamed it (f696c0cd5f2). */
+#if PG_VERSION_NUM >= 170000
+#define PRK_COMPAT_DATABASE_LOCALE	Anum_pg_database_datlocale
+#else
+#define PRK_COMPAT_DATABASE_LOCALE	Anum_pg_database_daticulocale
+#endif
+
 /* 17 says in its name that this goes by a place in the list, from 1 on. */
 #if PG_VERSION_NUM < 170000
 #define pgstat_get_local_beentry_by_index(i) pgstat_fetch_stat_local_beentry(i)

@@ -109,6 +109,7 @@ my %floor = (
 	sample => 2,
 	hba => 2,
 	failures => 2,
+	ask => 3,
 	clock => 3,
 	judge => 4,
 	watch => 5,

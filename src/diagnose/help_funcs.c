@@ -228,7 +228,9 @@ pg_replica_kit_help_1_0(PG_FUNCTION_ARGS)
 	{
 		const char *name = settings[i]->name;
 
-		if (strncmp(name, SETTING_PREFIX, strlen(SETTING_PREFIX)) != 0)
+		/* Two are no settings: a question and its answer (src/ask). */
+		if (strncmp(name, SETTING_PREFIX, strlen(SETTING_PREFIX)) != 0 ||
+			(settings[i]->flags & GUC_NO_SHOW_ALL) != 0)
 			continue;
 		prk_put_text(&row, HELP_TOPIC, "setting");
 		prk_put_text(&row, HELP_NAME, name);

@@ -33,6 +33,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 
+#include "ask/backup_files.h"
 #include "compat.h"
 #include "diagnose/preflight_facts.h"
 #include "foreign.h"
@@ -248,28 +249,21 @@ search_directory(FileSearch *search, const char *directory)
 	FreeDir(dir);
 }
 
-/*
- * The files of relations and WAL, and what a base backup leaves out (src/
- * backend/backup/basebackup.c, excludeDirContents).
- */
+/* The files of relations, and what a base backup leaves out. */
 static bool
 is_left_out(const char *path, const char *name)
 {
-	static const char *const names[] = {
-		"backup_label", "backup_manifest", "base", "global", "pg_commit_ts",
-		"pg_dynshmem", "pg_multixact", "pg_notify", "pg_replslot",
-		"pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans",
-		"pg_tblspc", "pg_wal", "pg_xact", "postmaster.opts",
-		"postmaster.pid", "tablespace_map"
+	static const char *const relations[] = {
+		"base", "global", "pg_commit_ts", "pg_multixact", "pg_tblspc",
+		"pg_xact"
 	};
 
-	for (size_t i = 0; i < lengthof(names); i++)
+	for (size_t i = 0; i < lengthof(relations); i++)
 	{
-		if (strcmp(path, names[i]) == 0)
+		if (strcmp(path, relations[i]) == 0)
 			return true;
 	}
-	return strncmp(name, PG_TEMP_FILE_PREFIX,
-				   strlen(PG_TEMP_FILE_PREFIX)) == 0;
+	return prk_backup_leaves_out(path, name);
 }
 
 /* The directories of tablespaces, NULL for none. */

@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * clone_settings.h
+ *	  The settings that a clone of this server brings along.
+ *
+ * IDENTIFICATION
+ *	  src/ask/clone_settings.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRK_CLONE_SETTINGS_H
+#define PRK_CLONE_SETTINGS_H
+
+#include "ask/answer.h"
+
+extern void prk_clone_settings(PrkAnswer *answer);
+
+#endif							/* PRK_CLONE_SETTINGS_H */

@@ -1,0 +1,182 @@
+/*-------------------------------------------------------------------------
+ *
+ * versions.c
+ *	  Libraries that the server loads, and versions of collation libraries.
+ *
+ * Text is sorted by glibc, ICU, or the server itself.  Another version may
+ * sort otherwise, and then indexes that were built here give wrong answers
+ * there.  The versions are those of the libraries that this process has
+ * loaded; which databases need them is in pg_database, a shared catalog, which
+ * a process without a database may read as the launcher of autovacuum does.
+ *
+ * IDENTIFICATION
+ *	  src/ask/versions.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <link.h>
+#include <stdlib.h>
+#ifdef __GLIBC__
+#include <gnu/libc-version.h>
+#endif
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/varlena.h"
+
+#include "ask/versions.h"
+#include "compat.h"
+
+#define ICU_LIBRARY		"libicui18n.so."
+
+/* More locales than these are not told. */
+#define MAX_LOCALES		20
+
+static const char *libc_version(void);
+static const char *icu_version(void);
+static int	find_icu(struct dl_phdr_info *info, size_t size, void *result);
+static List *used_locales(void);
+static void add_locale(List **locales, HeapTuple tuple, TupleDesc descriptor);
+
+/* The libraries that this server preloads, each a column. */
+void
+prk_versions_libraries(PrkAnswer *answer)
+{
+	const char *settings[] = {"shared_preload_libraries",
+		"session_preload_libraries",
+	"local_preload_libraries"};
+
+	for (size_t i = 0; i < lengthof(settings); i++)
+	{
+		List	   *names;
+		ListCell   *cell;
+
+		if (!SplitDirectoriesString(pstrdup(GetConfigOption(settings[i], false,
+															false)),
+									',', &names))
+			continue;
+		foreach(cell, names)
+			prk_answer_text(answer, lfirst(cell));
+	}
+}
+
+/*
+ * The versions of glibc and ICU, empty if they are not here, then the locales
+ * that databases use, each a column: "libc NAME" or "icu NAME".  Needs a
+ * transaction.
+ */
+void
+prk_versions_collations(PrkAnswer *answer)
+{
+	ListCell   *cell;
+
+	prk_answer_text(answer, libc_version());
+	prk_answer_text(answer, icu_version());
+	foreach(cell, used_locales())
+		prk_answer_text(answer, lfirst(cell));
+}
+
+static const char *
+libc_version(void)
+{
+#ifdef __GLIBC__
+	return gnu_get_libc_version();
+#else
+	return "";
+#endif
+}
+
+/*
+ * ICU's version is in the name of its library, behind the symbolic links; this
+ * module is not linked with ICU, the server may be.
+ */
+static const char *
+icu_version(void)
+{
+	char	   *path = NULL;
+	char	   *resolved;
+	const char *name;
+	const char *version = "";
+
+	dl_iterate_phdr(find_icu, &path);
+	if (path == NULL)
+		return "";
+	resolved = realpath(path, NULL);
+	name = strstr(resolved ? resolved : path, ICU_LIBRARY);
+	if (name != NULL)
+		version = pstrdup(name + strlen(ICU_LIBRARY));
+	free(resolved);
+	return version;
+}
+
+/* for dl_iterate_phdr: *result is the library's path */
+static int
+find_icu(struct dl_phdr_info *info, size_t size, void *result)
+{
+	if (info->dlpi_name == NULL ||
+		strstr(info->dlpi_name, ICU_LIBRARY) == NULL)
+		return 0;
+	*(char **) result = pstrdup(info->dlpi_name);
+	return 1;
+}
+
+/* The locales of the databases, each once, as char *. */
+static List *
+used_locales(void)
+{
+	Relation	rel = table_open(DatabaseRelationId, AccessShareLock);
+	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
+	List	   *locales = NIL;
+	HeapTuple	tuple;
+
+	while (list_length(locales) < MAX_LOCALES &&
+		   HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		add_locale(&locales, tuple, RelationGetDescr(rel));
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return locales;
+}
+
+/* Adds a database's, if it is none of those that are the same everywhere. */
+static void
+add_locale(List **locales, HeapTuple tuple, TupleDesc descriptor)
+{
+	Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+	bool		icu = database->datlocprovider == COLLPROVIDER_ICU;
+	Datum		value;
+	bool		null;
+	char	   *locale;
+	ListCell   *cell;
+
+	if (!icu && database->datlocprovider != COLLPROVIDER_LIBC)
+		return;
+	value = heap_getattr(tuple, icu ? PRK_COMPAT_DATABASE_LOCALE :
+						 Anum_pg_database_datcollate, descriptor, &null);
+	if (null)
+		return;
+	locale = TextDatumGetCString(value);
+	if (!icu && (strcmp(locale, "C") == 0 || strcmp(locale, "POSIX") == 0 ||
+				 strcmp(locale, "C.UTF-8") == 0 || strcmp(locale, "C.utf8") == 0))
+		return;
+	locale = psprintf("%s %s", icu ? "icu" : "libc", locale);
+	foreach(cell, *locales)
+	{
+		if (strcmp(lfirst(cell), locale) == 0)
+			return;
+	}
+	*locales = lappend(*locales, locale);
+}
