@@ -213,6 +213,7 @@ JOIN_PARTS = \
 	src/join/join.sh \
 	src/join/join_local.sh \
 	src/join/join_upstream.sh \
+	src/join/join_facts.sh \
 	src/join/join_compress.sh \
 	src/join/join_clone.sh \
 	src/join/join_rebuild.sh \

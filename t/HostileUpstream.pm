@@ -7,7 +7,8 @@
 # BYTES } puts BYTES (undef: NULL) into that column of the real answer; { question
 # => ..., act => NAME } does what %acts has under that name.  Only connections of
 # the script's own psql (replication=1) get hostile answers, except for questions
-# that begin with "any_".
+# that begin with "any_".  { asks => QUESTION } limits an item to connections that
+# ask the kit that.
 package HostileUpstream;
 
 use strict;
@@ -23,6 +24,7 @@ my %questions = (
 	identify => qr/^\s*IDENTIFY_SYSTEM/i,
 	version => qr/^\s*SHOW\s+"?server_version_num/i,
 	setting => qr/^\s*SHOW\s+"?max_/i,
+	answer => qr/^\s*SHOW\s+replica_kit\.answer/i,
 	slot => qr/^\s*READ_REPLICATION_SLOT/i,
 	start => qr/^\s*START_REPLICATION/i,
 	drop => qr/^\s*DROP_REPLICATION_SLOT/i,
@@ -42,6 +44,11 @@ my %acts = (
 	no_rows => sub {
 		my ($socket) = @_;
 		put($socket, row_description(), complete(), ready());
+		pass_time($socket);
+	},
+	say => sub {
+		my ($socket, $words) = @_;
+		put($socket, row_description(), data_row($words), complete(), ready());
 		pass_time($socket);
 	},
 	two_rows => sub {
@@ -249,6 +256,7 @@ sub connection
 		put($client, 'N');
 	}
 	$self->note_heard($startup);
+	$self->{startup} = $startup;
 	my @case = @{ retrieve("$self->{directory}/case") };
 	my $ours = $startup =~ /\0replication\0001\0/;
 	foreach my $item (@case)
@@ -280,6 +288,7 @@ sub relay
 	my ($self, $client, $server, @case) = @_;
 	my $select = IO::Select->new($client, $server);
 	my ($signature) = grep { ($_->{act} // '') eq 'signature' } @case;
+	@case = grep { !$_->{asks} || index($self->{startup}, "ask=$_->{asks}") >= 0 } @case;
 	my ($change, $plain);
 
 	while (my @ready = $select->can_read())

@@ -101,6 +101,7 @@ static const char *const running[] = {
 	"wal_segment_size", "data_checksums", "shared_memory_size_in_huge_pages",
 };
 
+static ConfigVariable * read_files(void);
 static bool comes_along(const char *path);
 static const char *inside(const char *path);
 static const ConfigVariable *find_line(const ConfigVariable * lines,
@@ -113,14 +114,21 @@ static void put_include(PrkAnswer *answer, const char *file, char *keyword,
 static void put_directory(PrkAnswer *answer, const char *directory, int depth);
 static char *word_at(char **at);
 
-/* Puts them into the answer.  Raises nothing but for lack of memory. */
-void
-prk_clone_settings(PrkAnswer *answer)
+/* What a clone's files set that setting to; NULL: they do not. */
+const char *
+prk_clone_setting(const char *name)
+{
+	const		ConfigVariable *line = find_line(read_files(), name);
+
+	return line ? line->value : NULL;
+}
+
+/* The lines of the files that are sent. */
+static ConfigVariable *
+read_files(void)
 {
 	ConfigVariable *lines = NULL;
 	ConfigVariable *tail = NULL;
-	const		ConfigVariable *ssl;
-	bool		tls = false;
 
 	if (comes_along(MAIN_FILE))
 		(void) ParseConfigFile(psprintf("%s/" MAIN_FILE, DataDir), false,
@@ -128,6 +136,17 @@ prk_clone_settings(PrkAnswer *answer)
 	if (comes_along(PG_AUTOCONF_FILENAME))
 		(void) ParseConfigFile(psprintf("%s/" PG_AUTOCONF_FILENAME, DataDir),
 							   false, NULL, 0, 0, DEBUG3, &lines, &tail);
+	return lines;
+}
+
+/* Puts them into the answer.  Raises nothing but for lack of memory. */
+void
+prk_clone_settings(PrkAnswer *answer)
+{
+	ConfigVariable *lines = read_files();
+	const		ConfigVariable *ssl;
+	bool		tls = false;
+
 	ssl = find_line(lines, "ssl");
 	if (ssl != NULL && !parse_bool(ssl->value, &tls))
 		tls = false;

@@ -13,6 +13,7 @@
 
 #include "ask/answer.h"
 
+extern const char *prk_clone_setting(const char *name);
 extern void prk_clone_settings(PrkAnswer *answer);
 
 #endif							/* PRK_CLONE_SETTINGS_H */

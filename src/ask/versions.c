@@ -35,6 +35,7 @@
 #include "utils/rel.h"
 #include "utils/varlena.h"
 
+#include "ask/clone_settings.h"
 #include "ask/versions.h"
 #include "compat.h"
 
@@ -43,32 +44,63 @@
 /* More locales than these are not told. */
 #define MAX_LOCALES		20
 
+static void add_libraries(List **libraries, const char *setting);
+static void add_once(List **list, char *text);
 static const char *libc_version(void);
 static const char *icu_version(void);
 static int	find_icu(struct dl_phdr_info *info, size_t size, void *result);
 static List *used_locales(void);
 static void add_locale(List **locales, HeapTuple tuple, TupleDesc descriptor);
 
-/* The libraries that this server preloads, each a column. */
+/*
+ * The libraries that this server preloads, or would after a start with the
+ * files that a clone gets, each a column.
+ */
 void
 prk_versions_libraries(PrkAnswer *answer)
 {
-	const char *settings[] = {"shared_preload_libraries",
-		"session_preload_libraries",
-	"local_preload_libraries"};
+	static const char *const settings[] = {
+		"shared_preload_libraries", "session_preload_libraries",
+		"local_preload_libraries"
+	};
+	List	   *libraries = NIL;
+	ListCell   *cell;
 
 	for (size_t i = 0; i < lengthof(settings); i++)
 	{
-		List	   *names;
-		ListCell   *cell;
-
-		if (!SplitDirectoriesString(pstrdup(GetConfigOption(settings[i], false,
-															false)),
-									',', &names))
-			continue;
-		foreach(cell, names)
-			prk_answer_text(answer, lfirst(cell));
+		add_libraries(&libraries, GetConfigOption(settings[i], false, false));
+		add_libraries(&libraries, prk_clone_setting(settings[i]));
 	}
+	foreach(cell, libraries)
+		prk_answer_text(answer, lfirst(cell));
+}
+
+/* Adds those of such a setting; NULL or no list: none. */
+static void
+add_libraries(List **libraries, const char *setting)
+{
+	List	   *names;
+	ListCell   *cell;
+
+	if (setting == NULL ||
+		!SplitDirectoriesString(pstrdup(setting), ',', &names))
+		return;
+	foreach(cell, names)
+		add_once(libraries, lfirst(cell));
+}
+
+/* Adds a text to a list that does not have it. */
+static void
+add_once(List **list, char *text)
+{
+	ListCell   *cell;
+
+	foreach(cell, *list)
+	{
+		if (strcmp(lfirst(cell), text) == 0)
+			return;
+	}
+	*list = lappend(*list, text);
 }
 
 /*
@@ -160,7 +192,6 @@ add_locale(List **locales, HeapTuple tuple, TupleDesc descriptor)
 	Datum		value;
 	bool		null;
 	char	   *locale;
-	ListCell   *cell;
 
 	if (!icu && database->datlocprovider != COLLPROVIDER_LIBC)
 		return;
@@ -172,11 +203,5 @@ add_locale(List **locales, HeapTuple tuple, TupleDesc descriptor)
 	if (!icu && (strcmp(locale, "C") == 0 || strcmp(locale, "POSIX") == 0 ||
 				 strcmp(locale, "C.UTF-8") == 0 || strcmp(locale, "C.utf8") == 0))
 		return;
-	locale = psprintf("%s %s", icu ? "icu" : "libc", locale);
-	foreach(cell, *locales)
-	{
-		if (strcmp(lfirst(cell), locale) == 0)
-			return;
-	}
-	*locales = lappend(*locales, locale);
+	add_once(locales, psprintf("%s %s", icu ? "icu" : "libc", locale));
 }

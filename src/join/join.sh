@@ -44,6 +44,11 @@ answer_seconds=20
 stream_seconds=60
 clone_seconds=3600
 
+# How much of an answer is kept, in bytes, and what a connection that asks says
+# of its options.
+answer_bytes=1000
+ask_options=
+
 newline='
 '
 
@@ -126,6 +131,8 @@ Exit codes:
   12  the replica's server did not start
   13  it runs, but does not stream
   14  another run is at work on the same directory
+  16  a file or a setting of the upstream server does not allow a clone that
+      works here
   129, 130, 141, 143  ended by a signal (HUP, INT, PIPE, TERM)
 EOF
 }

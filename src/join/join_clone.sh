@@ -322,7 +322,7 @@ auto_conf() {
 configure() {
     write_missing_conf
     lines="primary_conninfo = $(conf_quote "$(conninfo "$state/passfile" server)")
-primary_slot_name = '$prk_name'"
+primary_slot_name = '$prk_name'$local_lines"
     for name in max_connections max_worker_processes max_wal_senders \
         max_prepared_transactions max_locks_per_transaction; do
         ask "SHOW $name" ||

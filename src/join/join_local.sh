@@ -160,7 +160,8 @@ can_make() (
     if as_owner test -w "$dir" && as_owner test -x "$dir"; then
         return 0
     fi
-    [ "$become" != self ] && [ -z "$named_by" ] && is_roots "$1"
+    [ "$become" != self ] && [ -z "$named_by" ] && ! is_told "$1" &&
+        is_roots "$1"
 )
 
 # is_roots PATH: nobody but root has a hand in where it is
@@ -184,7 +185,7 @@ make_directory() {
         umask 077 && mkdir -m 700 "$1"' sh "$1" 2>/dev/null; then
         return 0
     fi
-    { can_make "$1" && [ "$become" != self ] && is_roots "$1" &&
+    { can_make "$1" && [ "$become" != self ] && ! is_told "$1" && is_roots "$1" &&
         (umask 022 && mkdir -p "$(dirname "$1")" && mkdir -m 700 "$1" &&
             chown -h "$owner:$owner_group" "$1"); } ||
         fail 8 "could not make directory \"$1\""
@@ -554,10 +555,10 @@ check_disk() {
     short=$(check_space)
     [ -z "$short" ] || [ "$dir_state" != old ] ||
         fail 9 "not enough disk space for a new clone beside the old data: $short" \
-            "The old data has not been touched. Make room; or remove it yourself, and run this script without --rebuild."
+            "The old data has not been touched. Make room; or remove it yourself, and run this script without --rebuild.$size_age"
     [ -z "$short" ] ||
         fail 9 "not enough disk space: $short" \
-            "The size is of $prk_made_at; make room, or choose another directory."
+            "Make room, or choose another directory.$size_age"
 }
 
 # find_pkglibdir: where the server's libraries are, or nothing
@@ -595,5 +596,5 @@ $prk_libraries
 EOF
     [ -z "$missing" ] ||
         fail 10 "the upstream server preloads what is not installed here: $missing" \
-            "Install the same packages as there, for PostgreSQL $prk_major."
+            "Install the same packages as there, for PostgreSQL $prk_major.$libraries_age"
 }

@@ -502,14 +502,19 @@ main() {
     else
         check_port
     fi
-    if [ "$dir_state" != running ] || [ -n "$rebuild" ]; then
-        check_tablespaces
-        # That may wait until a restart has been tried.
-        [ "$dir_state" = running ] || check_disk
-        check_libraries
-    fi
     get_password
     check_upstream
+    ask_facts
+    if [ "$dir_state" != running ] || [ -n "$rebuild" ]; then
+        check_tablespaces
+        # These may wait until a restart has been tried.
+        [ "$dir_state" = running ] || check_disk
+        case $rebuild:$dir_state in
+            yes:standby | yes:running) ;;
+            *) judge_facts ;;
+        esac
+        check_libraries
+    fi
     check_compression
     check_old_timeline
     find_log
@@ -536,7 +541,10 @@ main() {
     [ "$dir_state" = running ] || check_slot
     if [ -n "$dry_run" ]; then
         case $rebuild:$dir_state in
-            yes:standby | yes:running) (dir_state=old && check_disk) || exit ;;
+            yes:standby | yes:running)
+                (dir_state=old && check_disk) || exit
+                judge_facts
+                ;;
         esac
         show_plan
         exit 0
@@ -554,6 +562,7 @@ main() {
         if [ "$dir_state" = old ]; then
             check_kept
             check_disk
+            judge_facts
         fi
     fi
     make_replica

@@ -161,6 +161,7 @@ server_knows_require_auth() {
 #   upstream_number COLUMN DIGITS   a decimal number of up to so many digits
 #   upstream_lsn COLUMN             a WAL position
 #   upstream_name COLUMN            lower-case letters, digits and underscores
+#   upstream_text COLUMN LENGTH     printable ASCII, also nothing
 #   upstream_null COLUMN            nothing: true if the column is empty
 #   $said                           one line of printable ASCII, if the question
 #                                   failed: to be shown, and to choose words by
@@ -179,7 +180,8 @@ replication_conninfo() {
 ask() {
     answer=$(passfile_line | as_owner sh -c '
         seconds=$1
-        shift
+        bytes=$2
+        shift 2
         cd / && umask 077 &&
         secret=$(mktemp) && rows=$(mktemp) && words=$(mktemp) || exit
         # files without a name, gone with this process; and no word of this
@@ -199,9 +201,9 @@ ask() {
             head -c 1000 | tr "\n\t\r" "   " | tr -s " " |
             tr -c "\040-\176" "?"
         echo
-        head -c 1000 </dev/fd/6 | tr -d "\000"
-        ' sh "$answer_seconds" "$bindir/psql" -XAtqw \
-        -v "VERBOSITY=${3:-sqlstate}" -d "$(replication_conninfo "$probe_passfile")${2:+ application_name=$2}" \
+        head -c "$bytes" </dev/fd/6 | tr -d "\000"
+        ' sh "$answer_seconds" "$answer_bytes" "$bindir/psql" -XAtqw \
+        -v "VERBOSITY=${3:-sqlstate}" -d "$(replication_conninfo "$probe_passfile")${2:+ application_name=$2}${ask_options:+ options=$(conninfo_quote "$ask_options")}" \
         -c "$1" 7>&- 9>&-) || :
     status=${answer%%"$newline"*}
     answer=${answer#*"$newline"}
@@ -264,6 +266,15 @@ upstream_name() {
         '' | *[!a-z0-9_]*) return 1 ;;
     esac
     [ "${#column}" -le 63 ] || return 1
+    printf '%s' "$column"
+}
+
+upstream_text() {
+    upstream_column "$1" || return 1
+    case $column in
+        *[!\ -~]*) return 1 ;;
+    esac
+    [ "${#column}" -le "$2" ] || return 1
     printf '%s' "$column"
 }
 
@@ -401,7 +412,10 @@ check_slot() {
                         "On the upstream server: SELECT * FROM pg_stat_replication; each replica needs a name of its own."
                 sleep 1
                 ;;
-            *PQresultStatus*) return 0 ;;
+            *PQresultStatus*)
+                ! slot_is_lost || slot_lost=yes
+                return 0
+                ;;
             *55000*)
                 slot_lost=yes
                 return 0
