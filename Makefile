@@ -215,7 +215,9 @@ JOIN_PARTS = \
 	src/join/join_upstream.sh \
 	src/join/join_facts.sh \
 	src/join/join_compress.sh \
+	src/join/join_recovery.sh \
 	src/join/join_clone.sh \
+	src/join/join_log.sh \
 	src/join/join_rebuild.sh \
 	src/join/join_run.sh
 

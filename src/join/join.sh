@@ -38,11 +38,17 @@
 : "${prk_auth?}" "${prk_tls?}"
 
 # How long to wait, in seconds: for a connection to the upstream, for its answer
-# to one question, for any progress of a stream, and of a clone.
+# to one question, for any progress of a stream, and of a clone; for a program
+# of this machine, for one that starts or stops the server, for --start-command,
+# and for restore_command.
 connect_seconds=10
 answer_seconds=20
 stream_seconds=60
 clone_seconds=3600
+program_seconds=30
+start_seconds=120
+command_seconds=600
+restore_seconds=60
 
 # How much of an answer is kept, in bytes, and what a connection that asks says
 # of its options.
@@ -98,6 +104,13 @@ Options:
   --remove-old         with --rebuild: remove the old data when it streams
   --demote             with --rebuild: the directory is a former primary's that is
                        to become this replica
+  --restore-command CMD
+                       the replica's restore_command, if it fetches WAL on this
+                       machine
+  --keep-recovery-settings
+                       keep settings that recovery reads and that came with the
+                       clone: delay, target, restore_command
+  --verify             have pg_verifybackup read the clone before it is used
   --compress METHOD    let the upstream compress what it sends: lz4, zstd or gzip,
                        as METHOD or METHOD:DETAIL; none; or auto (default):
                        lz4 if that is faster
@@ -117,7 +130,8 @@ The password of role "$prk_role" is taken from PGPASSWORD, PGPASSFILE,
 Exit codes:
    0  the replica streams (or what was asked for is done)
    1  something unforeseen failed
-   2  wrong usage, or a compression that one side cannot do
+   2  wrong usage, a compression that one side cannot do, or a restore
+      command that fetches nothing
    3  programs are missing, or of another major version
    4  the upstream server cannot be reached
    5  the upstream server refuses: password, role or pg_hba.conf; or it does
@@ -217,14 +231,18 @@ parse_arguments() {
     demote=
     dry_run=
     allow_risk=
+    restore_command=
+    keep_recovery=
+    verify=
     while [ $# -gt 0 ]; do
         case $1 in
             --pgdata=* | --cluster=* | --port=* | --start-command=* | \
-                --compress=*)
+                --compress=* | --restore-command=*)
                 option=${1%%=*}
                 value=${1#*=}
                 ;;
-            --pgdata | --cluster | --port | --start-command | --compress)
+            --pgdata | --cluster | --port | --start-command | --compress | \
+                --restore-command)
                 option=$1
                 [ $# -gt 1 ] ||
                     fail 2 "option $1 needs a value" "Try --help."
@@ -232,7 +250,8 @@ parse_arguments() {
                 shift
                 ;;
             --no-start | --set-password | --rebuild | --remove-old | \
-                --demote | --allow-cleartext-risk | --dry-run | --help | --version)
+                --demote | --keep-recovery-settings | --verify | \
+                --allow-cleartext-risk | --dry-run | --help | --version)
                 option=$1
                 value=-
                 ;;
@@ -254,6 +273,9 @@ parse_arguments() {
             --rebuild) rebuild=yes ;;
             --remove-old) remove_old=yes ;;
             --demote) demote=yes ;;
+            --restore-command) restore_command=$value ;;
+            --keep-recovery-settings) keep_recovery=yes ;;
+            --verify) verify=yes ;;
             --allow-cleartext-risk) allow_risk=yes ;;
             --dry-run) dry_run=yes ;;
             --version)
@@ -286,6 +308,9 @@ parse_arguments() {
         fail 2 "--remove-old and --no-start exclude each other" \
             "The old data is only removed when the replica streams."
     fi
+    case $restore_command in
+        *"$newline"*) fail 2 "the restore command has a line break in it" ;;
+    esac
     compress=${compress:-auto}
     check_compress_option
     case $port in

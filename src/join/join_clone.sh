@@ -195,17 +195,27 @@ EOF
 # start_job COMMAND...: in a session of its own, so that a signal reaches it
 # and its helper together
 start_job() {
-    as_owner rm -f "$state/clone.pid" "$state/clone.out"
+    as_owner rm -f "$state/clone.pid" "$state/clone.out" "$state/clone.status"
     (
         # no word of this shell when the clone is ended
         exec 8>&- 9>&- 2>/dev/null
         as_owner setsid sh -c '
-            echo $$ >"$1/clone.pid"
-            exec >"$1/clone.out" 2>&1 </dev/null
+            state=$1
+            echo $$ >"$state/clone.pid"
+            exec >"$state/clone.out" 2>&1 </dev/null
             shift
-            exec "$@"' sh "$state" "$@"
+            "$@"
+            echo $? >"$state/clone.status"' sh "$state" "$@"
     ) &
     clone_job=$!
+}
+
+# job_runs: setsid may have gone into the background, and then its end is not
+# that of the job
+job_runs() {
+    kill -0 "$clone_job" 2>/dev/null && return 0
+    ! as_owner test -s "$state/clone.status" &&
+        as_owner sh -c 'kill -0 "$(cat "$1/clone.pid")"' sh "$state" 2>/dev/null
 }
 
 # await_job: sets status; ends a job that says nothing for clone_seconds
@@ -215,12 +225,12 @@ await_job() {
     ticks=0
     before=
     silent=0
-    while kill -0 "$clone_job" 2>/dev/null; do
+    while job_runs; do
         sleep 0.2 2>/dev/null || sleep 1
         ticks=$((ticks + 1))
         [ "$((ticks % 5))" -eq 0 ] || continue
         elapsed=$((elapsed + 1))
-        words=$(clone_words)
+        words=$("${1:-clone_words}")
         progress "$words"
         silent=$((silent + 1))
         if [ "$words" != "$before" ]; then
@@ -236,6 +246,12 @@ await_job() {
     wait "$clone_job"
     status=$?
     clone_job=
+    # What counts is what the program itself has said; without it nothing does.
+    words=$(as_owner cat "$state/clone.status" 2>/dev/null)
+    case $words in
+        '' | *[!0-9]*) [ "$status" -ne 0 ] || status=1 ;;
+        *) status=$words ;;
+    esac
     progress_end
 }
 
@@ -243,6 +259,58 @@ await_job() {
 clone_words() {
     as_owner tail -n 1 "$state/clone.out" 2>/dev/null | sed 's/^ *//' |
         cleaned 200
+}
+
+# A clone is complete when pg_basebackup has said so, and has written the whole
+# of its manifest, which it does last: the checksum of the manifest is its last
+# line.
+check_clone() {
+    words=$(as_owner sh -c '
+        file=$1/backup_manifest
+        said=$(sed -n "\$s/^\"Manifest-Checksum\": \"\([0-9a-f]*\)\"}\$/\1/p" "$file") &&
+        is=$(sed "\$d" "$file" | sha256sum) &&
+        [ -n "$said" ] && [ "${is%% *}" = "$said" ]' sh "$clone/data" 2>&1) ||
+        fail 11 "the clone is not complete: its manifest is missing or damaged${words:+: $(printf '%s' "$words" | cleaned 500)}" \
+            "Nothing is left of it; run this script again."
+    [ -z "$verify" ] || verify_clone
+    empty_log_directory
+}
+
+# --verify: every file against its checksum in the manifest, and the WAL
+verify_clone() {
+    [ -x "$bindir/pg_verifybackup" ] ||
+        fail 3 "program \"pg_verifybackup\" is not installed"
+    say "verifying the clone"
+    start_job "$bindir/pg_verifybackup" -e "$clone/data"
+    await_job verify_words
+    [ "$status" -eq 0 ] ||
+        fail 11 "the clone does not pass pg_verifybackup: $(clone_words)" \
+            "Nothing is left of it; run this script again."
+    say "the clone is verified"
+}
+
+# verify_words: how much has been read, since the program does not tell
+verify_words() {
+    as_owner sh -c '
+        read -r pid <"$1/clone.pid" &&
+        read -r pid rest <"/proc/$pid/task/$pid/children" &&
+        sed -n "s/^rchar: //p" "/proc/$pid/io"' sh "$state" 2>/dev/null |
+        awk '{ printf "verifying: %d MB read", $1 / 1048576 }'
+}
+
+# The upstream's log is no word of this server's.
+empty_log_directory() {
+    directory=$(setting log_directory)
+    case $directory in
+        '' | /* | . | ./* | .. | ../* | */.. | */../* | base | base/* | global | \
+            global/* | pg_*/* | pg_commit_ts | pg_dynshmem | pg_logical | \
+            pg_multixact | pg_notify | pg_replslot | pg_serial | pg_snapshots | \
+            pg_stat | pg_stat_tmp | pg_subtrans | pg_tblspc | pg_twophase | \
+            pg_wal | pg_xact) return 0 ;;
+    esac
+    as_owner sh -c '
+        [ ! -L "$1" ] && cd "$1" 2>/dev/null || exit 0
+        find . -type f -exec rm -f {} +' sh "$clone/data/$directory"
 }
 
 # What the process that receives the WAL has said tells more than that it ended.
@@ -270,13 +338,11 @@ setting() {
 
 # setting_in DIR NAME: what a server would use, from the files as they are
 setting_in() {
-    if [ -n "$cluster" ]; then
-        as_owner "$bindir/postgres" -D "$1" -C "$2" \
-            -c "config_file=$confdir/postgresql.conf" \
-            -c "data_directory=$1" 2>/dev/null
-    else
-        as_owner "$bindir/postgres" -D "$1" -C "$2" 2>/dev/null
-    fi
+    asked=$2
+    config_options "$1"
+    eval "set -- $options"
+    as_owner timeout -k 2 "$program_seconds" "$bindir/postgres" "$@" \
+        -C "$asked" 2>/dev/null
 }
 
 # Where the upstream keeps its configuration elsewhere, the clone has none.
@@ -300,7 +366,7 @@ write_missing_conf() {
 }
 
 # auto_conf DIR < LINES: puts them into its postgresql.auto.conf for those of
-# the same names
+# the same names; a name alone only removes them
 auto_conf() {
     as_owner sh -c '
         umask 077
@@ -310,7 +376,7 @@ auto_conf() {
             awk "NR == FNR { mine[\$1] = 1; next }
                 !/^#/ && !(\$1 in mine)" \
                 postgresql.auto.conf.tmp postgresql.auto.conf
-            cat postgresql.auto.conf.tmp
+            sed -n "/=/p" postgresql.auto.conf.tmp
         } >postgresql.auto.conf.new &&
         mv postgresql.auto.conf.new postgresql.auto.conf &&
         rm postgresql.auto.conf.tmp' sh "$1" ||
@@ -321,6 +387,7 @@ auto_conf() {
 # upstream's that a standby may not have lower.
 configure() {
     write_missing_conf
+    reset_recovery "$clone/data"
     lines="primary_conninfo = $(conf_quote "$(conninfo "$state/passfile" server)")
 primary_slot_name = '$prk_name'$local_lines"
     for name in max_connections max_worker_processes max_wal_senders \
@@ -329,9 +396,11 @@ primary_slot_name = '$prk_name'$local_lines"
             fail 1 "the upstream server does not tell $name: $said"
         wanted=$(upstream_number 1 7) || not_upstream "$name"
         value=$(setting "$name")
-        [ -n "$value" ] ||
-            fail 1 "the replica's configuration cannot be read: $(as_owner "$bindir/postgres" -C "$name" -D "$clone/data" 2>&1 | tail -n 1 | cleaned 500)"
-        if [ "$value" -lt "$wanted" ]; then
+        if [ -z "$value" ]; then
+            # Files that cannot be read are no reason to clone again.
+            lines="$lines
+$name = $wanted"
+        elif [ "$value" -lt "$wanted" ]; then
             say "raising $name from $value to the upstream's $wanted"
             lines="$lines
 $name = $wanted"
@@ -344,10 +413,24 @@ port = $port"
     auto_conf "$clone/data" <<EOF
 $lines
 EOF
+    find_unreadable_conf "$clone/data"
     # The port, since who completes it may find the configuration half moved.
     as_owner sh -c ': >"$1/data/standby.signal" &&
         echo "$2" >"$1/port" && mv -f "$1/port" "$1/complete"' sh \
         "$clone" "$port" || fail 1 "could not write to \"$clone\""
+}
+
+# find_unreadable_conf DIR: sets unreadable_conf, why a server there could not
+# read its configuration
+find_unreadable_conf() {
+    unreadable_conf=
+    [ -z "$(setting_in "$1" port)" ] || return 0
+    config_options "$1"
+    eval "set -- $options"
+    unreadable_conf=$(as_owner timeout -k 2 "$program_seconds" \
+        "$bindir/postgres" "$@" -C port 2>&1 | readable 4000 |
+        grep -v 'contains errors' | tail -n 1 | sed 's/^.*LOG: *//; s/^.*FATAL: *//')
+    unreadable_conf=${unreadable_conf:-for a reason that postgres does not tell}
 }
 
 # Moves the finished clone up to where it belongs; can be run again.

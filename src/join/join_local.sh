@@ -8,7 +8,8 @@
 # The PostgreSQL programs, all of one place and of the upstream's major
 # version.  Debian's wrappers in PATH are no such place: they have no postgres.
 find_programs() {
-    for word in awk df find flock head mktemp sed setsid stty tail timeout tr; do
+    for word in awk df find flock head mktemp sed setsid sha256sum stty tail \
+        timeout tr; do
         command -v "$word" >/dev/null 2>&1 ||
             fail 3 "program \"$word\" is not installed"
     done
@@ -32,7 +33,7 @@ find_programs() {
             continue
         fi
         bindir=$dir
-        for word in pg_basebackup pg_controldata pg_ctl pg_isready psql; do
+        for word in pg_basebackup pg_controldata pg_ctl psql; do
             [ -x "$dir/$word" ] || bindir=
         done
         [ -z "$bindir" ] || break

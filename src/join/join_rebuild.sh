@@ -141,11 +141,12 @@ stop_server() {
     [ -n "$pid" ] || return 0
     say "stopping the server (pid $pid)"
     if [ -n "$cluster" ]; then
-        outside pg_ctlcluster "$prk_major" "$cluster" stop >/dev/null 2>&1
+        outside timeout -k 5 "$start_seconds" pg_ctlcluster "$prk_major" \
+            "$cluster" stop >/dev/null 2>&1
     elif is_by_unit; then
-        outside systemctl stop "$unit"
+        outside timeout -k 5 "$start_seconds" systemctl stop "$unit"
     else
-        as_owner "$bindir/pg_ctl" -D "$pgdata" -s -m fast -w -t 30 stop \
+        as_owner timeout -k 5 "$start_seconds" "$bindir/pg_ctl" -D "$pgdata" -s -m fast -w -t 30 stop \
             >/dev/null 2>&1
     fi
     tries=0
@@ -202,14 +203,14 @@ try_restart() {
         say "trying first whether a restart is enough"
         renew_slot
         use_slot
+        reset_recovery "$pgdata"
         find_log
-        if launch && streaming_within 20; then
+        if launch && streaming_within 20 && restart_replays; then
             say "a restart was enough: replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; nothing has been rebuilt"
             end_rebuild
             exit 0
         fi
-        words=$(log_tail | grep -e FATAL: -e PANIC: -e ERROR: | tail -n 1 |
-            sed 's/^.*FATAL: *//; s/^.*PANIC: *//; s/^.*ERROR: *//')
+        words=$(last_failure "$(log_tail)")
         say "a restart is not enough${words:+: $words}"
         stop_server
         check_slot
@@ -220,6 +221,14 @@ try_restart() {
         esac
     fi
     dir_state=old
+}
+
+# restart_replays: a server that streams and runs, and only has not replayed what
+# it got, needs no clone.
+restart_replays() {
+    replaying_within "$stream_seconds" && return 0
+    [ -z "$(server_pid)" ] || not_streaming
+    return 1
 }
 
 # A replica whose setting was taken away would stream without its slot.
@@ -425,6 +434,7 @@ rebuild_replica() {
     make_clone_directories
     renew_slot
     run_clone
+    check_clone
     configure
     keep_old
     move_up

@@ -71,116 +71,80 @@ start_words() {
     fi
 }
 
-find_log() {
-    log=$state/server.log
-    if is_by_unit; then
-        log="the journal of unit $unit"
-        log_since=$(date '+%Y-%m-%d %H:%M:%S')
-    elif [ -n "$cluster" ]; then
-        log=/var/log/postgresql/postgresql-$prk_major-$cluster.log
-        if [ -L "$confdir/log" ]; then
-            log=$(readlink "$confdir/log")
-        fi
-    fi
-    log_size=$(as_owner cat "$log" 2>/dev/null | wc -c)
-}
-
-# log_tail: what the server has logged since it was started
-log_tail() {
-    {
-        if is_by_unit; then
-            journalctl -q -o cat -n 20 -u "$unit" --since "$log_since"
-        else
-            as_owner tail -c "+$((log_size + 1))" "$log"
-        fi
-        file=$(as_owner sed -n 's/^stderr //p' "$pgdata/current_logfiles")
-        case $file in
-            '') ;;
-            /*) as_owner tail -n 20 "$file" ;;
-            *) as_owner tail -n 20 "$pgdata/$file" ;;
-        esac
-    } 2>/dev/null | tail -n 20 | cleaned 8000
-}
-
 start_server() {
+    [ -z "$unreadable_conf" ] || conf_failed
+    find_log
     launch || server_failed
+}
+
+# The clone is complete, and what is wrong with its files can be mended.
+conf_failed() {
+    fail 12 "the replica's configuration cannot be read: $unreadable_conf" \
+        "The clone is complete: mend that, and run this script again."
 }
 
 # launch: true if there is a server then
 launch() {
     say "starting the server: $(start_words)"
+    started_here=yes
     if [ -n "$start_command" ]; then
-        outside sh -c "$start_command"
+        outside timeout -k 5 "$command_seconds" sh -c "$start_command"
     elif [ -n "$cluster" ]; then
-        outside pg_ctlcluster "$prk_major" "$cluster" start >/dev/null 2>&1
+        outside timeout -k 5 "$start_seconds" pg_ctlcluster "$prk_major" \
+            "$cluster" start >/dev/null 2>&1
     elif is_by_unit; then
         # It may wait for a server that recovers, without end.
-        outside timeout 15 systemctl start "$unit"
+        outside timeout -k 5 15 systemctl start "$unit"
     else
-        outside as_owner "$bindir/pg_ctl" -D "$pgdata" -l "$log" -s -w -t 15 \
-            start >/dev/null 2>&1 </dev/null
+        outside as_owner timeout -k 5 "$start_seconds" "$bindir/pg_ctl" \
+            -D "$pgdata" -l "$log" -s -w -t 15 start >/dev/null 2>&1 </dev/null
     fi
     start_status=$?
+    case $start_status in
+        124 | 137)
+            [ -n "$start_command" ] && limit=$command_seconds ||
+                limit=$start_seconds
+            is_by_unit ||
+                say "note: what starts the server did not end within $limit seconds, and was ended"
+            ;;
+    esac
     # A server that is still recovering is a server.
     [ "$start_status" -eq 0 ] || [ -n "$(server_pid)" ] || return 1
     [ -n "$start_command" ] || warn_of_unit
 }
 
-# What a line of the server's log means: sets hint, or leaves it empty.
-explain_log() {
-    hint=
-    case $1 in
-        *"already been removed"* | *"can no longer"*)
-            hint="The upstream no longer has the WAL that the replica needs; it must be cloned anew: run this script with --rebuild." ;;
-        *"password authentication failed"*)
-            hint="If the role has a new password, run this script with --set-password." ;;
-        *"system identifier differs"*)
-            hint="The data is of another server than the one at $prk_host, port $prk_port." ;;
-        *"insufficient parameter settings"*)
-            hint="Raise the setting named there in the replica's configuration, and start it again." ;;
-        *"Address already in use"* | *"could not bind"* | *'lock file "'*)
-            hint="Choose another port with --port." ;;
-        *"could not access file"*)
-            hint="Install the library on this machine." ;;
-        *"No space left"*) hint="Make room on the file system." ;;
-        *'is active for PID'*)
-            hint="Another connection uses slot \"$prk_name\"; each replica needs a name of its own." ;;
-        *"failed: "*)
-            explain_connection "$1" ;;
-    esac
-}
-
-show_log() {
-    words=$(log_tail)
-    if [ -n "$words" ]; then
-        say "the end of $log:" >&2
-        printf '%s\n' "$words" | sed 's/^/  /' >&2
-    fi
-    explain_log "$words"
-}
-
 server_failed() {
     show_log
+    if [ -z "$hint" ] && port_in_use "$port"; then
+        explain_log "Address already in use"
+    fi
     fail 12 "the replica's server did not start" \
         "${hint:-The clone is complete: mend what the log says, and run this script again.}"
 }
 
 # local_state TARGET, as a row: status of the WAL receiver, whether its
 # connection has brought WAL up to TARGET, whether WAL up to TARGET is here,
-# positions received and replayed, the receiver's pid.  Nothing when nobody
-# may log in.
+# positions received and replayed, the receiver's pid, whether WAL up to TARGET
+# is replayed, whether replay is delayed, and a setting that ends recovery.
+# Nothing when nobody may log in.
 local_state() {
     socket=$(as_owner sed -n 5p "$pgdata/postmaster.pid" 2>/dev/null)
     socket=${socket:-$(as_owner sed -n 6p "$pgdata/postmaster.pid" 2>/dev/null)}
     [ -n "$socket" ] || return 0
-    as_owner env PGOPTIONS='-c search_path=pg_catalog' \
-        PGPASSFILE=/nonexistent "$bindir/psql" -XAtqw -v "target=$1" \
+    as_owner env PGOPTIONS='-c search_path=pg_catalog -c statement_timeout=5s' \
+        PGPASSFILE=/nonexistent timeout -k 2 "$answer_seconds" "$bindir/psql" -XAtqw -v "target=$1" \
         -d "host=$(conninfo_quote "$socket") port=$port dbname=template1 connect_timeout=5" \
         2>/dev/null <<'EOF'
 SELECT coalesce(r.status, 'none'),
     coalesce(r.written_lsn >= :'target', false),
     coalesce(greatest(l.received, l.replayed) >= :'target', false),
-    l.received, l.replayed, r.pid
+    l.received, l.replayed, r.pid,
+    coalesce(l.replayed >= :'target', false),
+    current_setting('recovery_min_apply_delay') <> '0',
+    (SELECT min(name) FROM pg_settings WHERE setting <> ''
+        AND (name IN ('recovery_target', 'recovery_target_lsn',
+            'recovery_target_name', 'recovery_target_time',
+            'recovery_target_xid', 'promote_trigger_file')))
     FROM (SELECT pg_last_wal_receive_lsn() AS received,
         pg_last_wal_replay_lsn() AS replayed) l
     LEFT JOIN pg_stat_wal_receiver r ON true
@@ -222,6 +186,7 @@ slot_proves() {
 # still there a second later.
 streams() {
     row=$(local_state "$1")
+    find_end
     case $row in
         'streaming|t|'*) ;;
         'streaming|f|t|'*)
@@ -240,6 +205,27 @@ streams() {
     proof="received $(field 4), replayed $(field 5)"
 }
 
+# replays TARGET: has it replayed WAL up to TARGET?  Where nobody may log in,
+# nobody can know; and a delay that is to be there is no failure.
+replays() {
+    row=$(local_state "$1")
+    find_end
+    case $row in
+        '') return 0 ;;
+    esac
+    [ "$(field 7)" = t ] || [ "$(field 8)" = t ] || return 1
+    proof="received $(field 4), replayed $(field 5)"
+}
+
+# find_end: sets ending, a setting by which the server in the directory ends its
+# recovery, and promoted, if it has.
+find_end() {
+    if [ -z "$keep_recovery$ending" ] && [ -n "$row" ]; then
+        ending=$(field 9)
+    fi
+    as_owner test -e "$pgdata/standby.signal" || promoted=yes
+}
+
 # What changes while the server is on its way.
 signs_of_life() {
     if [ -n "$row" ]; then
@@ -254,7 +240,8 @@ signs_of_life() {
 # the wait began.  Gives up after a time without any progress: a minute, or
 # five while the server still recovers and lets nobody in.
 wait_streaming() {
-    streaming_within "$stream_seconds" && return 0
+    streaming_within "$stream_seconds" &&
+        replaying_within "$stream_seconds" && return 0
     [ -n "$(server_pid)" ] || server_failed
     not_streaming
 }
@@ -264,10 +251,30 @@ streaming_within() {
     ask_position
     say "waiting until it streams and has WAL up to $target"
     receiver_pid=
+    promoted=
+    ending=
+    [ -n "$keep_recovery" ] || ending=$(forced_ending)
+    proven_within "$1" streams
+}
+
+# replaying_within SECONDS: a server that was started here goes on to replay WAL
+# that its upstream has written since: no old setting ends its recovery.
+replaying_within() {
+    [ -n "$started_here" ] || return 0
+    [ -z "$keep_recovery" ] || [ -z "$(recovery_set "$pgdata")" ] || return 0
+    ask_position
+    proven_within "$1" replays
+}
+
+# proven_within SECONDS PROOF: waits for streams() or replays() of target
+proven_within() {
     signs=
     idle=0
-    until streams "$target"; do
-        [ -n "$(server_pid)" ] || return 1
+    while :; do
+        if "$2" "$target" && [ -z "$ending$promoted" ]; then
+            return 0
+        fi
+        [ -n "$(server_pid)" ] && [ -z "$ending$promoted" ] || return 1
         now=$(signs_of_life)
         idle=$((idle + 1))
         if [ "$now" != "$signs" ]; then
@@ -288,6 +295,20 @@ streaming_within() {
 
 not_streaming() {
     show_log
+    if [ -n "$promoted" ]; then
+        fail 13 "the replica's server runs, but has been promoted: it is no standby any more" \
+            "To make it the replica again, stop it and run this script with --rebuild."
+    elif [ -n "$ending" ]; then
+        fail 13 "the replica's server streams, but $ending is set: its recovery will end there" \
+            "To reset it, run this script with --rebuild; if it is on the server's command line, remove it there first. To have it, add --keep-recovery-settings."
+    fi
+    case $row in
+        streaming'|'*)
+            fail 13 "the replica's server streams, but has not replayed WAL up to $target" \
+                "Look at pg_stat_activity there: what does its startup process wait for?"
+            ;;
+    esac
+    [ -n "$hint" ] || explain_by_asking
     fail 13 "the replica's server runs, but does not stream" \
         "${hint:-See its log, $log; it keeps trying.}"
 }
@@ -295,6 +316,10 @@ not_streaming() {
 # --------------------------------------------------------------------- ends
 
 clone_job=
+started_here=
+unreadable_conf=
+ending=
+promoted=
 locked=
 made_state=
 made_pgdata=
@@ -305,7 +330,7 @@ tty_mode=
 stop_clone() {
     tries=0
     signal=TERM
-    while kill -0 "$clone_job" 2>/dev/null; do
+    while job_runs; do
         pid=$(as_owner cat "$state/clone.pid" 2>/dev/null)
         if [ -n "$pid" ]; then
             as_owner kill -s "$signal" -- "-$pid" 2>/dev/null
@@ -335,7 +360,8 @@ on_exit() {
     elif [ -n "$undo" ]; then
         remove_partial
         [ -z "$made_pgdata" ] || remove_directory "$pgdata"
-        as_owner rm -f "$state/passfile" "$state/clone.pid" "$state/clone.out"
+        as_owner rm -f "$state/passfile" "$state/clone.pid" "$state/clone.out" \
+            "$state/clone.status"
         [ -z "$cluster" ] || unmake_cluster
         if [ -n "$made_state" ]; then
             as_owner rmdir "$state/cloning" 2>/dev/null
@@ -449,6 +475,7 @@ make_replica() {
             make_clone_directories
             renew_slot
             run_clone
+            check_clone
             configure
             undo=
             move_up
@@ -462,7 +489,7 @@ make_replica() {
             say "\"$pgdata\" already holds this replica; it is not cloned again"
             ;;
     esac
-    as_owner rm -f "$state/clone.pid" "$state/clone.out"
+    as_owner rm -f "$state/clone.pid" "$state/clone.out" "$state/clone.status"
 }
 
 main() {
@@ -470,6 +497,7 @@ main() {
     password=${PGPASSWORD-}
     unset PGPASSWORD
     operator_lc_all=${LC_ALL-}
+    find_plain
     LC_ALL=C
     export LC_ALL
     unset PGHOST PGHOSTADDR PGPORT PGDATABASE PGUSER PGSERVICE PGOPTIONS \
@@ -517,6 +545,10 @@ main() {
     fi
     check_compression
     check_old_timeline
+    check_command_line
+    [ "$dir_state:$rebuild" != standby: ] || [ -z "$start" ] ||
+        check_standby_target
+    check_restore_command
     find_log
     if [ "$dir_state" = running ] && [ -n "$rebuild" ]; then
         if uses_slot && [ -z "$(missing_file)" ] && streaming_within 6; then
@@ -567,6 +599,7 @@ main() {
     fi
     make_replica
     if [ -z "$start" ]; then
+        [ -z "$unreadable_conf" ] || conf_failed
         say "the replica is ready; start it with: $(start_words)"
         old_named=
         [ -z "$rebuild" ] || end_rebuild

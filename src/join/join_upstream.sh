@@ -197,7 +197,7 @@ ask() {
         ) </dev/null >/dev/fd/6 2>/dev/fd/5
         echo "$?"
         sed -e "s/^psql: error: //" -e "/^WARNING/d" \
-            -e "/^password retrieved from file/d" </dev/fd/5 |
+            -e "s/^password retrieved from file.*/[28P01]/" </dev/fd/5 |
             head -c 1000 | tr "\n\t\r" "   " | tr -s " " |
             tr -c "\040-\176" "?"
         echo
@@ -209,6 +209,14 @@ ask() {
     answer=${answer#*"$newline"}
     said=${answer%%"$newline"*}
     said=${said% }
+    # libpq says in English when a password was wrong
+    wrong_password=
+    case $said in
+        *' [28P01]')
+            said=${said% *}
+            wrong_password=yes
+            ;;
+    esac
     case $answer in
         *"$newline"*) answer=${answer#*"$newline"} ;;
         *) answer= ;;
@@ -299,21 +307,27 @@ EOF
 # What an error of the connection, $1, means: sets code and hint.
 explain_connection() {
     provision="SELECT * FROM replica_kit.provision($(sql_literal "$prk_name"),"
-    as_owner "$bindir/pg_isready" -q -t 10 -h "$prk_host" -p "$prk_port" \
-        </dev/null >/dev/null 2>&1
-    case $? in
-        0) code=5 ;;
-        *)
+    code=5
+    hint="See the upstream server's log."
+    # libpq's own words are English here, the upstream's need not be.  Another
+    # connection, to tell them apart, would look like an attack in its log.
+    case $1 in
+        *"could not translate host name"*)
+            code=4
+            hint="Make the script for an address: join_script('$prk_name', 'ADDRESS')."
+            return 0
+            ;;
+        *"Connection refused"* | *"onnection timed out"* | *"timeout expired"* | \
+            *"No route to host"* | *"is unreachable"* | *"no answer within"* | \
+            *"Connection reset"* | *"closed the connection unexpectedly"* | \
+            *"system is starting up"* | *"system is shutting down"* | \
+            *"in recovery mode"* | *"not yet accepting connections"* | \
+            *"received invalid response"*)
             code=4
             hint="Is the server running, does its listen_addresses reach this machine, is a firewall between?"
-            case $1 in
-                *"could not translate host name"*)
-                    hint="Make the script for an address: join_script('$prk_name', 'ADDRESS')." ;;
-            esac
             return 0
             ;;
     esac
-    hint="See the upstream server's log."
     case $1 in
         *"channel binding"*)
             hint="Without TLS, libpq here cannot make sure that it is asked for SCRAM: turn on ssl at the upstream server, install libpq 16 here, or accept that whoever answers at $prk_host could ask for the password in clear text, with --allow-cleartext-risk." ;;
@@ -327,7 +341,7 @@ explain_connection() {
             [ "${#address}" -le 45 ] || address=
             hint="On the upstream server run: $provision '${address:-ADDRESS OF THIS MACHINE}');${address:+ if that is an address of this machine there}"
             ;;
-        *password*)
+        *password* | "${wrong_password:+$said}")
             hint="Use the password that provision() returned for role \"$prk_role\", or rotate_password() since." ;;
         *"does not exist"*)
             hint="On the upstream server run: $provision 'ADDRESS OF THIS MACHINE');" ;;
