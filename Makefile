@@ -219,6 +219,7 @@ JOIN_PARTS = \
 	src/join/join_clone.sh \
 	src/join/join_log.sh \
 	src/join/join_rebuild.sh \
+	src/join/join_follow.sh \
 	src/join/join_run.sh
 
 EXTRA_CLEAN = src/join/join_text.inc pg_replica_kit_join.sh pg_replica_kit_join.1 \

@@ -76,7 +76,7 @@ sub rebuild
 # Usage; a replica that isn't there yet
 # ----------------------------------------------------------------------
 foreach my $wrong (
-	['--remove-old'], ['--demote'],
+	['--remove-old'],
 	[ '--rebuild', '--set-password' ],
 	[ '--rebuild', '--remove-old', '--no-start' ])
 {
@@ -196,7 +196,7 @@ like($err, qr/^hint: If it was promoted by mistake.*--rebuild/m,
 rebuild('promoted', 0, '--remove-old');
 streams('promoted');
 unlike($out, qr/whether a restart/, 'promoted: a restart is not tried');
-like($out, qr/may hold what nobody else has: it is kept/,
+like($out, qr/may hold changes that no other server has: it is kept/,
 	'promoted: the old data is kept in spite of --remove-old');
 is($replica->safe_psql('postgres', "SELECT to_regclass('mistake') IS NULL"),
 	't', 'promoted: what was written by mistake is not in the replica');

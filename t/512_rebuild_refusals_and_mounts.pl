@@ -164,7 +164,7 @@ $taker->finish;
 is($code, 0, 'with the slot free, the replica is brought back');
 adopt_replica($second);
 $upstream->wait_for_catchup('replica1', 'replay', $upstream->lsn('write'));
-$upstream->stop;
+$upstream->stop('immediate');
 $second->promote;
 $second->safe_psql('postgres', 'CHECKPOINT');
 provision($second, 'former', 'secret-word-2');

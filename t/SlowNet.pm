@@ -58,6 +58,13 @@ sub tell
 	return;
 }
 
+# The bytes that it has carried so far, both ways.
+sub carried
+{
+	my ($self) = @_;
+	return -s "$self->{file}.carried" // 0;
+}
+
 sub DESTROY
 {
 	my ($self) = @_;
@@ -85,7 +92,10 @@ sub serve
 	my $last = Time::HiRes::time();
 	my $budget = 0;
 	my $dead_links = 0;
+	my $carried = 0;
 
+	# As large as what was carried, and empty.
+	open my $counter, '>', "$file.carried" or return;
 	local $SIG{PIPE} = 'IGNORE';
 	while (getppid() != 1)
 	{
@@ -130,6 +140,8 @@ sub serve
 				next;
 			}
 			$budget -= $got if $down && $rate != 0;
+			$carried += $got;
+			truncate $counter, $carried;
 		}
 	}
 	return;

@@ -409,7 +409,8 @@ word_not_attached(const PrkWordsInput *in, PrkWords *words)
 		prk_words_advise(words, "  SELECT * FROM replica_kit.provision(%s, 'ITS_ADDRESS');",
 						 name);
 	}
-	prk_words_advise(words, "Then on the replica set host and port of primary_conninfo to this server, and reload there.");
+	prk_words_advise(words, "Then on the replica, as root: %s --follow ADDRESS_OF_THIS_SERVER",
+					 prk_words_script(diagnosis->name));
 	prk_words_advise(words, "It keeps its data and its password.");
 	if (!past->promoted)
 		prk_words_advise(words, "If it will never return, here: SELECT * FROM replica_kit.deprovision(%s);",

@@ -262,7 +262,7 @@ word_promoted(const PrkWordsInput *in, PrkWords *words)
 	prk_words_advise(words, "First make sure that %s is stopped and stays stopped: two primaries lose data.",
 					 has_host ? past->host : "the former primary");
 	prk_words_advise(words, missing > 0 ?
-					 "Then go through the replicas below." :
+					 "Then go through the replicas below. The whole way: doc/failover.md" :
 					 "Not meant? Then stop this server at once, and rebuild it as a replica: its script with --rebuild.");
 	if (missing == 0)
 		prk_words_advise(words, "Meant? Then make a replica: SELECT * FROM replica_kit.provision('NAME', 'ITS_ADDRESS');");

@@ -359,7 +359,7 @@ word_cut(const PrkWordsInput *in, PrkWords *words)
 		case PRK_CODE_NEWER_TIMELINE_EXISTS:
 			words->finding = "This server has a newer timeline than its upstream: one was promoted of which that does not know.";
 			prk_words_advise(words, "If the upstream is an old primary: make sure that it is stopped, two primaries lose data.");
-			prk_words_advise(words, "Then set host and port of primary_conninfo to the new primary, and reload.");
+			prk_words_advise(words, "Then let this server follow the new primary: its script with --follow.");
 			prk_words_advise(words, "If this server was promoted by mistake: rewind it (pg_rewind) or rebuild it.");
 			break;
 		case PRK_CODE_TIMELINE_NOT_FOLLOWED:

@@ -89,8 +89,12 @@ Usage:
   sh SCRIPT --pgdata DIR [OPTION]...
   sh SCRIPT --cluster $prk_major/NAME [OPTION]...
   sh SCRIPT --pgdata DIR | --cluster $prk_major/NAME --set-password
+  sh SCRIPT --pgdata DIR | --cluster $prk_major/NAME --follow HOST[:PORT]
+  sh DIR.pg_replica_kit/join.sh [OPTION]...
 
-Run it as root, or as the user that is to own the server.
+Run it as root, or as the user that is to own the server.  Each run keeps the
+script as DIR.pg_replica_kit/join.sh, which knows its directory: run that copy
+as the server's user, to whom it belongs.
 
 Options:
   --pgdata DIR         data directory; must be empty or not exist
@@ -102,8 +106,9 @@ Options:
   --rebuild            bring back the replica that is there: by a restart if that
                        is enough, else by a new clone; the old data is kept
   --remove-old         with --rebuild: remove the old data when it streams
-  --demote             with --rebuild: the directory is a former primary's that is
-                       to become this replica
+  --demote             --rebuild where the directory is a former primary's that is
+                       to become this replica: without a clone if the upstream
+                       has all its WAL
   --restore-command CMD
                        the replica's restore_command, if it fetches WAL on this
                        machine
@@ -116,6 +121,9 @@ Options:
                        lz4 if that is faster
   --set-password       only take the role's new password, for the replica that
                        is there
+  --follow HOST[:PORT] the replica that is there is to receive from this server
+                       from now on: without a clone, and without a password;
+                       with --rebuild by a clone if its data does not fit
   --allow-cleartext-risk
                        go on although whoever answers at the upstream's address
                        could ask for the password in clear text: for libpq 15
@@ -145,6 +153,7 @@ Exit codes:
   12  the replica's server did not start
   13  it runs, but does not stream
   14  another run is at work on the same directory
+  15  the data does not fit the history of the upstream server
   16  a file or a setting of the upstream server does not allow a clone that
       works here
   129, 130, 141, 143  ended by a signal (HUP, INT, PIPE, TERM)
@@ -155,17 +164,27 @@ EOF
 
 # A passfile field: backslash and colon escaped.
 passfile_escape() {
-    sed 's/[\\:]/\\&/g' <<EOF
+    case $1 in
+        *[\\:]*)
+            sed 's/[\\:]/\\&/g' <<EOF
 $1
 EOF
+            ;;
+        *) printf '%s' "$1" ;;
+    esac
 }
 
 # A value in a connection string.
 conninfo_quote() {
-    printf "'%s'" "$(sed "s/[\\\\']/\\\\&/g" <<EOF
+    case $1 in
+        *[\\\']*)
+            printf "'%s'" "$(sed "s/[\\\\']/\\\\&/g" <<EOF
 $1
 EOF
 )"
+            ;;
+        *) printf "'%s'" "$1" ;;
+    esac
 }
 
 # A value in postgresql.conf.
@@ -218,6 +237,13 @@ base_conninfo() {
 
 # --------------------------------------------------------------- arguments
 
+is_port() {
+    case $1 in
+        '' | *[!0-9]* | ??????*) return 1 ;;
+    esac
+    [ "$1" -ge 1 ] && [ "$1" -le 65535 ]
+}
+
 parse_arguments() {
     pgdata=
     cluster=
@@ -229,6 +255,7 @@ parse_arguments() {
     rebuild=
     remove_old=
     demote=
+    follow=
     dry_run=
     allow_risk=
     restore_command=
@@ -237,12 +264,12 @@ parse_arguments() {
     while [ $# -gt 0 ]; do
         case $1 in
             --pgdata=* | --cluster=* | --port=* | --start-command=* | \
-                --compress=* | --restore-command=*)
+                --compress=* | --restore-command=* | --follow=*)
                 option=${1%%=*}
                 value=${1#*=}
                 ;;
             --pgdata | --cluster | --port | --start-command | --compress | \
-                --restore-command)
+                --restore-command | --follow)
                 option=$1
                 [ $# -gt 1 ] ||
                     fail 2 "option $1 needs a value" "Try --help."
@@ -272,7 +299,11 @@ parse_arguments() {
             --set-password) set_password=yes ;;
             --rebuild) rebuild=yes ;;
             --remove-old) remove_old=yes ;;
-            --demote) demote=yes ;;
+            --demote)
+                demote=yes
+                rebuild=yes
+                ;;
+            --follow) follow=$value ;;
             --restore-command) restore_command=$value ;;
             --keep-recovery-settings) keep_recovery=yes ;;
             --verify) verify=yes ;;
@@ -288,6 +319,7 @@ parse_arguments() {
                 ;;
         esac
     done
+    [ -n "$pgdata$cluster" ] || pgdata=$(own_directory)
     if [ -n "$pgdata" ] && [ -n "$cluster" ]; then
         fail 2 "--pgdata and --cluster exclude each other" "Try --help."
     elif [ -z "$pgdata$cluster" ]; then
@@ -302,8 +334,8 @@ parse_arguments() {
         { [ -n "$port$start_command$compress$rebuild" ] || [ -z "$start" ]; }; then
         fail 2 "--set-password only sets the password" "Try --help."
     fi
-    if [ -n "$remove_old$demote" ] && [ -z "$rebuild" ]; then
-        fail 2 "--remove-old and --demote belong to --rebuild" "Try --help."
+    if [ -n "$remove_old" ] && [ -z "$rebuild" ]; then
+        fail 2 "--remove-old belongs to --rebuild" "Try --help."
     elif [ -n "$remove_old" ] && [ -z "$start" ]; then
         fail 2 "--remove-old and --no-start exclude each other" \
             "The old data is only removed when the replica streams."
@@ -313,15 +345,9 @@ parse_arguments() {
     esac
     compress=${compress:-auto}
     check_compress_option
-    case $port in
-        '') ;;
-        *[!0-9]* | ??????*) fail 2 "\"$port\" is not a port" "Try --help." ;;
-        *)
-            if [ "$port" -lt 1 ] || [ "$port" -gt 65535 ]; then
-                fail 2 "\"$port\" is not a port" "Try --help."
-            fi
-            ;;
-    esac
+    [ -z "$port" ] || is_port "$port" ||
+        fail 2 "\"$port\" is not a port" "Try --help."
+    check_follow_options
     case $cluster in
         '') ;;
         "$prk_major"/?*)

@@ -54,7 +54,7 @@ end_orphan() {
 }
 
 write_passfile() {
-    passfile_line | as_owner sh -c '
+    passfile_lines | as_owner sh -c '
         umask 077
         set -C
         rm -f "$1.new" && cat >"$1.new" && mv -f "$1.new" "$1"' sh "$state/passfile" ||
@@ -383,19 +383,15 @@ auto_conf() {
         fail 1 "could not write postgresql.auto.conf in \"$1\""
 }
 
-# Makes the clone a standby: connection, slot, and no setting lower than the
-# upstream's that a standby may not have lower.
-configure() {
-    write_missing_conf
-    reset_recovery "$clone/data"
-    lines="primary_conninfo = $(conf_quote "$(conninfo "$state/passfile" server)")
-primary_slot_name = '$prk_name'$local_lines"
+# raise_settings DIR: adds to lines what a standby in DIR may not have lower
+# than the upstream, where it has
+raise_settings() {
     for name in max_connections max_worker_processes max_wal_senders \
         max_prepared_transactions max_locks_per_transaction; do
         ask "SHOW $name" ||
             fail 1 "the upstream server does not tell $name: $said"
         wanted=$(upstream_number 1 7) || not_upstream "$name"
-        value=$(setting "$name")
+        value=$(setting_in "$1" "$name")
         if [ -z "$value" ]; then
             # Files that cannot be read are no reason to clone again.
             lines="$lines
@@ -406,6 +402,16 @@ $name = $wanted"
 $name = $wanted"
         fi
     done
+}
+
+# Makes the clone a standby: connection, slot, and no setting lower than the
+# upstream's that a standby may not have lower.
+configure() {
+    write_missing_conf
+    reset_recovery "$clone/data"
+    lines="primary_conninfo = $(conf_quote "$(conninfo "$state/passfile" server)")
+primary_slot_name = '$prk_name'$local_lines"
+    raise_settings "$clone/data"
     if [ "$(setting port)" != "$port" ]; then
         lines="$lines
 port = $port"

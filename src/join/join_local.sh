@@ -307,6 +307,10 @@ is_this_replica() {
 # Do its settings say so, at least?  For a rebuild they need not name a slot,
 # as long as it is no other.
 has_our_settings() {
+    if [ -n "$follow" ]; then
+        holds_replica
+        return
+    fi
     if ! uses_slot; then
         [ -n "$rebuild" ] && [ -z "$(slot_setting)" ] || return 1
     fi
@@ -387,6 +391,10 @@ check_directory() {
     if [ -n "$rebuild" ]; then
         check_old
         return
+    fi
+    if follows_elsewhere; then
+        fail 8 "\"$pgdata\" holds replica \"$prk_name\", but it follows $old_host, port $old_port" \
+            "If it is to follow $prk_host, port $prk_port, run: $(script_words) --follow $(upstream_words)"
     fi
     system_id=$(control_system_id)
     if [ "$system_id" = "$prk_system_id" ] && [ -z "$pid" ] &&

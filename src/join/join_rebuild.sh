@@ -187,7 +187,7 @@ try_restart() {
         *) return 0 ;;
     esac
     missing=$(missing_file)
-    if [ -n "$missing" ] || [ -z "$start" ]; then
+    if [ -n "$missing$unfit" ] || [ -z "$start" ]; then
         # It will be cloned, so a running server is not stopped in vain.
         check_kept
         (dir_state=old && check_disk) || exit
@@ -199,6 +199,8 @@ try_restart() {
     check_slot
     if [ -n "$missing" ]; then
         say "a restart is not enough: \"$pgdata/$missing\" is missing"
+    elif [ -n "$unfit" ]; then
+        say "a restart is not enough: $unfit"
     elif [ -n "$start" ]; then
         say "trying first whether a restart is enough"
         renew_slot
@@ -406,7 +408,7 @@ end_rebuild() {
             "Run: $(remove_words)"
         as_owner rm -f "$state/kept"
     elif [ -n "$remove_old" ]; then
-        say "note: the old data was a primary's and may hold what nobody else has: it is kept"
+        say "note: the old data may hold changes that no other server has: it is kept"
     fi
     if as_owner test -e "$state/kept"; then
         say "the old data is in $(old_directory kept); if nobody needs it, run: $(remove_words)"

@@ -128,13 +128,7 @@ server_failed() {
 # is replayed, whether replay is delayed, and a setting that ends recovery.
 # Nothing when nobody may log in.
 local_state() {
-    socket=$(as_owner sed -n 5p "$pgdata/postmaster.pid" 2>/dev/null)
-    socket=${socket:-$(as_owner sed -n 6p "$pgdata/postmaster.pid" 2>/dev/null)}
-    [ -n "$socket" ] || return 0
-    as_owner env PGOPTIONS='-c search_path=pg_catalog -c statement_timeout=5s' \
-        PGPASSFILE=/nonexistent timeout -k 2 "$answer_seconds" "$bindir/psql" -XAtqw -v "target=$1" \
-        -d "host=$(conninfo_quote "$socket") port=$port dbname=template1 connect_timeout=5" \
-        2>/dev/null <<'EOF'
+    local_sql -v "target=$1" <<'EOF'
 SELECT coalesce(r.status, 'none'),
     coalesce(r.written_lsn >= :'target', false),
     coalesce(greatest(l.received, l.replayed) >= :'target', false),
@@ -151,6 +145,17 @@ SELECT coalesce(r.status, 'none'),
     WHERE pg_is_in_recovery()
     AND current_setting('is_superuser') = 'on';
 EOF
+}
+
+# local_sql [OPTION]... < SQL: asks the replica's own server, if it lets in
+local_sql() {
+    socket=$(as_owner sed -n 5p "$pgdata/postmaster.pid" 2>/dev/null)
+    socket=${socket:-$(as_owner sed -n 6p "$pgdata/postmaster.pid" 2>/dev/null)}
+    [ -n "$socket" ] || return 0
+    as_owner env PGOPTIONS='-c search_path=pg_catalog -c statement_timeout=5s' \
+        PGPASSFILE=/nonexistent timeout -k 2 "$answer_seconds" "$bindir/psql" -XAtqw "$@" \
+        -d "host=$(conninfo_quote "$socket") port=$port dbname=template1 connect_timeout=5" \
+        2>/dev/null
 }
 
 # field NUMBER: of the row $row
@@ -361,7 +366,7 @@ on_exit() {
         remove_partial
         [ -z "$made_pgdata" ] || remove_directory "$pgdata"
         as_owner rm -f "$state/passfile" "$state/clone.pid" "$state/clone.out" \
-            "$state/clone.status"
+            "$state/clone.status" "$state/join.sh"
         [ -z "$cluster" ] || unmake_cluster
         if [ -n "$made_state" ]; then
             as_owner rmdir "$state/cloning" 2>/dev/null
@@ -394,6 +399,12 @@ on_signal() {
 # connection reads the passfile, so a stream that runs is left alone.
 change_password() {
     inspect_directory
+    if [ "$dir_state" = other ] && follows_elsewhere; then
+        # since an earlier --follow
+        prk_host=$old_host
+        prk_port=$old_port
+        inspect_directory
+    fi
     [ "$dir_state" = standby ] ||
         fail 8 "\"$pgdata\" does not hold replica \"$prk_name\" of $prk_host, port $prk_port" \
             "Name the replica's directory with --pgdata or --cluster."
@@ -408,6 +419,7 @@ change_password() {
     unit=$(systemd_unit)
     find_log
     write_passfile
+    keep_script
     probe_passfile=$state/passfile
     ask IDENTIFY_SYSTEM || fail 5 "$said"
     say "the password is right, and kept in $state/passfile"
@@ -443,7 +455,13 @@ show_plan() {
                 show_rebuild
             }
             ;;
-        old) show_rebuild ;;
+        old)
+            if [ -n "$demotable" ]; then
+                say "- make this former primary a standby, without a clone"
+            else
+                show_rebuild
+            fi
+            ;;
     esac
     if [ -n "$start" ]; then
         say "- start it: $(start_words)"
@@ -513,6 +531,8 @@ main() {
     resolve_directory
     find_owner
     find_programs
+    find_script
+    [ -z "$follow" ] || begin_follow
     demand_authentication
     cd /
     repair
@@ -520,6 +540,7 @@ main() {
         change_password
         exit 0
     fi
+    [ -z "$follow" ] || follow_upstream
     check_directory
     unit=$(systemd_unit)
     case $rebuild:$dir_state in
@@ -536,22 +557,30 @@ main() {
     if [ "$dir_state" != running ] || [ -n "$rebuild" ]; then
         check_tablespaces
         # These may wait until a restart has been tried.
-        [ "$dir_state" = running ] || check_disk
+        case $dir_state in
+            running | old) ;;
+            *) check_disk ;;
+        esac
         case $rebuild:$dir_state in
-            yes:standby | yes:running) ;;
+            yes:standby | yes:running | yes:old) ;;
             *) judge_facts ;;
         esac
         check_libraries
     fi
     check_compression
     check_old_timeline
+    judge_former_primary
+    if [ "$dir_state" = old ] && [ -z "$demotable" ]; then
+        check_disk
+        judge_facts
+    fi
     check_command_line
     [ "$dir_state:$rebuild" != standby: ] || [ -z "$start" ] ||
         check_standby_target
     check_restore_command
     find_log
     if [ "$dir_state" = running ] && [ -n "$rebuild" ]; then
-        if uses_slot && [ -z "$(missing_file)" ] && streaming_within 6; then
+        if [ -z "$follow" ] && uses_slot && [ -z "$(missing_file)" ] && streaming_within 6; then
             say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; there is nothing to rebuild"
             say "should its data be damaged all the same: stop it, and run this script with --rebuild --no-start"
             if [ -z "$dry_run" ]; then
@@ -563,6 +592,11 @@ main() {
     elif [ "$dir_state" = running ]; then
         wait_streaming
         say "already a running replica of $prk_host, port $prk_port: $proof; nothing to do"
+        if [ -z "$dry_run" ] && [ -n "$script" ] &&
+            ! as_owner test -e "$state/join.sh"; then
+            [ -n "$locked" ] || take_lock
+            keep_script
+        fi
         exit 0
     fi
     # What an interrupted run has left may still hold the slot.
@@ -589,8 +623,10 @@ main() {
         dir_state=old
     fi
     write_passfile
+    keep_script
     if [ -n "$rebuild" ]; then
         try_restart
+        try_demotion
         if [ "$dir_state" = old ]; then
             check_kept
             check_disk

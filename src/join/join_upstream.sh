@@ -89,6 +89,16 @@ $(passfile_escape "$prk_host"):$prk_port:*:$(passfile_escape "$prk_role"):$(pass
 EOF
 }
 
+# passfile_lines: also for the upstream that the replica has had
+passfile_lines() {
+    passfile_line
+    [ -z "$old_host" ] || [ "$old_host $old_port" = "$prk_host $prk_port" ] || (
+        prk_host=$old_host
+        prk_port=$old_port
+        passfile_line
+    )
+}
+
 # ------------------------------------------------------- how it must ask for it
 
 # The kit's own rule in pg_hba.conf asks for SCRAM, and with require_ssl over
@@ -163,6 +173,7 @@ server_knows_require_auth() {
 #   upstream_name COLUMN            lower-case letters, digits and underscores
 #   upstream_text COLUMN LENGTH     printable ASCII, also nothing
 #   upstream_null COLUMN            nothing: true if the column is empty
+#   upstream_forks                  lines of a timeline's number and a WAL position
 #   $said                           one line of printable ASCII, if the question
 #                                   failed: to be shown, and to choose words by
 #
@@ -259,13 +270,16 @@ upstream_number() {
 }
 
 upstream_lsn() {
-    upstream_column "$1" || return 1
-    case $column in
-        *[!0-9A-F/]* | */*/* | /* | */ | *?????????/* | */?????????*) return 1 ;;
-        */*) ;;
-        *) return 1 ;;
-    esac
+    upstream_column "$1" && is_lsn "$column" || return 1
     printf '%s' "$column"
+}
+
+is_lsn() {
+    case $1 in
+        *[!0-9A-F/]* | */*/* | /* | */ | *?????????/* | */?????????*) return 1 ;;
+        */*) return 0 ;;
+    esac
+    return 1
 }
 
 upstream_name() {
@@ -294,6 +308,15 @@ upstream_null() {
 not_upstream() {
     fail 6 "the server at $prk_host, port $prk_port does not tell $1 as PostgreSQL does" \
         "Is it the upstream server that answers there?"
+}
+
+# this_address: where connections from here to the upstream come from, if that
+# can be told
+this_address() {
+    address=$(getent ahosts "$prk_host" 2>/dev/null | sed -n '1s/ .*//p')
+    address=$(ip -o route get "${address:-$prk_host}" 2>/dev/null |
+        sed -n 's/.* src \([0-9A-Fa-f.:]*\).*/\1/p')
+    printf '%s' "${address:-ADDRESS OF THIS MACHINE}"
 }
 
 # sql_literal VALUE
@@ -408,7 +431,7 @@ check_slot() {
             return 0
         fi
         fail 7 "replication slot \"$prk_name\" does not exist" \
-            "On the upstream server run: SELECT * FROM replica_kit.provision('$prk_name', 'ADDRESS OF THIS MACHINE');"
+            "On the upstream server run: SELECT * FROM replica_kit.provision('$prk_name', '$(this_address)');"
     fi
     slot_lost=
     if [ -z "$lsn" ]; then
