@@ -457,7 +457,7 @@ await_follow() {
         say "the replica is told to follow $prk_host, port $prk_port"
         if [ -z "$restart" ]; then
             as_owner "$bindir/pg_ctl" -D "$pgdata" -s reload
-            receiving_within 15 || restart=yes
+            receiving_within 30 || restart=yes
             case $delay in
                 '' | 0) ;;
                 *) [ -z "$restart" ] || fail_delayed ;;
