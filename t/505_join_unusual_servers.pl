@@ -100,14 +100,14 @@ sub lose_slot
 	$upstream->safe_psql('postgres',
 		'ALTER SYSTEM RESET shared_preload_libraries');
 	$upstream->safe_psql('postgres',
-		"ALTER SYSTEM SET shared_buffers = '8000TB'");
+		"ALTER SYSTEM SET unix_socket_group = 'nosuchgroup'");
 	($code, $out, $err) = run_script($script, \%env, @args);
 	is($code, 12, 'a server that does not start: exit code 12');
-	like($err, qr/could not map anonymous shared memory/,
+	like($err, qr/could not create any Unix-domain sockets/,
 		'a server that does not start: its log is shown');
-	$upstream->safe_psql('postgres', 'ALTER SYSTEM RESET shared_buffers');
+	$upstream->safe_psql('postgres', 'ALTER SYSTEM RESET unix_socket_group');
 	my $conf = slurp($replica->data_dir . '/postgresql.auto.conf');
-	$conf =~ s/^shared_buffers.*\n//m;
+	$conf =~ s/^unix_socket_group.*\n//m;
 	unlink $replica->data_dir . '/postgresql.auto.conf';
 	append_to_file($replica->data_dir . '/postgresql.auto.conf', $conf);
 	($code, $out, $err) = run_script($script, \%env, @args);

@@ -82,21 +82,21 @@ unlink "$pgdata/log/core";
 # ----------------------------------------------------------------------
 # Settings
 # ----------------------------------------------------------------------
-with_lines('postgresql.conf', "listen_addresses = '10.99.99.99'");
+with_lines('postgresql.conf', join "\n", "listen_addresses = '10.99.99.99'", 'huge_pages = on',
+	"include_if_exists '$scratch/nosuch.conf'", 'logging_collector = on',
+	"log_directory = '/nonexistent/log'", "lc_messages = 'xx_XX.UTF-8'");
 noted('an address of another machine', 'names only 10\.99\.99\.99.*the replica gets listen_addresses = \'localhost\'');
-with_lines('postgresql.auto.conf', "listen_addresses = 'localhost, 10.99.99.99'");
-noted('one among others', 'names 10\.99\.99\.99, which is no address');
-unlike($out, qr/the replica gets/, 'which changes nothing');
-with_lines('postgresql.conf', "huge_pages = on");
 noted('huge pages', 'huge_pages = on needs \d+ free huge pages.*the replica gets huge_pages = \'try\'')
   if slurp('/proc/meminfo') =~ /^HugePages_Free:\s+0$/m;
+noted('an include that may be missing', "\"\Q$scratch\E/nosuch\\.conf\" is not on this machine");
+noted('a log directory elsewhere', "log_directory = \"/nonexistent/log\".*gets log_directory = 'log'");
+noted('a locale', "locale \"xx_XX\\.UTF-8\" is not installed here: the replica gets lc_messages = 'C'");
+append_to_file("$scratch/there.conf", "work_mem = '5MB'\n");
+with_lines('postgresql.conf', "listen_addresses = 'localhost, 10.99.99.99'\ninclude '$scratch/there.conf'");
+noted('one among others', 'names 10\.99\.99\.99, which is no address');
+unlike($out, qr/the replica gets/, 'which changes nothing');
 with_lines('postgresql.conf', "include '$scratch/nosuch.conf'");
 refused('an include elsewhere', 16, "includes \"\Q$scratch\E/nosuch\\.conf\"", 'Copy it');
-with_lines('postgresql.conf', "include_if_exists '$scratch/nosuch.conf'");
-noted('an include that may be missing', "\"\Q$scratch\E/nosuch\\.conf\" is not on this machine");
-append_to_file("$scratch/there.conf", "work_mem = '5MB'\n");
-with_lines('postgresql.conf', "include '$scratch/there.conf'");
-is("$code$err", '0', 'an include that is on this machine, too');
 append_to_file("$pgdata/server.crt", '');
 with_lines('postgresql.conf', "ssl = on\nssl_key_file = '$scratch/nosuch.key'");
 refused('a key elsewhere', 16, "ssl_key_file = \"\Q$scratch\E/nosuch\\.key\"", 'certificate and key of this machine');
@@ -106,13 +106,6 @@ refused('a symbolic link', 16, 'ssl_key_file = "linked\.key"', 'symbolic link');
 unlink "$pgdata/linked.key", "$pgdata/server.crt";
 with_lines('postgresql.conf', "data_directory = '/nonexistent'");
 refused('data_directory', 16, 'sets data_directory', 'Remove that line');
-with_lines('postgresql.conf', "logging_collector = on\nlog_directory = '/nonexistent/log'");
-noted('a log directory elsewhere', "log_directory = \"/nonexistent/log\".*gets log_directory = 'log'");
-with_lines('postgresql.conf', "unix_socket_directories = '/nonexistent/socket'");
-noted('a directory of sockets', "gets unix_socket_directories = '/tmp'");
-with_lines('postgresql.conf', "lc_messages = 'xx_XX.UTF-8'");
-noted('a locale', "locale \"xx_XX\\.UTF-8\" is not installed here: the replica gets lc_messages = 'C'");
-
 # ----------------------------------------------------------------------
 # Libraries and tablespaces, after the script was made
 # ----------------------------------------------------------------------
@@ -148,11 +141,13 @@ $upstream->safe_psql('postgres',
 # ----------------------------------------------------------------------
 # All of it, made
 # ----------------------------------------------------------------------
-append_to_file("$pgdata/postgresql.auto.conf", "listen_addresses = '10.99.99.99'\n");
+append_to_file("$pgdata/postgresql.auto.conf",
+	"listen_addresses = '10.99.99.99'\nunix_socket_directories = '/nonexistent/socket'\n");
 ($code, $out, $err) = run_script($script, \%env, @args);
 is("$code$err", '0', 'a replica of an upstream that listens elsewhere is made');
 adopt_replica($replica);
-is($replica->safe_psql('postgres', 'SHOW listen_addresses'), 'localhost', 'and listens here');
+is($replica->safe_psql('postgres', 'SHOW listen_addresses', connstr => 'host=/tmp dbname=postgres port=' . $replica->port),
+	'localhost', 'and listens here, also on a socket');
 $replica->stop;
 
 # ----------------------------------------------------------------------
@@ -160,7 +155,7 @@ $replica->stop;
 # ----------------------------------------------------------------------
 $upstream->stop;
 $upstream->append_conf('postgresql.conf', "shared_preload_libraries = ''");
-my $conf = slurp("$pgdata/postgresql.auto.conf") =~ s/^listen_addresses.*\n//mr;
+my $conf = slurp("$pgdata/postgresql.auto.conf") =~ s/^(?:listen|unix)_.*\n//mgr;
 unlink "$pgdata/postgresql.auto.conf";
 append_to_file("$pgdata/postgresql.auto.conf", $conf);
 $upstream->start;

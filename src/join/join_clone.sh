@@ -359,10 +359,6 @@ write_missing_conf() {
             "host all all ::1/128 scram-sha-256" >pg_hba.conf
         : >>pg_ident.conf' sh "$clone/data" ||
         fail 1 "could not write the configuration in \"$clone/data\""
-    if ! as_owner test -w "$(setting unix_socket_directories)"; then
-        as_owner sh -c 'echo "unix_socket_directories = '\''/tmp'\''" >>"$1"' sh \
-            "$clone/data/postgresql.conf"
-    fi
 }
 
 # auto_conf DIR < LINES: puts them into its postgresql.auto.conf for those of
@@ -386,11 +382,8 @@ auto_conf() {
 # raise_settings DIR: adds to lines what a standby in DIR may not have lower
 # than the upstream, where it has
 raise_settings() {
-    for name in max_connections max_worker_processes max_wal_senders \
-        max_prepared_transactions max_locks_per_transaction; do
-        ask "SHOW $name" ||
-            fail 1 "the upstream server does not tell $name: $said"
-        wanted=$(upstream_number 1 7) || not_upstream "$name"
+    for name in $minimum_names; do
+        find_minimum "$name"
         value=$(setting_in "$1" "$name")
         if [ -z "$value" ]; then
             # Files that cannot be read are no reason to clone again.
@@ -408,6 +401,7 @@ $name = $wanted"
 # upstream's that a standby may not have lower.
 configure() {
     write_missing_conf
+    adapt_socket_directories
     reset_recovery "$clone/data"
     lines="primary_conninfo = $(conf_quote "$(conninfo "$state/passfile" server)")
 primary_slot_name = '$prk_name'$local_lines"

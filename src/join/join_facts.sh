@@ -21,6 +21,9 @@ told_locations=
 clone_settings=
 local_lines=
 kit_silent=
+minimums=
+minimum_names="max_connections max_worker_processes max_wal_senders
+    max_prepared_transactions max_locks_per_transaction"
 size_age=" The size is of $prk_made_at."
 libraries_age=" What the upstream preloads is of $prk_made_at, when this script was made: if that has changed, make it anew."
 
@@ -294,8 +297,29 @@ check_clone_settings() {
     check_listen_addresses
     check_huge_pages
     check_log_directory
-    check_socket_directories
     check_setting_locales
+}
+
+# ask_minimums: what a standby may not have lower, asked for before the clone:
+# an upstream that is away when the clone is complete is no reason to lose it
+ask_minimums() {
+    for name in $minimum_names; do
+        find_minimum "$name"
+        minimums="$minimums$name $wanted$newline"
+    done
+}
+
+# find_minimum NAME: sets wanted
+find_minimum() {
+    wanted=$(printf '%s' "$minimums" | sed -n "s/^$1 //p")
+    [ -z "$wanted" ] || return 0
+    if running_setting "$1" && is_number "$value" 7; then
+        wanted=$value
+        return 0
+    fi
+    ask "SHOW $1" ||
+        fail 1 "the upstream server does not tell $1: $said"
+    wanted=$(upstream_number 1 7) || not_upstream "$1"
 }
 
 # set_here NAME VALUE WHY: for the replica alone
@@ -442,10 +466,11 @@ check_log_directory() {
         "log_directory = \"$(shown "$value")\" is no directory here that user \"$owner\" may write to"
 }
 
-check_socket_directories() {
-    come_along unix_socket_directories || return 0
+# In the clone, since PostgreSQL's own default may not be there, either.
+adapt_socket_directories() {
+    [ -z "$cluster" ] || return 0
+    list=$(setting unix_socket_directories)
     found=
-    list=$value
     set -f
     saved_ifs=$IFS
     IFS=,
@@ -459,7 +484,9 @@ check_socket_directories() {
     IFS=$saved_ifs
     set +f
     [ -n "$found" ] || return 0
-    set_here unix_socket_directories /tmp \
+    value=/tmp
+    as_owner test -w "$value" || value=$state
+    set_here unix_socket_directories "$value" \
         "unix_socket_directories = \"$(shown "$list")\" names a directory that user \"$owner\" cannot write to here"
 }
 

@@ -633,6 +633,9 @@ main() {
             judge_facts
         fi
     fi
+    case $dir_state in
+        absent | empty | cloning | old) ask_minimums ;;
+    esac
     make_replica
     if [ -z "$start" ]; then
         [ -z "$unreadable_conf" ] || conf_failed
