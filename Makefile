@@ -214,6 +214,7 @@ JOIN_PARTS = \
 	src/join/join_local.sh \
 	src/join/join_upstream.sh \
 	src/join/join_facts.sh \
+	src/join/join_place.sh \
 	src/join/join_compress.sh \
 	src/join/join_recovery.sh \
 	src/join/join_clone.sh \

@@ -116,6 +116,8 @@ Options:
                        keep settings that recovery reads and that came with the
                        clone: delay, target, restore_command
   --verify             have pg_verifybackup read the clone before it is used
+  --passfile PATH      keep the password there, not in DIR.pg_replica_kit
+  --waldir DIR         with the first clone: put the WAL there
   --compress METHOD    let the upstream compress what it sends: lz4, zstd or gzip,
                        as METHOD or METHOD:DETAIL; none; or auto (default):
                        lz4 if that is faster
@@ -261,15 +263,19 @@ parse_arguments() {
     restore_command=
     keep_recovery=
     verify=
+    passfile_option=
+    waldir_option=
+    new_passfile=
     while [ $# -gt 0 ]; do
         case $1 in
             --pgdata=* | --cluster=* | --port=* | --start-command=* | \
-                --compress=* | --restore-command=* | --follow=*)
+                --compress=* | --restore-command=* | --follow=* | \
+                --passfile=* | --waldir=*)
                 option=${1%%=*}
                 value=${1#*=}
                 ;;
             --pgdata | --cluster | --port | --start-command | --compress | \
-                --restore-command | --follow)
+                --restore-command | --follow | --passfile | --waldir)
                 option=$1
                 [ $# -gt 1 ] ||
                     fail 2 "option $1 needs a value" "Try --help."
@@ -295,6 +301,8 @@ parse_arguments() {
             --port) port=$value ;;
             --start-command) start_command=$value ;;
             --compress) compress=$value ;;
+            --passfile) passfile_option=$value ;;
+            --waldir) waldir_option=$value ;;
             --no-start) start= ;;
             --set-password) set_password=yes ;;
             --rebuild) rebuild=yes ;;
@@ -331,7 +339,7 @@ parse_arguments() {
             "Try --help."
     fi
     if [ -n "$set_password" ] &&
-        { [ -n "$port$start_command$compress$rebuild" ] || [ -z "$start" ]; }; then
+        { [ -n "$port$start_command$compress$rebuild$waldir_option" ] || [ -z "$start" ]; }; then
         fail 2 "--set-password only sets the password" "Try --help."
     fi
     if [ -n "$remove_old" ] && [ -z "$rebuild" ]; then

@@ -54,11 +54,19 @@ end_orphan() {
 }
 
 write_passfile() {
+    if [ "$passfile" != "$state/passfile" ] && passfile_has_it "$passfile"; then
+        return 0
+    fi
+    [ "$passfile" = "$state/passfile" ] || ! as_owner test -e "$passfile" ||
+        passfile_is_ours "$passfile" ||
+        fail 8 "\"$passfile\" holds other passwords, too, and not the right one of role \"$prk_role\"" \
+            "Put it there yourself, in a line that begins with $prk_host:$prk_port:*:$prk_role:"
+    as_owner test -e "$passfile" || wrote_passfile=yes
     passfile_lines | as_owner sh -c '
         umask 077
         set -C
-        rm -f "$1.new" && cat >"$1.new" && mv -f "$1.new" "$1"' sh "$state/passfile" ||
-        fail 8 "could not write \"$state/passfile\""
+        rm -f "$1.new" && cat >"$1.new" && mv -f "$1.new" "$1"' sh "$passfile" ||
+        fail 8 "could not write \"$passfile\""
 }
 
 # ------------------------------------------------------------- Debian's part
@@ -142,6 +150,7 @@ make_target() {
 
 # Makes the directories that the clone goes to, with the mark of whose it is.
 make_clone_directories() {
+    [ -z "$waldir" ] || as_owner test -e "$waldir" || made_waldir=yes
     as_owner mkdir -m 700 "$clone" ||
         fail 8 "could not make directory \"$clone\""
     clone_places | while read -r size location; do
@@ -173,8 +182,9 @@ renew_slot() {
 }
 
 run_clone() {
+    use_new_passfile
     set -- "$bindir/pg_basebackup" -D "$clone/data" -F plain -X stream \
-        -S "$prk_name" -c fast -P -w -d "$(conninfo "$state/passfile" here)"
+        -S "$prk_name" -c fast -P -w -d "$(conninfo "$passfile" here)"
     if [ -n "$waldir" ]; then
         set -- "$@" --waldir="$waldir/pg_replica_kit.clone/data"
     fi
@@ -403,7 +413,7 @@ configure() {
     write_missing_conf
     adapt_socket_directories
     reset_recovery "$clone/data"
-    lines="primary_conninfo = $(conf_quote "$(conninfo "$state/passfile" server)")
+    lines="primary_conninfo = $(conf_quote "$(conninfo "$passfile" server)")
 primary_slot_name = '$prk_name'$local_lines"
     raise_settings "$clone/data"
     if [ "$(setting port)" != "$port" ]; then

@@ -119,7 +119,7 @@ measure_link() {
                 echo "$((size / 10486 / (took > 0 ? took : 1))) MB/s"
             done
             kill -s TERM 0
-        }' sh "$bindir" "$(replication_conninfo "$state/passfile")" "$clone"
+        }' sh "$bindir" "$(replication_conninfo "$passfile")" "$clone"
     await_job
     rate=$(clone_words)
     rate=${rate% MB/s}

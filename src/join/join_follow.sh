@@ -226,12 +226,12 @@ begin_follow() {
 follow_password() {
     [ -n "$password" ] || password=$(operator_password)
     if [ -z "$password" ] && [ -d "$state" ]; then
-        password=$(as_owner cat "$state/passfile" 2>/dev/null | lookup_password)
+        password=$(as_owner cat "$passfile" 2>/dev/null | lookup_password)
         [ -n "$password" ] || [ -z "$old_host" ] ||
             password=$(
                 prk_host=$old_host
                 prk_port=$old_port
-                as_owner cat "$state/passfile" 2>/dev/null | lookup_password
+                as_owner cat "$passfile" 2>/dev/null | lookup_password
             )
         probe_passfile=/dev/fd/8
         if [ -n "$password" ] && ! ask IDENTIFY_SYSTEM; then
@@ -425,7 +425,7 @@ EOF
 # Sets connection and slot, and no setting lower than the upstream has it.
 change_upstream() {
     [ -z "$slot_lost" ] || renew_slot
-    lines="primary_conninfo = $(conf_quote "$(conninfo "$state/passfile" server)")
+    lines="primary_conninfo = $(conf_quote "$(conninfo "$passfile" server)")
 primary_slot_name = '$prk_name'"
     had=$lines
     raise_settings "$pgdata"
@@ -553,7 +553,7 @@ try_demotion() {
     say "all WAL of this former primary is in the upstream's history: making it a standby, without a clone"
     renew_slot
     reset_recovery "$pgdata"
-    lines="primary_conninfo = $(conf_quote "$(conninfo "$state/passfile" server)")
+    lines="primary_conninfo = $(conf_quote "$(conninfo "$passfile" server)")
 primary_slot_name = '$prk_name'"
     raise_settings "$pgdata"
     if [ "$(setting_in "$pgdata" port)" != "$port" ]; then

@@ -105,8 +105,14 @@ be_owner() {
 # the owner of the data directory, or of what it is to be made in.
 find_owner() {
     operator_home=${HOME-}
+    local_user=
     if [ "$(id -u)" -ne 0 ]; then
-        be_owner "$(id -un)"
+        # in a container there may be a number and no name
+        if ! name=$(id -un 2>/dev/null); then
+            name=$(id -u)
+            local_user=postgres
+        fi
+        be_owner "$name"
         if [ -d "$pgdata" ] && ! owns "$pgdata"; then
             fail 8 "directory \"$pgdata\" belongs to another user" \
                 "Run this script as its owner or as root."
@@ -314,7 +320,7 @@ has_our_settings() {
     if ! uses_slot; then
         [ -n "$rebuild" ] && [ -z "$(slot_setting)" ] || return 1
     fi
-    line="primary_conninfo = $(conf_quote "$(base_conninfo "$state/passfile")")"
+    line="primary_conninfo = $(conf_quote "$(base_conninfo "$passfile")")"
     case $(auto_conf_line primary_conninfo) in
         "${line%\'}"*) return 0 ;;
     esac

@@ -286,7 +286,7 @@ last_failure() {
 # explain_by_asking: what the upstream says when it is asked again, in case the
 # log's language is not English or the log cannot be read
 explain_by_asking() {
-    probe_passfile=$state/passfile
+    probe_passfile=$passfile
     if ! ask IDENTIFY_SYSTEM; then
         explain_connection "$said"
         hint="The upstream server says now: $said. $hint"

@@ -154,7 +154,7 @@ local_sql() {
     [ -n "$socket" ] || return 0
     as_owner env PGOPTIONS='-c search_path=pg_catalog -c statement_timeout=5s' \
         PGPASSFILE=/nonexistent timeout -k 2 "$answer_seconds" "$bindir/psql" -XAtqw "$@" \
-        -d "host=$(conninfo_quote "$socket") port=$port dbname=template1 connect_timeout=5" \
+        -d "host=$(conninfo_quote "$socket") port=$port dbname=template1 connect_timeout=5${local_user:+ user=$local_user}" \
         2>/dev/null
 }
 
@@ -367,6 +367,8 @@ on_exit() {
         [ -z "$made_pgdata" ] || remove_directory "$pgdata"
         as_owner rm -f "$state/passfile" "$state/clone.pid" "$state/clone.out" \
             "$state/clone.status" "$state/join.sh"
+        [ -z "$wrote_passfile" ] || as_owner rm -f "$passfile"
+        [ -z "$made_waldir" ] || remove_directory "$waldir"
         [ -z "$cluster" ] || unmake_cluster
         if [ -n "$made_state" ]; then
             as_owner rmdir "$state/cloning" 2>/dev/null
@@ -412,7 +414,7 @@ change_password() {
     check_upstream
     pid=$(server_pid)
     if [ -n "$dry_run" ]; then
-        say "the password is right; without --dry-run this script would keep it in $state/passfile"
+        say "the password is right; without --dry-run this script would keep it in ${new_passfile:-$passfile}"
         return 0
     fi
     [ -n "$locked" ] || take_lock
@@ -420,9 +422,9 @@ change_password() {
     find_log
     write_passfile
     keep_script
-    probe_passfile=$state/passfile
+    probe_passfile=$passfile
     ask IDENTIFY_SYSTEM || fail 5 "$said"
-    say "the password is right, and kept in $state/passfile"
+    say "the password is right, and kept in $passfile"
     if [ -z "$pid" ]; then
         start=
         say "the replica is not running; start it with: $(start_words)"
@@ -447,7 +449,7 @@ show_plan() {
                 say "- make Debian cluster $prk_major/$cluster, port $port"
             fi
             show_clone
-            say "- keep the password in $state/passfile"
+            say "- keep the password in ${new_passfile:-$passfile}"
             ;;
         standby | running)
             [ -z "$rebuild" ] || {
@@ -530,6 +532,9 @@ main() {
 
     resolve_directory
     find_owner
+    resolve_places
+    find_scratch
+    find_passfile
     find_programs
     find_script
     [ -z "$follow" ] || begin_follow
@@ -546,6 +551,8 @@ main() {
     case $rebuild:$dir_state in
         yes:standby | yes:running | yes:old) find_old_places ;;
     esac
+    end_if_finished
+    check_waldir
     if [ "$dir_state" = running ]; then
         port=$(running_port)
     else

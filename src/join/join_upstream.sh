@@ -69,8 +69,8 @@ get_password() {
         password=$(operator_password)
     fi
     # Not when it is to be replaced.
-    if [ -z "$password$set_password" ] && [ -d "$state" ]; then
-        password=$(as_owner cat "$state/passfile" 2>/dev/null | lookup_password)
+    if [ -z "$password$set_password" ]; then
+        password=$(as_owner cat "$passfile" 2>/dev/null | lookup_password)
     fi
     if [ -z "$password" ]; then
         prompt_password
