@@ -107,6 +107,7 @@ static const ThresholdDef threshold_defs[] = {
 typedef struct Override
 {
 	char		pattern[NAMEDATALEN];
+	bool		quoted;			/* so that "server" is a replica's name */
 	bool		off;
 	uint32		given;			/* bit n: value n is set */
 	int			values[NTHRESHOLDS];	/* in units of the setting */
@@ -135,6 +136,8 @@ static bool parse_override(const char *text, const char **at, Override *item);
 static bool parse_pattern(const char *text, const char **at, char *pattern);
 static bool parse_threshold(const char *text, const char **at,
 							Override *item);
+static void choose_thresholds(const char *name, bool is_replica,
+							  PrkThresholds *result);
 static bool pattern_matches(const char *pattern, const char *name);
 
 /* Defines all settings; to be called once, when the library is loaded. */
@@ -189,14 +192,47 @@ prk_settings_init(void)
 void
 prk_settings_thresholds(const char *name, PrkThresholds *result)
 {
+	choose_thresholds(name, true, result);
+}
+
+/* The same of this server or its upstream, which are not replicas. */
+void
+prk_settings_own_thresholds(const char *name, PrkThresholds *result)
+{
+	choose_thresholds(name, false, result);
+}
+
+/*
+ * A replica may be called like one of our own names: such a name is a
+ * replica's in the setting only where it is quoted there.
+ */
+const char *
+prk_settings_shown_name(const char *name)
+{
+	if (strcmp(name, PRK_SERVER_NAME) == 0)
+		return "\"" PRK_SERVER_NAME "\"";
+	if (strcmp(name, PRK_UPSTREAM_NAME) == 0)
+		return "\"" PRK_UPSTREAM_NAME "\"";
+	return name;
+}
+
+static void
+choose_thresholds(const char *name, bool is_replica, PrkThresholds *result)
+{
+	bool		is_ours = prk_settings_shown_name(name) != name;
 	const Override *item = NULL;
 
 	memset(result, 0, sizeof(PrkThresholds));
 	for (int i = 0; overrides != NULL && i < overrides->noverrides; i++)
 	{
-		if (pattern_matches(overrides->items[i].pattern, name))
+		const Override *one = &overrides->items[i];
+
+		if (is_ours && strcmp(one->pattern, name) == 0 &&
+			one->quoted != is_replica)
+			continue;
+		if (pattern_matches(one->pattern, name))
 		{
-			item = &overrides->items[i];
+			item = one;
 			break;
 		}
 	}
@@ -297,6 +333,7 @@ parse_override(const char *text, const char **at, Override *item)
 	const char *start;
 
 	memset(item, 0, sizeof(Override));
+	item->quoted = **at == '"';
 	if (!parse_pattern(text, at, item->pattern))
 		return false;
 	skip_blanks(at);

@@ -12,6 +12,13 @@
 #define PRK_SETTINGS_H
 
 /*
+ * The names under which the server itself and a standby's upstream are shown,
+ * and may be overridden.
+ */
+#define PRK_SERVER_NAME		"server"
+#define PRK_UPSTREAM_NAME	"upstream"
+
+/*
  * What one replica is judged by: the settings, with replica_kit.overrides
  * applied for its name.  -1 switches a threshold off.
  */
@@ -42,5 +49,8 @@ extern int	prk_history_samples;	/* rows; fixed at the server's start */
 
 extern void prk_settings_init(void);
 extern void prk_settings_thresholds(const char *name, PrkThresholds *result);
+extern void prk_settings_own_thresholds(const char *name,
+										PrkThresholds *result);
+extern const char *prk_settings_shown_name(const char *name);
 
 #endif							/* PRK_SETTINGS_H */

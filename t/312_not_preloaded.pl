@@ -53,6 +53,12 @@ like(
 	qr/ERROR:  too few replicas are streaming: 1 of at least 2\n/,
 	'which counts the replicas that stream');
 
+$primary->safe_psql('postgres', q{SELECT pg_create_physical_replication_slot('r2', true)});
+like($primary->safe_psql('postgres', q{SELECT state, health, reason FROM replica_kit.status() WHERE name = 'r2'}),
+	qr/^disconnected\|ok\|never connected, slot was made .* ago$/, 'a slot that was just made has not been used yet, and nothing is wrong with that');
+is($primary->safe_psql('postgres', q{SELECT count(*) FROM replica_kit.diagnose('r2')}), '0', 'nor has it a diagnosis');
+$primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('r2')});
+
 $standby->stop;
 ok( $primary->poll_query_until(
 		'postgres',

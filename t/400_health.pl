@@ -301,6 +301,16 @@ my @verdicts = (
 	],
 	[ 'limit=0 safe=1', 'streaming ok - lasting 0: streaming, 0 bytes behind' ],
 
+	# a receiver that does not replay, and has not told yet how far it is
+	[
+		'unwritten=' . 300 * $MB . ' flush_lag=1000 started=14',
+		'streaming ok - lasting 1000: streaming, 300 MB behind'
+	],
+	[
+		'unwritten=' . 300 * $MB . ' flush_lag=1000 started=16',
+		'streaming critical network_slow lasting 1000: receiving is 16 min and 300 MB behind'
+	],
+
 	# what is not judged by lag, or not at all
 	[
 		'logical=1 unflushed=' . 300 * $MB . ' flush_lag=1000',

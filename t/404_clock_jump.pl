@@ -99,6 +99,8 @@ foreach my $jump (3600, -3600)
 	my $offset = -s $primary->logfile;
 	$primary->safe_psql('postgres', 'SELECT 1 FROM pg_sleep(2)');
 	check("$jump s, after some cycles");
+	is($primary->safe_psql('postgres', q{SELECT count(*) FILTER (WHERE sampled_at > clock_timestamp()), count(*) FILTER (WHERE step > '10 min' OR step < '0')
+		FROM (SELECT sampled_at, sampled_at - lag(sampled_at) OVER () AS step FROM replica_kit.history('r1', '1 day')) s}), '0|0', "$jump s: the history is of the past, without a gap");
 }
 $primary->stop;
 set_clock(7200);

@@ -89,6 +89,58 @@ is(join("\n", grep { $_ ne '' } @said), '', 'busy: nobody has anything to say');
 found('idle again', '', '', '');
 
 # ----------------------------------------------------------------------
+# A slot that some tool keeps on the first for a sibling
+# ----------------------------------------------------------------------
+
+sub move_sibling
+{
+	$primary->safe_psql('postgres', q{INSERT INTO t VALUES ('x')});
+	$primary->wait_for_catchup('standby1');
+	$standby1->safe_psql('postgres', q{SELECT pg_replication_slot_advance('sibling', pg_last_wal_replay_lsn())});
+	return;
+}
+
+$standby1->safe_psql('postgres', q{SELECT pg_create_physical_replication_slot('sibling', true)});
+my $begun = $standby1->safe_psql('postgres', 'SELECT clock_timestamp()');
+my ($sibling, $said) = ('', '');
+for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+{
+	move_sibling();
+	$said = $standby1->safe_psql('postgres', q{SELECT health, reason FROM replica_kit.status() WHERE name = 'sibling'});
+	$sibling .= "$said\n" if $said !~ /^ok\|/;
+	last if $said =~ /moved/ && $standby1->safe_psql('postgres', "SELECT clock_timestamp() > timestamptz '$begun' + interval '3 s'") eq 't';
+}
+is($said, 'ok|slot is moved by another tool, for a failover', 'a slot that moves with nobody connected: told');
+is($sibling, '', 'a slot that moves with nobody connected: not alarmed');
+found('a slot that moves with nobody connected', undef, '');
+$primary->safe_psql('postgres', q{INSERT INTO t VALUES ('x')});
+found('a slot that moves no more', undef, 'replica_down');
+drop_slot($standby1, 'sibling');
+found('dropped', '', '', '');
+
+# ----------------------------------------------------------------------
+# Another library for text
+# ----------------------------------------------------------------------
+
+$primary->safe_psql('postgres', q{CREATE COLLATION other (provider = icu, locale = 'de'); CREATE TABLE words (w text COLLATE other PRIMARY KEY)});
+found('collations', '', '', undef);
+my $recorded = $primary->safe_psql('postgres', q{UPDATE pg_collation SET collversion = '0.1' WHERE collname = 'other'; SELECT pg_collation_actual_version(oid) FROM pg_collation WHERE collname = 'other'});
+$primary->wait_for_catchup('standby1');
+found('a collation of another version', '', 'collation_version_mismatch', undef);
+is($standby1->safe_psql('postgres', q{SELECT name, evidence FROM replica_kit.diagnose('server')}),
+	qq{server|collation version "$recorded" here; "0.1" when collations of this database were made;\nindexes in this database that use such a collation: 1}, 'a collation of another version: which');
+unlike(advice($standby1), qr/ALTER|REFRESH/, 'a collation of another version: nothing that would only silence it');
+$primary->safe_psql('postgres', q{DROP TABLE words; DROP COLLATION other});
+$primary->safe_psql('postgres', q{CREATE DATABASE icu TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en' ENCODING UTF8});
+$primary->safe_psql('postgres', q{UPDATE pg_database SET datcollversion = '0.1' WHERE datname = 'icu'});
+$primary->wait_for_catchup('standby1');
+found('a database of another version', '', 'collation_version_mismatch', undef);
+like($standby1->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('server')}), qr/here; "0\.1" when databases were made: icu;\s/, 'a database of another version: which');
+$primary->safe_psql('postgres', 'DROP DATABASE icu');
+$primary->wait_for_catchup('standby1');
+found('gone', '', '', '');
+
+# ----------------------------------------------------------------------
 # The first loses its upstream
 # ----------------------------------------------------------------------
 

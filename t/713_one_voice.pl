@@ -116,6 +116,24 @@ $primary->reload;
 soon_is($primary, $mouths, 'ok||', 'and the replica is well');
 
 # ----------------------------------------------------------------------
+# A replica that is called as the server is
+# ----------------------------------------------------------------------
+
+$primary->safe_psql('postgres', q{SELECT pg_create_physical_replication_slot('server', true); ALTER SYSTEM SET replica_kit.overrides = 'server: off, *: warning_disconnected=0 critical_disconnected=-1'});
+$primary->reload;
+$primary->poll_query_until('postgres', q{SELECT reason ~ '^never connected' FROM replica_kit.status() WHERE name = 'server'}) or die 'not watched';
+$primary->safe_psql('postgres', q{INSERT INTO t VALUES (1); SELECT pg_replication_slot_advance('server', pg_current_wal_lsn())});
+soon_is($primary, q{SELECT name, level FROM replica_kit.unhealthy()}, '"server"|warning', 'a replica called server: in quotes, and not what is off');
+soon_is($primary, q{SELECT name, level FROM replica_kit.diagnose('"server"')}, '"server"|warning', 'a replica called server: in diagnose() as well');
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET replica_kit.overrides = '"server": off'});
+$primary->reload;
+soon_is($primary, 'SELECT count(*) FROM replica_kit.unhealthy()', '0', 'a replica called server: off by its name in quotes');
+drop_slot($primary, 'server');
+$primary->safe_psql('postgres', 'ALTER SYSTEM RESET replica_kit.overrides');
+$primary->reload;
+soon_is($primary, $mouths, 'ok||', 'and gone');
+
+# ----------------------------------------------------------------------
 # What needs not last, long before the worker looks again
 # ----------------------------------------------------------------------
 

@@ -58,8 +58,13 @@ found('a password again', '');
 # A logical slot that somebody else's transaction holds back
 # ----------------------------------------------------------------------
 
+my @subscriber = ('pg_recvlogical', '-d', $primary->connstr('postgres'), '-S', 'subscriber', '--start', '-f', '-', '-s', 1, '-F', 1, '--no-loop');
+IPC::Run::run(\@subscriber, '<', '/dev/null', '>', '/dev/null', '2>', '/dev/null');
+found('a logical slot that does not exist', 'slot_missing');
+is(remedy($primary), '', 'a logical slot that does not exist: a physical one would be no remedy');
+like(advice($primary), qr/^  SELECT pg_create_logical_replication_slot\('subscriber', 'pgoutput'\);$/m, 'a logical slot that does not exist: what would make one');
 $primary->safe_psql('postgres', q{CREATE TABLE held (i int); SELECT pg_create_logical_replication_slot('subscriber', 'test_decoding')});
-my $program = IPC::Run::start([ 'pg_recvlogical', '-d', $primary->connstr('postgres'), '-S', 'subscriber', '--start', '-f', '-', '-s', 1, '-F', 1, '--no-loop' ],
+my $program = IPC::Run::start(\@subscriber,
 	'<', '/dev/null', '>', '/dev/null', '2>', '/dev/null');
 my $holder = $primary->background_psql('postgres');
 my $pid = $holder->query_safe('BEGIN; INSERT INTO held VALUES (1); SELECT pg_backend_pid()');
@@ -78,6 +83,24 @@ $primary->reload;
 found('ended', '');
 $program->kill_kill;
 drop_slot($primary, 'subscriber');
+
+# ----------------------------------------------------------------------
+# A file that this server cannot read
+# ----------------------------------------------------------------------
+
+$standby->stop;
+my $segment = $primary->safe_psql('postgres', 'SELECT pg_walfile_name(pg_current_wal_lsn())');
+$primary->safe_psql('postgres', 'INSERT INTO held VALUES (3); SELECT pg_switch_wal()') for 1 .. 2;
+my $file = $primary->data_dir . "/pg_wal/$segment";
+chmod 0, $file or die "chmod: $!";
+$standby->start;
+found('an unreadable file', 'upstream_file_unreadable');
+is(wait_for_diagnosis($standby, 'upstream_file_unreadable'), 'upstream_file_unreadable', 'an unreadable file: the standby knows as well');
+like($_->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose() WHERE code = 'upstream_file_unreadable'}), qr/could not open file "pg_wal\/$segment": Permission denied/,
+	'an unreadable file: quoted by ' . $_->name) foreach $primary, $standby;
+chmod 0600, $file or die "chmod: $!";
+found('readable', '');
+is(wait_for_diagnosis($standby, ''), '', 'readable: the standby is well, too');
 
 # ----------------------------------------------------------------------
 # Two at once

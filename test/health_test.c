@@ -183,6 +183,8 @@ set_fact(Facts *facts, const char *key, int64 value)
 		replica->flush_lag = value * USECS_PER_SEC;
 		replica->replay_lsn = InvalidXLogRecPtr;
 	}
+	else if (strcmp(key, "started") == 0)
+		replica->backend_start = ago;
 	else if (strcmp(key, "reply") == 0)
 		replica->reply_time = ago;
 	else if (strcmp(key, "watched") == 0)

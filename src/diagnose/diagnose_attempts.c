@@ -130,6 +130,8 @@ attempt_code(const PrkFindings *findings, const PrkAttempt *attempt,
 			return PRK_CODE_SLOT_LOST;
 		case PRK_FAILURE_WAL_REMOVED:
 			return PRK_CODE_WAL_REMOVED;
+		case PRK_FAILURE_FILE:
+			return PRK_CODE_UPSTREAM_FILE_UNREADABLE;
 		case PRK_FAILURE_OTHER_TIMELINE:
 			return PRK_CODE_OTHER_TIMELINE;
 		case PRK_FAILURE_OTHER:

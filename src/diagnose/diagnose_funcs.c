@@ -53,6 +53,8 @@ static void put_row(PrkRow *row, const PrkDiagnosis *diagnosis,
 					const char *name, const PrkWords *words);
 static const char *describe_refusals(const PrkSample *sample);
 static void read_versions(PrkEvidence *evidence);
+static void read_collations(PrkCollations *collations);
+static char *get_text(MemoryContext context, int column);
 
 /*
  * diagnose(name text) - root causes, worst first; of one replica if its name
@@ -78,6 +80,8 @@ pg_replica_kit_diagnose_1_0(PG_FUNCTION_ARGS)
 	evidence = prk_evidence_gather();
 	evidence->config_error = describe_refusals(evidence->report->sample);
 	read_versions(evidence);
+	if (evidence->report->sample->in_recovery)
+		read_collations(&evidence->collations);
 	foreach(cell, prk_diagnose(evidence))
 	{
 		const PrkDiagnosis *diagnosis = lfirst(cell);
@@ -189,15 +193,71 @@ read_versions(PrkEvidence *evidence)
 					true, 1) == SPI_OK_SELECT &&
 		SPI_processed > 0)
 	{
-		char	   *sql = SPI_getvalue(SPI_tuptable->vals[0],
-									   SPI_tuptable->tupdesc, 1);
-		char	   *files = SPI_getvalue(SPI_tuptable->vals[0],
-										 SPI_tuptable->tupdesc, 2);
-
-		if (sql != NULL)
-			evidence->sql_version = MemoryContextStrdup(context, sql);
-		if (files != NULL)
-			evidence->files_version = MemoryContextStrdup(context, files);
+		evidence->sql_version = get_text(context, 1);
+		evidence->files_version = get_text(context, 2);
 	}
 	SPI_finish();
+}
+
+/*
+ * Which collations have another version here than is recorded: those of all
+ * databases, and in this one those that an index uses.
+ */
+static void
+read_collations(PrkCollations *collations)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	SPI_connect();
+	if (SPI_execute("SELECT pg_catalog.string_agg(d.datname, ', ' ORDER BY d.datname), "
+					"pg_catalog.min(d.datcollversion), pg_catalog.min(d.here) "
+					"FROM (SELECT datname, datcollversion, "
+					"pg_catalog.pg_database_collation_actual_version(oid) AS here "
+					"FROM pg_catalog.pg_database) d "
+					"WHERE d.datcollversion OPERATOR(pg_catalog.<>) d.here",
+					true, 1) == SPI_OK_SELECT && SPI_processed > 0)
+	{
+		collations->databases = get_text(context, 1);
+		collations->there = get_text(context, 2);
+		collations->here = get_text(context, 3);
+	}
+	if (SPI_execute("WITH used AS (SELECT DISTINCT i.indexrelid, c AS sorted_by "
+					"FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indcollation) c "
+					"WHERE c OPERATOR(pg_catalog.<>) 0), "
+					"other AS (SELECT c.oid, c.collversion, "
+					"pg_catalog.pg_collation_actual_version(c.oid) AS here "
+					"FROM pg_catalog.pg_collation c "
+					"WHERE c.oid OPERATOR(pg_catalog.=) ANY (SELECT sorted_by FROM used) "
+					"AND c.collversion IS NOT NULL), "
+					"wrong AS (SELECT o.oid FROM other o WHERE o.collversion OPERATOR(pg_catalog.<>) o.here), "
+					"own AS (SELECT 100::pg_catalog.oid AS oid FROM pg_catalog.pg_database d "
+					"WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() "
+					"AND d.datcollversion OPERATOR(pg_catalog.<>) "
+					"pg_catalog.pg_database_collation_actual_version(d.oid)) "
+					"SELECT (SELECT pg_catalog.count(*) FROM wrong)::pg_catalog.text, "
+					"(SELECT pg_catalog.count(DISTINCT indexrelid) FROM used "
+					"WHERE sorted_by OPERATOR(pg_catalog.=) ANY (SELECT oid FROM wrong UNION ALL SELECT oid FROM own))::pg_catalog.text, "
+					"(SELECT pg_catalog.min(o.collversion) FROM other o WHERE o.collversion OPERATOR(pg_catalog.<>) o.here), "
+					"(SELECT pg_catalog.min(o.here) FROM other o WHERE o.collversion OPERATOR(pg_catalog.<>) o.here)",
+					true, 1) == SPI_OK_SELECT && SPI_processed > 0)
+	{
+		collations->count = atoi(get_text(context, 1));
+		collations->indexes = atoi(get_text(context, 2));
+		if (collations->databases == NULL)
+		{
+			collations->there = get_text(context, 3);
+			collations->here = get_text(context, 4);
+		}
+	}
+	SPI_finish();
+}
+
+/* A column of the row that was read, in that memory context; NULL is NULL. */
+static char *
+get_text(MemoryContext context, int column)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[0],
+									 SPI_tuptable->tupdesc, column);
+
+	return value != NULL ? MemoryContextStrdup(context, value) : NULL;
 }

@@ -145,7 +145,7 @@ diagnose_absent(PrkFindings *findings, const PrkReportRow *row,
 			 findings->evidence->now - since >= UNUSED_TIME &&
 			 replica->retained_bytes > 0)
 		add(findings, PRK_CODE_SLOT_UNUSED, row, owner);
-	else if (row->verdict.state == PRK_STATE_NEVER_CONNECTED)
+	else if (row->verdict.fact == PRK_FACT_NEVER_CONNECTED)
 	{
 		if (row->verdict.level == PRK_OK)
 			return;

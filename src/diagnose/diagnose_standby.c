@@ -26,6 +26,10 @@ prk_diagnose_standby(PrkFindings *findings)
 {
 	const PrkEvidence *evidence = findings->evidence;
 
+	if (evidence->collations.databases != NULL ||
+		evidence->collations.count > 0)
+		prk_diagnose_add(findings, PRK_CODE_COLLATION_VERSION_MISMATCH,
+						 PRK_SUBJECT_SERVER, NULL);
 	if (evidence->upstream_thresholds.off)
 		return;
 	if (evidence->upstream.keeps_timeline && evidence->timeline_end != NULL &&

@@ -57,7 +57,7 @@ static const PrkReportRow *find_slot(const PrkReport *report,
 									 const char *name);
 static void gather_counts(PrkEvidence *evidence);
 
-/* Gathers all; config_error and the versions are left to the caller. */
+/* Gathers all; config_error, versions and collations are left to the caller. */
 PrkEvidence *
 prk_evidence_gather(void)
 {

@@ -43,6 +43,19 @@ typedef struct PrkAttempt
 	bool		let_in;			/* a managed line names role and address */
 } PrkAttempt;
 
+/*
+ * Collations that this machine's libraries have in another version than those
+ * with which the data was sorted.
+ */
+typedef struct PrkCollations
+{
+	const char *databases;		/* whose own collation is one; NULL: none */
+	const char *there;			/* the version of one of them, as recorded */
+	const char *here;			/* and as it is here */
+	int			count;			/* others, in indexes of this database */
+	int			indexes;		/* of this database that use one */
+} PrkCollations;
+
 /* Why a replica that streams could not come back; NONE: it could. */
 typedef enum PrkBarrier
 {
@@ -78,6 +91,8 @@ typedef struct PrkEvidence
 	const char *config_error;	/* NULL: it would load postgresql.conf */
 	const char *sql_version;	/* of the extension in this database, and of */
 	const char *files_version;	/* the installed files; NULL: not known */
+
+	PrkCollations collations;	/* on a standby */
 
 	PrkUpstream upstream;
 	PrkVerdict	upstream_verdict;

@@ -79,10 +79,7 @@ prk_words_name(const PrkDiagnosis *diagnosis)
 		case PRK_SUBJECT_REPLICA:
 			break;
 	}
-	if (strcmp(diagnosis->name, PRK_SERVER_NAME) == 0 ||
-		strcmp(diagnosis->name, PRK_UPSTREAM_NAME) == 0)
-		return psprintf("\"%s\"", diagnosis->name);
-	return prk_foreign_show_text(diagnosis->name);
+	return prk_foreign_show_text(prk_settings_shown_name(diagnosis->name));
 }
 
 /* Adds a clause to the evidence, on a new line if it does not fit. */

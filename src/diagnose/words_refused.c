@@ -71,6 +71,11 @@ prk_words_refused(const PrkWordsInput *in, PrkWords *words)
 		case PRK_CODE_OTHER_TIMELINE:
 			word_rebuild(in, words);
 			break;
+		case PRK_CODE_UPSTREAM_FILE_UNREADABLE:
+			words->finding = "This server cannot read a file that the replica needs. Nothing says that its WAL is lost.";
+			prk_words_advise(words, "Give the file that the evidence names the owner and mode of its neighbours; the replica reconnects by itself.");
+			prk_words_advise(words, "If it is gone, fetch it from the archive, or from another server of this cluster.");
+			break;
 		default:
 			words->finding = "This server refuses the replica, in the words of the evidence. Its WAL is safe.";
 			prk_words_advise(words, "Fix the cause that they name; the replica reconnects by itself.");
@@ -243,6 +248,14 @@ word_slot_missing(const PrkWordsInput *in, PrkWords *words)
 {
 	const PrkDiagnosis *diagnosis = in->diagnosis;
 
+	if (diagnosis->attempt->failure->logical)
+	{
+		words->finding = "The subscriber asks for a logical slot that does not exist: what was written since it was dropped is missing.";
+		prk_words_advise(words, "Make its subscription anew, with a copy of the data. To go on without what is missing, here:");
+		prk_words_advise(words, "  SELECT pg_create_logical_replication_slot(%s, 'pgoutput');",
+						 prk_words_literal(diagnosis->name));
+		return;
+	}
 	words->finding = "The replica asks for a slot that does not exist: no WAL is retained for it. With one it reconnects.";
 	if (diagnosis->role_name != NULL && diagnosis->address != NULL)
 		prk_remedy_provision(words, diagnosis->name, diagnosis->address,

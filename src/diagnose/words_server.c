@@ -16,6 +16,7 @@
 #include "utils/guc.h"
 
 #include "diagnose/words.h"
+#include "foreign.h"
 #include "version.h"
 
 /* So many more walsenders or slots are allowed. */
@@ -30,6 +31,7 @@ static void word_library(const PrkWordsInput *in, PrkWords *words);
 static void word_promoted(const PrkWordsInput *in, PrkWords *words);
 static void word_disk(const PrkWordsInput *in, PrkWords *words);
 static void word_awaited(const PrkWordsInput *in, PrkWords *words);
+static void word_collations(const PrkWordsInput *in, PrkWords *words);
 static void word_archive(const PrkWordsInput *in, PrkWords *words);
 
 /* Puts a diagnosis of this server itself into words. */
@@ -92,6 +94,9 @@ prk_words_server(const PrkWordsInput *in, PrkWords *words)
 			break;
 		case PRK_CODE_LOGICAL_WAITS_FOR_STANDBY:
 			word_awaited(in, words);
+			break;
+		case PRK_CODE_COLLATION_VERSION_MISMATCH:
+			word_collations(in, words);
 			break;
 		case PRK_CODE_ARCHIVE_FAILING:
 			word_archive(in, words);
@@ -374,4 +379,26 @@ word_awaited(const PrkWordsInput *in, PrkWords *words)
 	prk_words_advise(words, "Or take %s out of the setting until then, and reload; after a failover subscribers may then be ahead of it:",
 					 prk_words_quoted(name));
 	prk_words_advise(words, "  ALTER SYSTEM SET synchronized_standby_slots = 'THE_OTHERS';");
+}
+
+/* On a standby, text sorts as another library has it. */
+static void
+word_collations(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkCollations *collations = &in->evidence->collations;
+
+	words->finding = "Text sorts differently here than on the primary: queries that use text indexes can miss rows here.";
+	prk_words_clause(words, "collation version %s here",
+					 prk_words_quoted(collations->here));
+	if (collations->databases != NULL)
+		prk_words_clause(words, "%s when databases were made: %s",
+						 prk_words_quoted(collations->there),
+						 prk_foreign_show_text(collations->databases));
+	else
+		prk_words_clause(words, "%s when collations of this database were made",
+						 prk_words_quoted(collations->there));
+	prk_words_clause(words, "indexes in this database that use such a collation: %d",
+					 collations->indexes);
+	prk_words_advise(words, "Send text queries to the primary until this machine runs the primary's OS release. Do not promote it.");
+	prk_words_advise(words, "A REINDEX on the primary does not help. Recording another version there would only silence this.");
 }

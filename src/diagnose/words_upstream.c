@@ -370,6 +370,11 @@ word_cut(const PrkWordsInput *in, PrkWords *words)
 			prk_remedy_setting(words, "recovery_target_timeline", "latest");
 			prk_words_advise(words, "After the remedy restart this server.");
 			break;
+		case PRK_CODE_UPSTREAM_FILE_UNREADABLE:
+			words->finding = "The upstream cannot read a file that this server needs. Nothing says that WAL is lost.";
+			prk_words_advise(words, "On the upstream give the file that the evidence names the owner and mode of its neighbours.");
+			prk_words_advise(words, "If it is gone there, fetch it from the archive. This server reconnects by itself.");
+			break;
 		case PRK_CODE_OTHER_CLUSTER:
 			words->finding = "The upstream belongs to another cluster: this server is not a copy of it.";
 			prk_words_advise(words, "Correct primary_conninfo and reload; or rebuild this server from that upstream, by its join_script().");

@@ -648,6 +648,7 @@ convert(const Entry *entry, PrkTrust trust, PrkFailure *failure)
 	failure->role_name = id->role_name;
 	failure->application_name = id->application_name;
 	failure->slot_name = id->slot_name;
+	failure->logical = id->logical != 0;
 	failure->message = entry->message;
 }
 

@@ -24,6 +24,7 @@ typedef struct PrkFailureId
 	uint32		sqlerrcode;
 	uint32		ssl;
 	uint32		family;			/* of addr; 0: none */
+	uint32		logical;		/* a logical slot was asked for */
 	uint32		words;			/* hash of the upstream's words */
 	uint8		addr[16];
 	PrkForeign	role_name;

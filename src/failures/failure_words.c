@@ -22,6 +22,7 @@
 
 #include <locale.h>
 
+#include "access/xlog_internal.h"
 #include "utils/guc.h"
 
 #include "failures/failure_words.h"
@@ -134,6 +135,9 @@ read_words(const char *words)
 {
 	PrkFailureKind kind;
 
+	/* A file by its path; what is removed is told by its name alone. */
+	if (strstr(words, XLOGDIR "/") != NULL)
+		return PRK_FAILURE_FILE;
 	if (has_segment_name(words))
 		return PRK_FAILURE_WAL_REMOVED;
 	if (strstr(words, "fe_sendauth:") != NULL)

@@ -77,6 +77,7 @@ static bool is_ascii(const char *bytes);
 static bool classify_incoming(const ErrorData *edata, PrkFailureKind *kind);
 static bool classify_outgoing(const ErrorData *edata, PrkFailureKind *kind);
 static bool is_message(const ErrorData *edata, const char *beginning);
+static bool is_about_file(const ErrorData *edata);
 static void identify_client(PrkFailureId *id);
 static void identify_slot(PrkFailureId *id);
 static bool runs_command(const char *command);
@@ -379,8 +380,14 @@ classify_incoming(const ErrorData *edata, PrkFailureKind *kind)
 	 * stream hangs up when it can't.
 	 */
 	if (debug_query_string == NULL ? edata->elevel < FATAL :
-		!runs_command("START_REPLICATION"))
+		!runs_command("START_REPLICATION") &&
+		!runs_command("TIMELINE_HISTORY"))
 		return false;
+
+	/* Refused by the file system, which is no right of the replica's role. */
+	*kind = PRK_FAILURE_FILE;
+	if (debug_query_string != NULL && is_about_file(edata))
+		return true;
 
 	switch (edata->sqlerrcode)
 	{
@@ -461,6 +468,8 @@ classify_outgoing(const ErrorData *edata, PrkFailureKind *kind)
 		*kind = PRK_FAILURE_OTHER_CLUSTER;
 	else if (is_message(edata, "terminating walreceiver due to timeout"))
 		*kind = PRK_FAILURE_TIMEOUT;
+	else if (is_about_file(edata))
+		*kind = PRK_FAILURE_OTHER;
 	else
 		*kind = PRK_FAILURE_UPSTREAM;
 	return true;
@@ -475,6 +484,20 @@ is_message(const ErrorData *edata, const char *beginning)
 {
 	return edata->message_id != NULL &&
 		strncmp(edata->message_id, beginning, strlen(beginning)) == 0;
+}
+
+/* Does it say that this server could not use a file of its own? */
+static bool
+is_about_file(const ErrorData *edata)
+{
+	return is_message(edata, "could not open file ") ||
+		is_message(edata, "could not read ") ||
+		is_message(edata, "could not seek ") ||
+		is_message(edata, "could not stat file ") ||
+		is_message(edata, "could not access file ") ||
+		is_message(edata, "could not create file ") ||
+		is_message(edata, "could not write to ") ||
+		is_message(edata, "could not fsync file ");
 }
 
 /* Who connects, from the startup packet. */
@@ -518,6 +541,7 @@ identify_slot(PrkFailureId *id)
 	{
 		prk_foreign_set(&id->slot_name,
 						NameStr(MyReplicationSlot->data.name));
+		id->logical = SlotIsLogical(MyReplicationSlot);
 		return;
 	}
 	if (!runs_command("START_REPLICATION SLOT "))
@@ -533,6 +557,9 @@ identify_slot(PrkFailureId *id)
 	}
 	name[len] = '\0';
 	prk_foreign_set(&id->slot_name, name);
+	for (at += len; *at == '"' || *at == ' ';)
+		at++;
+	id->logical = pg_strncasecmp(at, "LOGICAL", strlen("LOGICAL")) == 0;
 }
 
 /* Does a command run that begins so?  libpq's clients write it in this way. */

@@ -36,6 +36,7 @@ typedef enum PrkFailureKind
 	PRK_FAILURE_SLOT_TAKEN,
 	PRK_FAILURE_SLOT_LOST,
 	PRK_FAILURE_WAL_REMOVED,
+	PRK_FAILURE_FILE,			/* that the upstream has and can't read */
 	PRK_FAILURE_OTHER_CLUSTER,
 	PRK_FAILURE_OTHER_TIMELINE,
 	PRK_FAILURE_NEWER_TIMELINE, /* than the upstream's is asked for */
@@ -82,6 +83,7 @@ typedef struct PrkFailure
 	PrkForeign	role_name;
 	PrkForeign	application_name;
 	PrkForeign	slot_name;
+	bool		logical;		/* which was asked for as a logical one */
 	PrkForeignWords message;	/* of the last one */
 } PrkFailure;
 

@@ -31,8 +31,20 @@
 #include "compat.h"
 #include "judge/health.h"
 
+/*
+ * Lag limits are lowered to this share before an alert is taken back, those
+ * for forecasts raised by as much.
+ */
+#define CLEAR_PERCENT		80
+
 /* How long a slot that nobody has used yet is nobody's fault. */
 #define NEVER_CONNECTED_GRACE	USECS_PER_DAY
+
+/*
+ * pg_receivewal tells each 10 s, by default, how far it has got; until it has
+ * for the first time nothing is known.
+ */
+#define FIRST_REPORT			(15 * USECS_PER_SEC)
 
 /* A shorter stop is none. */
 #define STAND_STILL				(3 * USECS_PER_SEC)
@@ -40,6 +52,8 @@
 /* Who has caught up so soon is not critical before. */
 #define CATCH_UP_SOON			(5 * USECS_PER_MINUTE)
 
+static void lower_limit(int64 *limit);
+static void raise_limit(int64 *limit);
 static void raise_level(PrkVerdict *verdict, PrkLevel level, bool at_once,
 						PrkCode code);
 static PrkState refine_state(const PrkReplica *replica,
@@ -65,12 +79,14 @@ static bool is_moving(const PrkSample *sample, const PrkReplica *replica,
 					  const PrkKnown *known);
 static bool is_left_behind(const PrkSample *sample, const PrkReplica *replica,
 						   const PrkKnown *known);
+static bool is_kept(const PrkSample *sample, const PrkReplica *replica,
+					const PrkThresholds *thresholds, const PrkKnown *known,
+					int64 lag_time);
 static void judge_absence(const PrkSample *sample, const PrkReplica *replica,
 						  const PrkThresholds *thresholds,
 						  const PrkKnown *known, PrkVerdict *verdict);
 static void judge_never_connected(const PrkSample *sample,
-								  const PrkKnown *known,
-								  PrkVerdict *verdict);
+								  TimestampTz made_at, PrkVerdict *verdict);
 static void judge_lag(const PrkSample *sample, const PrkReplica *replica,
 					  const PrkThresholds *thresholds, const PrkKnown *known,
 					  PrkVerdict *verdict);
@@ -158,48 +174,33 @@ prk_health_position(const PrkReplica *replica)
 	return replica->flush_lsn;
 }
 
-/* Why the server takes slots away, by its own names. */
-static const struct
+/* Makes limits of those that what was announced must be better than. */
+void
+prk_health_lower(PrkThresholds *thresholds)
 {
-	const char *name;
-	const char *clause;
-	bool		wal_removed;
-}			causes[] = {
-	{"wal_removed", "it held more WAL than max_slot_wal_keep_size allows", true},
-	{"rows_removed", "the primary removed rows that it needs", false},
-	{"wal_level_insufficient", "the primary's " PRK_COMPAT_LOGICAL_LEVEL " is no longer logical", false},
-	{"idle_timeout", "it was unused for longer than idle_replication_slot_timeout", false}
-};
-
-/*
- * Why the server took a replica's slot away, as a clause; NULL when it didn't.
- * A cause that is newer than this is told by the server's name for it.
- */
-const char *
-prk_health_cause(const PrkReplica *replica)
-{
-	if (replica->invalidation == NULL)
-		return NULL;
-	for (int i = 0; i < (int) lengthof(causes); i++)
-	{
-		if (strcmp(replica->invalidation, causes[i].name) == 0)
-			return causes[i].clause;
-	}
-	return replica->invalidation;
+	lower_limit(&thresholds->warning_lag);
+	lower_limit(&thresholds->critical_lag);
+	lower_limit(&thresholds->warning_lag_time);
+	lower_limit(&thresholds->critical_lag_time);
+	raise_limit(&thresholds->warning_forecast);
+	raise_limit(&thresholds->critical_forecast);
+	thresholds->strict = true;
 }
 
-/* Was a slot that is lost taken away because its WAL was? */
-bool
-prk_health_wal_removed(const PrkReplica *replica)
+/* What has been announced ends only well below its limit. */
+static void
+lower_limit(int64 *limit)
 {
-	if (replica->invalidation == NULL)
-		return true;
-	for (int i = 0; i < (int) lengthof(causes); i++)
-	{
-		if (strcmp(replica->invalidation, causes[i].name) == 0)
-			return causes[i].wal_removed;
-	}
-	return false;
+	if (*limit >= 0)
+		*limit = *limit * CLEAR_PERCENT / 100;
+}
+
+/* A forecast is taken back when what it warns of is further away. */
+static void
+raise_limit(int64 *limit)
+{
+	if (*limit >= 0)
+		*limit = *limit * 100 / CLEAR_PERCENT;
 }
 
 /* A level in the words of SQL. */
@@ -334,6 +335,18 @@ judge_state(const PrkSample *sample, const PrkReplica *replica,
 		raise_level(verdict, PRK_WARNING, true, PRK_CODE_SLOT_LEFT_BEHIND);
 		return;
 	}
+	if (verdict->state == PRK_STATE_DISCONNECTED &&
+		is_kept(sample, replica, thresholds, known, verdict->lag_time))
+	{
+		verdict->fact = PRK_FACT_KEPT;
+		return;
+	}
+	if (verdict->state == PRK_STATE_DISCONNECTED && !known->watched &&
+		replica->unused_since != 0)
+	{
+		judge_never_connected(sample, replica->unused_since, verdict);
+		return;
+	}
 	switch (verdict->state)
 	{
 		case PRK_STATE_STREAMING:
@@ -344,7 +357,7 @@ judge_state(const PrkSample *sample, const PrkReplica *replica,
 			judge_absence(sample, replica, thresholds, known, verdict);
 			break;
 		case PRK_STATE_NEVER_CONNECTED:
-			judge_never_connected(sample, known, verdict);
+			judge_never_connected(sample, known->appeared_at, verdict);
 			break;
 		case PRK_STATE_BACKUP:
 		case PRK_STATE_STARTUP:
@@ -368,6 +381,27 @@ is_left_behind(const PrkSample *sample, const PrkReplica *replica,
 		!XLogRecPtrIsInvalid(sample->timeline_begin) &&
 		!XLogRecPtrIsInvalid(replica->restart_lsn) &&
 		replica->restart_lsn <= sample->timeline_begin;
+}
+
+/*
+ * Is it a slot that a tool for failovers keeps on a standby, for a server that
+ * receives from another one, and moves along with that?  Such a one moves
+ * though nobody was ever seen connected to it, and is not older than what
+ * would be an absence.
+ */
+static bool
+is_kept(const PrkSample *sample, const PrkReplica *replica,
+		const PrkThresholds *thresholds, const PrkKnown *known,
+		int64 lag_time)
+{
+	int64		limit = thresholds->warning_disconnected >= 0 ?
+	thresholds->warning_disconnected * 1000 : PG_INT64_MAX;
+
+	if (!sample->in_recovery || replica->pid != 0 || known->seen_at != 0 ||
+		known->moved_at == 0)
+		return false;
+	return sample->taken_at - known->moved_at < limit ||
+		(lag_time >= 0 && lag_time < limit);
 }
 
 /*
@@ -451,10 +485,10 @@ prk_health_judge_absence(int64 away, const PrkThresholds *thresholds,
  * WAL like any other, but nothing that worked has stopped working.
  */
 static void
-judge_never_connected(const PrkSample *sample, const PrkKnown *known,
+judge_never_connected(const PrkSample *sample, TimestampTz made_at,
 					  PrkVerdict *verdict)
 {
-	int64		age = sample->taken_at - known->appeared_at;
+	int64		age = sample->taken_at - made_at;
 
 	verdict->fact = PRK_FACT_NEVER_CONNECTED;
 	verdict->since = Max(age, 0);
@@ -464,7 +498,8 @@ judge_never_connected(const PrkSample *sample, const PrkKnown *known,
 
 /*
  * Is it behind?  Logical replicas are not asked: what a connector confirms
- * stands still for good reasons.
+ * stands still for good reasons; and a receiver that does not replay only once
+ * it had the time to tell.
  */
 static void
 judge_lag(const PrkSample *sample, const PrkReplica *replica,
@@ -474,7 +509,10 @@ judge_lag(const PrkSample *sample, const PrkReplica *replica,
 	PrkLag		lag = {0};
 
 	lag.bytes = replica->lag_bytes;
-	if (replica->logical || replica->temporary)
+	if (replica->logical || replica->temporary ||
+		(XLogRecPtrIsInvalid(replica->replay_lsn) &&
+		 replica->backend_start != 0 &&
+		 sample->taken_at - replica->backend_start < FIRST_REPORT))
 	{
 		verdict->fact = PRK_FACT_STREAMS;
 		verdict->lag_bytes = replica->lag_bytes;

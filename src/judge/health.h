@@ -44,6 +44,8 @@ typedef struct PrkKnown
 								 * events; 0: never */
 	uint64		session;		/* when the walsender authenticated that was
 								 * seen so, in the same order */
+	TimestampTz moved_at;		/* its slot last moved with nobody connected
+								 * before and after; 0: never */
 	XLogRecPtr	stuck_at;		/* the position it was last seen at */
 	TimestampTz stuck_since;	/* first seen behind and there; 0: not behind */
 	TimestampTz reply_time;		/* the reply last seen */
@@ -73,6 +75,7 @@ typedef enum PrkFact
 	PRK_FACT_ARCHIVE_ONLY,		/* a standby that is told of no upstream */
 	PRK_FACT_GONE,
 	PRK_FACT_NEVER_CONNECTED,
+	PRK_FACT_KEPT,				/* a standby's slot that some tool moves */
 	PRK_FACT_LEFT_BEHIND,		/* a slot of what this standby was before */
 	PRK_FACT_LOST,
 	PRK_FACT_NOT_JUDGED			/* only its state: startup, backup ... */
@@ -138,6 +141,7 @@ extern void prk_health_judge_absence(int64 away,
 extern void prk_health_finish(const PrkThresholds *thresholds,
 							  const PrkReplica *replica,
 							  PrkVerdict *verdict);
+extern void prk_health_lower(PrkThresholds *thresholds);
 extern XLogRecPtr prk_health_position(const PrkReplica *replica);
 extern const char *prk_health_cause(const PrkReplica *replica);
 extern bool prk_health_wal_removed(const PrkReplica *replica);

@@ -12,6 +12,7 @@
 
 #include "commands/progress.h"
 
+#include "compat.h"
 #include "format.h"
 #include "judge/health.h"
 
@@ -41,6 +42,50 @@ prk_reason_write(const PrkReplica *replica, PrkVerdict *verdict)
 		say(verdict, "not judged");
 	if (verdict->has_outlook)
 		write_outlook(verdict);
+}
+
+/* Why the server takes slots away, by its own names. */
+static const struct
+{
+	const char *name;
+	const char *clause;
+	bool		wal_removed;
+}			causes[] = {
+	{"wal_removed", "it held more WAL than max_slot_wal_keep_size allows", true},
+	{"rows_removed", "the primary removed rows that it needs", false},
+	{"wal_level_insufficient", "the primary's " PRK_COMPAT_LOGICAL_LEVEL " is no longer logical", false},
+	{"idle_timeout", "it was unused for longer than idle_replication_slot_timeout", false}
+};
+
+/*
+ * Why the server took a replica's slot away, as a clause; NULL when it didn't.
+ * A cause that is newer than this is told by the server's name for it.
+ */
+const char *
+prk_health_cause(const PrkReplica *replica)
+{
+	if (replica->invalidation == NULL)
+		return NULL;
+	for (int i = 0; i < (int) lengthof(causes); i++)
+	{
+		if (strcmp(replica->invalidation, causes[i].name) == 0)
+			return causes[i].clause;
+	}
+	return replica->invalidation;
+}
+
+/* Was a slot that is lost taken away because its WAL was? */
+bool
+prk_health_wal_removed(const PrkReplica *replica)
+{
+	if (replica->invalidation == NULL)
+		return true;
+	for (int i = 0; i < (int) lengthof(causes); i++)
+	{
+		if (strcmp(replica->invalidation, causes[i].name) == 0)
+			return causes[i].wal_removed;
+	}
+	return false;
 }
 
 /* Adds a clause to the reason. */
@@ -115,6 +160,9 @@ say_fact(const PrkReplica *replica, PrkVerdict *verdict)
 		case PRK_FACT_NEVER_CONNECTED:
 			say(verdict, "never connected, slot was made %s ago",
 				prk_format_duration(time, verdict->since));
+			break;
+		case PRK_FACT_KEPT:
+			say(verdict, "slot is moved by another tool, for a failover");
 			break;
 		case PRK_FACT_LEFT_BEHIND:
 			say(verdict, "slot is left from before this server became a standby");

@@ -19,8 +19,8 @@
 #include <sys/stat.h>
 
 #include "access/xlog.h"
-#include "postmaster/pgarch.h"
 #include "storage/fd.h"
+#include "utils/guc.h"
 #include "utils/pgstat_internal.h"
 #include "utils/timestamp.h"
 
@@ -39,6 +39,8 @@ static void read_waiting(PrkArchive *archive);
 void
 prk_archive_read(bool in_recovery, PrkArchive *archive)
 {
+	const char *library = GetConfigOption("archive_library", true, false);
+
 	memset(archive, 0, sizeof(PrkArchive));
 	archive->active = in_recovery ? XLogArchivingAlways() :
 		XLogArchivingActive();
@@ -46,7 +48,7 @@ prk_archive_read(bool in_recovery, PrkArchive *archive)
 		return;
 	archive->configured =
 		(XLogArchiveCommand != NULL && XLogArchiveCommand[0] != '\0') ||
-		(XLogArchiveLibrary != NULL && XLogArchiveLibrary[0] != '\0');
+		(library != NULL && library[0] != '\0');
 	read_counters(archive);
 	read_waiting(archive);
 }

@@ -108,7 +108,7 @@ typedef struct PrkReplica
 	bool		has_segment_age;	/* where neither clock nor walsender know */
 	int64		segment_age;	/* of the WAL segment that holds that */
 
-	/* added by prk_unused_add(), for whoever begins to watch */
+	/* added by prk_unused_add(), where nobody watches or begins to */
 	TimestampTz unused_since;	/* the slot was made then and never used; 0:
 								 * it was, or that is not known */
 } PrkReplica;

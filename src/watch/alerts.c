@@ -36,12 +36,6 @@
 #include "watch/alerts.h"
 #include "watch/order.h"
 
-/*
- * Lag limits are lowered to this share before an alert is taken back, those
- * for forecasts raised by as much.
- */
-#define CLEAR_PERCENT		80
-
 /* How long a slot may take to go after it was forgotten on purpose. */
 #define FORGOTTEN_WITHIN	USECS_PER_MINUTE
 
@@ -85,11 +79,10 @@ static void learn(const PrkAlerts *alerts, const PrkSample *sample,
 				  const PrkReplica *replica, Watched *watched);
 static bool is_served(const PrkReplica *replica, const Watched *watched);
 static bool was_used(const PrkReplica *replica, PrkKnown *known);
+static bool has_moved(const PrkReplica *replica, const Watched *watched);
 static void note_address(const PrkReplica *replica, PrkKnown *known);
 static void judge(const PrkSample *sample, const PrkThresholds *thresholds,
 				  Watched *watched);
-static void lower_limit(int64 *limit);
-static void raise_limit(int64 *limit);
 static PrkLevel choose_level(const PrkThresholds *thresholds,
 							 const Watched *watched, TimestampTz now);
 static void announce(const PrkThresholds *thresholds, Watched *watched,
@@ -398,6 +391,11 @@ learn(const PrkAlerts *alerts, const PrkSample *sample,
 			known->never_connected = false;
 			known->gone_since = 0;
 		}
+		if (has_moved(replica, watched))
+		{
+			known->moved_at = now;
+			known->gone_since = 0;
+		}
 		if (known->gone_since == 0)
 			known->gone_since = replica->inactive_since != 0 ?
 				Min(replica->inactive_since, now) : now;
@@ -477,6 +475,16 @@ was_used(const PrkReplica *replica, PrkKnown *known)
 	return result;
 }
 
+/* Did somebody move a slot that nobody holds, now and when last sampled? */
+static bool
+has_moved(const PrkReplica *replica, const Watched *watched)
+{
+	return watched->sampled && replica->has_slot && replica->pid == 0 &&
+		watched->last.pid == 0 &&
+		!XLogRecPtrIsInvalid(watched->last.restart_lsn) &&
+		watched->last.restart_lsn != replica->restart_lsn;
+}
+
 /*
  * Notes where a replica is connected from.  A Unix socket reads as it does in
  * the server's own log.
@@ -513,7 +521,7 @@ judge(const PrkSample *sample, const PrkThresholds *thresholds,
 		PrkThresholds lower = *thresholds;
 		PrkVerdict	again;
 
-		prk_alerts_lower(&lower);
+		prk_health_lower(&lower);
 		prk_health_judge(sample, &watched->last, &lower,
 						 &watched->entry.known, &again);
 		if (again.level > verdict->level)
@@ -528,35 +536,6 @@ judge(const PrkSample *sample, const PrkThresholds *thresholds,
 		watched->critical_since = 0;
 	else if (watched->critical_since == 0)
 		watched->critical_since = now;
-}
-
-/* Makes limits of those that what was announced must be better than. */
-void
-prk_alerts_lower(PrkThresholds *thresholds)
-{
-	lower_limit(&thresholds->warning_lag);
-	lower_limit(&thresholds->critical_lag);
-	lower_limit(&thresholds->warning_lag_time);
-	lower_limit(&thresholds->critical_lag_time);
-	raise_limit(&thresholds->warning_forecast);
-	raise_limit(&thresholds->critical_forecast);
-	thresholds->strict = true;
-}
-
-/* What has been announced ends only well below its limit. */
-static void
-lower_limit(int64 *limit)
-{
-	if (*limit >= 0)
-		*limit = *limit * CLEAR_PERCENT / 100;
-}
-
-/* A forecast is taken back when what it warns of is further away. */
-static void
-raise_limit(int64 *limit)
-{
-	if (*limit >= 0)
-		*limit = *limit * 100 / CLEAR_PERCENT;
 }
 
 /* The level that should stand announced now. */

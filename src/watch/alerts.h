@@ -47,7 +47,6 @@ extern PrkBoardEntry *prk_alerts_entries(const PrkAlerts *alerts,
 										 int *nentries);
 extern PrkHistoryRow *prk_alerts_history(const PrkAlerts *alerts,
 										 TimestampTz now, int *nrows);
-extern void prk_alerts_lower(PrkThresholds *thresholds);
 extern void prk_alerts_holder(const PrkAlerts *alerts, PrkHolder *holder);
 
 #endif							/* PRK_ALERTS_H */

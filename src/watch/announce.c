@@ -301,7 +301,8 @@ prk_announce_unserved(const PrkUnserved *unserved)
 								prk_foreign_show_words(&unserved->failure->message)),
 			 errhint("Run: SELECT * FROM replica_kit.diagnose(%s);",
 					 quote_literal_cstr(unserved->name != NULL ?
-										unserved->name : "server"))));
+										prk_settings_shown_name(unserved->name) :
+										PRK_SERVER_NAME))));
 }
 
 /* Says that it does not any more; name is "" for the server itself. */
@@ -453,5 +454,5 @@ advise(StringInfo buf, const PrkLine *line)
 							   "If the replica is still wanted, provision and rebuild it.");
 	else
 		appendStringInfo(buf, "Run: SELECT * FROM replica_kit.diagnose(%s);",
-						 quote_literal_cstr(line->name));
+						 quote_literal_cstr(prk_settings_shown_name(line->name)));
 }

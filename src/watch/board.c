@@ -195,6 +195,7 @@ prk_board_shift_entry(PrkBoardEntry *entry, int64 jump)
 	shift(&known->gone_since, jump);
 	shift(&known->appeared_at, jump);
 	shift(&known->seen_at, jump);
+	shift(&known->moved_at, jump);
 	shift(&known->stuck_since, jump);
 	shift(&known->reply_seen_at, jump);
 }

@@ -15,9 +15,6 @@
 #include "judge/health.h"
 #include "judge/server.h"
 
-/* The name under which the server itself is shown, and may be overridden. */
-#define PRK_SERVER_NAME		"server"
-
 /*
  * One replica.  A slot is known by its name; a walsender without one by its
  * application name and its process, since names may repeat.

@@ -246,3 +246,24 @@ prk_history_add(const PrkHistoryRow *rows, int nrows)
 	}
 	LWLockRelease(shared->lock);
 }
+
+/*
+ * The machine's clock was set by so much: what was sampled before was sampled
+ * as long ago as it was.
+ */
+void
+prk_history_shift(int64 jump)
+{
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 1; i <= shared->nrows; i++)
+	{
+		int			place = shared->next - i;
+
+		if (place < 0)
+			place += prk_history_samples;
+		shared->rows[place].sampled_at += jump;
+	}
+	LWLockRelease(shared->lock);
+}

@@ -198,7 +198,7 @@ list_troubles(const PrkReport *report, PrkLevel level)
 												   row->replica->name);
 		PrkTrouble *trouble = palloc(sizeof(PrkTrouble));
 
-		trouble->name = row->replica->name;
+		trouble->name = prk_settings_shown_name(row->replica->name);
 		trouble->label = psprintf("replica \"%s\"", row->replica->name);
 		trouble->level = row->has_alert ?
 			Max(row->alert, row->effective) : row->effective;
@@ -244,7 +244,7 @@ list_troubles(const PrkReport *report, PrkLevel level)
 		if (has_row(report, why))
 			continue;
 		trouble = palloc(sizeof(PrkTrouble));
-		trouble->name = why->name;
+		trouble->name = prk_settings_shown_name(why->name);
 		trouble->label = psprintf("replica \"%s\"", why->name);
 		trouble->level = PRK_CRITICAL;
 		trouble->reason = why->reason;

@@ -19,6 +19,7 @@
 #include "kept.h"
 #include "judge/ages.h"
 #include "sample/timeline.h"
+#include "sample/unused.h"
 #include "watch/order.h"
 #include "watch/report.h"
 
@@ -74,6 +75,8 @@ prk_report_take(void)
 	report->worker_trouble = judge_worker(report->board);
 	report->watched = report->board->worker_pid != 0 &&
 		report->worker_trouble == NULL;
+	if (!report->watched)
+		prk_unused_add(report->sample);
 	report->rows = prk_kept_reserve(&room.rows, room.context,
 									report->nrows * sizeof(PrkReportRow));
 
@@ -103,7 +106,7 @@ prk_report_upstream(const PrkReport *report, PrkReportUpstream *upstream)
 	if (watched)
 		prk_upstream_follow(&upstream->state, seen->replayed_lsn,
 							seen->still_since);
-	prk_settings_thresholds(PRK_UPSTREAM_NAME, &upstream->thresholds);
+	prk_settings_own_thresholds(PRK_UPSTREAM_NAME, &upstream->thresholds);
 	upstream->failure = prk_upstream_failure(report->failures,
 											 &upstream->kind);
 	prk_upstream_judge(&upstream->state,
@@ -150,7 +153,7 @@ judge_server(PrkReport *report)
 		mark = report->board->server.archive;
 	}
 	prk_server_facts_read(report->sample, &mark, &report->facts);
-	prk_settings_thresholds(PRK_SERVER_NAME, &thresholds);
+	prk_settings_own_thresholds(PRK_SERVER_NAME, &thresholds);
 	for (int i = 0; i < PRK_NTROUBLES; i++)
 	{
 		PrkReportTrouble *trouble = &report->troubles[i];

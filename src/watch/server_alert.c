@@ -35,7 +35,7 @@ prk_server_alert_step(PrkServerAlert *alert, const PrkServerFacts *facts,
 	PrkThresholds thresholds;
 	int			nlines = 0;
 
-	prk_settings_thresholds(PRK_SERVER_NAME, &thresholds);
+	prk_settings_own_thresholds(PRK_SERVER_NAME, &thresholds);
 	alert->server.disk = facts->disk;
 	for (int i = 0; i < PRK_NTROUBLES; i++)
 	{

@@ -139,7 +139,7 @@ put_verdict(PrkRow *row, PrkUpstream *upstream)
 	PrkFailureKind kind;
 	bool		refused = prk_upstream_failure(failures, &kind) != NULL;
 
-	prk_settings_thresholds(PRK_UPSTREAM_NAME, &thresholds);
+	prk_settings_own_thresholds(PRK_UPSTREAM_NAME, &thresholds);
 	if (board->cycle_at != 0 && board->worker_pid != 0)
 		prk_upstream_follow(upstream, board->upstream.replayed_lsn,
 							board->upstream.still_since);

@@ -19,9 +19,6 @@
 #include "judge/health.h"
 #include "sample/receiver.h"
 
-/* The name under which the upstream is shown, and may be overridden. */
-#define PRK_UPSTREAM_NAME	"upstream"
-
 /* Microseconds after which a connection that is being made is worth a word. */
 #define PRK_UPSTREAM_SLOW_CONNECT	(2 * USECS_PER_SEC)
 

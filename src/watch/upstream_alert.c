@@ -61,7 +61,7 @@ prk_upstream_alert_step(PrkUpstreamAlert *alert, TimestampTz now,
 		alert->seen_at = now;
 	}
 
-	prk_settings_thresholds(PRK_UPSTREAM_NAME, &thresholds);
+	prk_settings_own_thresholds(PRK_UPSTREAM_NAME, &thresholds);
 	judge(&line->state, line->failure != NULL ? &kind : NULL, &thresholds,
 		  seen->gone_since, now, &verdict);
 	if (!prk_trouble_step(&seen->alert, &alert->track, &verdict, &thresholds,
@@ -94,7 +94,7 @@ judge(const PrkUpstream *upstream, const PrkFailureKind *kind,
 	PrkVerdict	exact;
 	PrkVerdict	lenient;
 
-	prk_alerts_lower(&lower);
+	prk_health_lower(&lower);
 	prk_upstream_judge(upstream, kind, thresholds, true, gone_since, now,
 					   &exact);
 	prk_upstream_judge(upstream, kind, &lower, true, gone_since, now,

@@ -352,6 +352,7 @@ follow_wall_clock(Watch *watch, const PrkSample *sample)
 		prk_alerts_shift(watch->alerts, jump);
 		prk_server_alert_shift(&watch->server, jump);
 		prk_upstream_alert_shift(&watch->upstream, jump);
+		prk_history_shift(jump);
 	}
 	watch->sampled_at = sample->taken_at;
 	watch->sampled_clock = sample->clock_at;
@@ -376,8 +377,10 @@ watch_unserved(Watch *watch, const PrkSample *sample, const PrkBoard *board)
 		Told	   *told = NULL;
 		ListCell   *other;
 
-		prk_settings_thresholds(unserved->name != NULL ? name :
-								PRK_SERVER_NAME, &thresholds);
+		if (unserved->name != NULL)
+			prk_settings_thresholds(name, &thresholds);
+		else
+			prk_settings_own_thresholds(PRK_SERVER_NAME, &thresholds);
 		foreach(other, watch->unserved)
 		{
 			Told	   *one = lfirst(other);
