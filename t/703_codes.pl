@@ -56,6 +56,40 @@ foreach my $name (@known)
 }
 
 # ----------------------------------------------------------------------
+# The page for the night: its rows name codes that there are, and a test makes
+# what each shows
+# ----------------------------------------------------------------------
+
+my %shown = (
+	'anything, and you' => [ '700_diagnose_connect', 'wait_for_diagnosis' ],
+	'replica "X" warning: disconnected' => [ '310_worker', 'disconnected for' ],
+	'upstream warning: disconnected' => [ '318_standby_status', 'upstream warning: disconnected for' ],
+	'requested WAL segment' => [ '708_diagnose_cascade', 'wal_removed' ],
+	'password authentication failed' => [ '700_diagnose_connect', 'auth_failed' ],
+	'no pg_hba.conf entry' => [ '700_diagnose_connect', 'hba_no_entry' ],
+	'applications hang in COMMIT' => [ '713_one_voice', 'commits hang' ],
+	'server critical: nothing was archived' => [ '713_one_voice', 'server critical: nothing was archived' ],
+	'disk of pg_wal will be full' => [ '706_diagnose_after_a_day', 'disk_filling' ],
+	'a replica\'s data is old' => [ '714_replay_causes', 'replay_conflict' ],
+	'canceling statement due to conflict' => [ '714_replay_causes', 'max_standby_streaming_delay' ],
+	'logical subscribers get nothing' => [ '715_two_causes', 'slot_held_by_transaction' ],
+	'the primary is dead' => [ '712_failover', 'replica_not_attached' ],
+	'two servers accept writes' => [ '712_failover', 'newer_timeline_exists' ],
+	'a replica was promoted by mistake' => [ '712_failover', 'by mistake' ],
+	'all is green' => [ '312_not_preloaded', 'too few replicas are streaming' ]);
+my @nights = grep { /^\| / && !/^\| you see/ } split /\n/, slurp('doc/3am.md');
+is(scalar @nights, scalar keys %shown, 'each row of the page for the night is known here');
+foreach my $night (@nights)
+{
+	my ($row) = grep { $night =~ /^\| `?\Q$_\E/ } keys %shown;
+	ok(defined $row, "the night: $night") or next;
+	my ($test, $words) = @{ $shown{$row} };
+	like(slurp("t/$test.pl"), qr/\Q$words\E/, "the night: \"$row\" is shown by t/$test.pl");
+	my ($do) = $night =~ /\|([^|]*)\|$/;
+	ok($section{$_}, "the night: \"$row\" names a code: $_") foreach grep { !/^(?:wal_status|pg_wal|deprovision|provision|max_\w+|hot_\w+|synchronous_\w+)$/ } $do =~ /`([a-z]+_[a-z_]+)`/g;
+}
+
+# ----------------------------------------------------------------------
 # The code
 # ----------------------------------------------------------------------
 

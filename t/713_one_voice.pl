@@ -38,6 +38,19 @@ my $mouths = q{SELECT (SELECT health FROM replica_kit.status() WHERE name = 'rep
 	(SELECT level FROM replica_kit.unhealthy() WHERE name = 'replica1')};
 
 # ----------------------------------------------------------------------
+# What is asked at night can be asked, on either server
+# ----------------------------------------------------------------------
+
+my @asked = slurp_file("$FindBin::RealBin/../doc/3am.md") =~ /^\|[^|]*\|[^|]*?`(SELECT .*?)`/mg;
+cmp_ok(scalar @asked, '>=', 15, 'the page for the night asks for each row');
+foreach my $query (@asked)
+{
+	my $here = $query =~ s/'X'/'replica1'/r =~ s/ADDRESS/127.0.0.1/r =~ s/ \\gx$/;/r;
+	is($primary->psql('postgres', $here), 0, "at night: $query");
+	is($standby->psql('postgres', $here), 0, "at night, on the standby: $query") if $query !~ /replica1|'X'|assert_healthy/;
+}
+
+# ----------------------------------------------------------------------
 # What has to last first
 # ----------------------------------------------------------------------
 
