@@ -39,7 +39,8 @@ my $primary;
 	local $ENV{LD_PRELOAD} = $library;
 	local $ENV{PRK_WALL_CLOCK} = $clock;
 	$primary = new_primary('primary', 'autovacuum = off', 'checkpoint_timeout = 1d', 'wal_sender_timeout = 0',
-		'max_wal_size = 4GB', 'replica_kit.alert_after = 0');
+		'max_wal_size = 4GB', 'replica_kit.alert_after = 0',
+		'archive_mode = on', q{archive_command = '/bin/true'});
 }
 my ($standby, $password) = new_standby($primary, 'replica1', 'wal_receiver_timeout = 0');
 
@@ -75,13 +76,20 @@ $standby->stop;
 # What is forecast of it counts from its absence, so that has to be known.
 $primary->poll_query_until('postgres', q{SELECT count(*) > 0 FROM replica_kit.history('replica1') WHERE state = 'disconnected'})
   or die 'the worker does not look';
-foreach (1 .. 4)
+
+# Two minutes, in which WAL is written.
+sub write_for_minutes
 {
-	$primary->safe_psql('postgres', 'INSERT INTO t VALUES (1); SELECT pg_switch_wal()') for 1 .. 4;
-	sleep_for(1 / 120);
-	$primary->poll_query_until('postgres', q{SELECT count(*) > 0 FROM replica_kit.history('replica1') WHERE sampled_at > clock_timestamp() - interval '20 s'})
-	  or die 'the worker does not look';
+	foreach (1 .. 4)
+	{
+		$primary->safe_psql('postgres', 'INSERT INTO t VALUES (1); SELECT pg_switch_wal()') for 1 .. 4;
+		sleep_for(1 / 120);
+		$primary->poll_query_until('postgres', q{SELECT count(*) > 0 FROM replica_kit.history('replica1') WHERE sampled_at > clock_timestamp() - interval '20 s'})
+		  or die 'the worker does not look';
+	}
+	return;
 }
+write_for_minutes();
 found('disk_filling server, replica_down replica1', 'a disk that fills, and the reason');
 soon_like($primary, q{SELECT level || ': ' || finding || '; ' || evidence FROM replica_kit.diagnose() WHERE code = 'disk_filling'},
 	qr/^warning: The disk of pg_wal will be full in .*; then this server stops\.; .* free; slot "replica1" retains \d+ MB$/, 'when, and whose slot it is');
@@ -90,6 +98,37 @@ soon_like($primary, $statement, qr/\|replica_down\|replica1\|.*start its Postgre
 $standby->start;
 found('', 'started, it mends the disk, too');
 is(wait_for_diagnosis($standby, ''), '', 'and has nothing to say itself');
+
+# The archiver fills it; that nothing is archived is no alarm yet by itself.
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET archive_command = '/bin/false'; ALTER SYSTEM SET replica_kit.overrides = 'server: warning_disconnected=-1 critical_disconnected=-1'});
+$primary->reload;
+write_for_minutes();
+found('archive_failing server', 'a disk that an archiver fills');
+soon_like($primary, q{SELECT level || ': ' || finding || '; ' || evidence FROM replica_kit.diagnose('server')},
+	qr/^warning: Archiving fails, so WAL files cannot be removed\. The disk of pg_wal is full in .*; then the server stops\.; .*slots retain .*: no replica is to blame$/s, 'a disk that an archiver fills: when');
+soon_like($primary, q{SELECT reason FROM replica_kit.unhealthy() WHERE name = 'server'}, qr/^nothing was archived for .*, disk of pg_wal will be full in /, 'a disk that an archiver fills: in every mouth');
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET archive_command = '/bin/true'; ALTER SYSTEM RESET replica_kit.overrides});
+$primary->reload;
+$primary->safe_psql('postgres', 'INSERT INTO t VALUES (1); SELECT pg_switch_wal()');
+found('', 'a disk that an archiver fills: mended');
+
+# The WAL summarizer does.
+SKIP:
+{
+	skip 'WAL is summarized from 17 on', 3 if $primary->pg_version < 17;
+
+	$primary->safe_psql('postgres', 'ALTER SYSTEM SET summarize_wal = on');
+	$primary->reload;
+	$primary->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'walsummarizer'}) or die 'no summarizer';
+	my $summarizer = $primary->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsummarizer'});
+	kill 'STOP', $summarizer;
+	write_for_minutes();
+	found('disk_filling server', 'a disk that the summarizer fills');
+	soon_like($primary, q{SELECT evidence FROM replica_kit.diagnose('server')}, qr/free; \d+ MB of WAL waits for the WAL summarizer$/, 'a disk that the summarizer fills: who');
+	kill 'CONT', $summarizer;
+	found('', 'a disk that the summarizer fills: it goes on');
+	$primary->safe_psql('postgres', 'ALTER SYSTEM RESET summarize_wal');
+}
 $primary->safe_psql('postgres', q{ALTER SYSTEM RESET replica_kit.warning_forecast});
 $primary->reload;
 

@@ -133,6 +133,12 @@ diagnose_absent(PrkFindings *findings, const PrkReportRow *row,
 		return;
 	}
 
+	if (row->verdict.fact == PRK_FACT_KEPT)
+	{
+		(void) diagnose_at_risk(findings, row, owner);
+		return;
+	}
+
 	/*
 	 * Made by the kit, and the role is gone: what a crash between the commit
 	 * of a deprovision() and its end leaves, or somebody's DROP ROLE.

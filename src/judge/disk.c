@@ -36,6 +36,9 @@
  */
 #define ARCHIVER_PAUSE	(10 * USECS_PER_SEC)
 
+/* A summarizer that works is not so many segments behind for long. */
+#define SUMMARIZER_BEHIND	INT64CONST(8)
+
 static XLogSegNo choose_keeper(const PrkSample *sample,
 							   const PrkHolder *holder,
 							   const PrkArchiving *archiving, PrkDisk *disk);
@@ -126,8 +129,10 @@ choose_keeper(const PrkSample *sample, const PrkHolder *holder,
 	disk->holder[0] = '\0';
 	disk->holder_logical = false;
 	disk->growth = -1;
-	if (disk->keeper == PRK_KEEPER_ARCHIVER &&
-		archiving->waited >= ARCHIVER_PAUSE && sample->has_wal_rate)
+	if ((disk->keeper == PRK_KEEPER_ARCHIVER ?
+		 archiving->waited >= ARCHIVER_PAUSE :
+		 disk->held_bytes >= SUMMARIZER_BEHIND * wal_segment_size) &&
+		sample->has_wal_rate)
 		disk->growth = Min(sample->wal_rate_short, sample->wal_rate_long);
 	return oldest;
 }
