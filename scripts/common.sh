@@ -78,7 +78,7 @@ packages_to_build()
 packages_to_test()
 {
 	packages_to_build "$1"
-	echo libipc-run-perl iproute2 openssl acl locales busybox
+	echo libipc-run-perl iproute2 openssl acl locales busybox mksh
 
 	# Peers that are asked beside the kit.  Debian has no repmgr for 18 and 19,
 	# and no pg_cron for 19: what needs these is skipped there.

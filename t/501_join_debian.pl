@@ -73,6 +73,14 @@ is($code, 0, 'a dry run for a new cluster succeeds');
 like($out, qr/make Debian cluster/, 'it says that it would make the cluster');
 is(lscluster($name), '', 'but has not');
 
+# Without --port it gets the one that pg_createcluster would take.
+($code, $out, $err) =
+  run_script($script, \%env, '--cluster', "$major/$name", '--dry-run');
+my %taken = map { (split)[2] => 1 } `pg_lsclusters -h`;
+my ($free) = grep { !$taken{$_} } 5432 .. 65535;
+like($out, qr/make Debian cluster $major\/$name, port $free$/m,
+	'by default it gets the next free port');
+
 push @made, $name;
 my $run = start_script($script, \%env, \$out, \$err, @args);
 my $tries = 0;
@@ -164,6 +172,16 @@ is( tree("/var/lib/postgresql/$major/$other")
 	  . tree("/etc/postgresql/$major/$other"),
 	$before,
 	'nothing has been changed');
+
+system("pg_ctlcluster $major $other start") == 0
+  or die "could not start the cluster";
+($code, $out, $err) = run_script($script2, { PGPASSWORD => 'secret-word-2' },
+	'--cluster', "$major/$other");
+is($code, 8, 'so is one that runs');
+like($err, qr/^hint: .*pg_dropcluster --stop $major $other;/m,
+	'with the command that stops and removes it');
+system("pg_ctlcluster $major $other stop") == 0
+  or die "could not stop the cluster";
 
 # An empty one is taken with the configuration that it has.
 system("rm -rf /var/lib/postgresql/$major/$other/*");

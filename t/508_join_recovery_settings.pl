@@ -121,6 +121,8 @@ goes_on('a target, rebuilt');
 # On the command line nothing can be reset
 # ----------------------------------------------------------------------
 $replica->stop;
+$replica->adjust_conf($_, 'recovery_target_name', undef)
+  foreach qw(postgresql.conf postgresql.auto.conf);
 my @start = ('pg_ctl', '-s', '-w', '-D', $pgdata, '-l', $replica->logfile);
 join_it('--start-command', 12, '--start-command',
 	"@start -o '--recovery-target-xid=99999999' start");
@@ -148,6 +150,8 @@ like($err, qr/has been promoted: it is no standby any more.*--rebuild/s,
 adopt_replica($replica);
 $replica->stop;
 system('rm', '-rf', $pgdata, $state);
+# It archived its timeline.
+unlink glob "$archive/00000002*";
 
 # ----------------------------------------------------------------------
 # Kept; and a restore_command, if it fetches
@@ -216,6 +220,47 @@ join_it('an include, once there', 0);
 like($out, qr/it is not cloned again/, 'an include, once there: it is used');
 goes_on('an include, once there');
 
+# ----------------------------------------------------------------------
+# Tablespaces: those of a replica that is there are its own; and none can lie in
+# what a clone is moved up to
+# ----------------------------------------------------------------------
 $replica->stop;
+mkdir "$scratch/ts" or die "mkdir: $!";
+append_to_file("$scratch/ts/PG_VERSION", "data\n");
+($code, $out, $err) = run_script(
+	edit_script($script, prk_tablespaces => "1 $scratch/ts\n"), {}, @where);
+is($code, 0, 'a replica with tablespaces: it is started again');
+adopt_replica($replica);
+$replica->stop;
+system('rm', '-rf', $pgdata, $state);
+foreach my $nested (["$pgdata/ts", 'lies inside the data directory'],
+	[ $replica->basedir, 'lies inside tablespace directory' ])
+{
+	($code, $out, $err) = run_script(
+		edit_script($script, prk_tablespaces => "1 $nested->[0]\n"),
+		{ PGPASSWORD => 'secret-word-1' }, @where);
+	is($code, 8, "nested directories, $nested->[1]: refused");
+	like($err, qr/\Q$nested->[1]\E/, "nested directories, $nested->[1]: it says so");
+	unlike($err, qr/empty/, "nested directories, $nested->[1]: no hint that loses data");
+}
+SKIP:
+{
+	my @apart = ('unshare', '-U', '-c', '--keep-caps', '-m');
+	skip 'this system lets users make no mount of their own', 2
+	  if system("@apart true 2>/dev/null") != 0;
+	mkdir $_ or die "mkdir: $!" foreach $pgdata, "$pgdata/ts";
+	$upstream->safe_psql('postgres', "CREATE TABLESPACE ts LOCATION '$pgdata/ts'");
+	($code, $out, $err) = run_script(
+		$script,
+		{ PGPASSWORD => 'secret-word-1' },
+		@where,
+		run_by => [
+			@apart, 'sh', '-c',
+			'mount -t tmpfs none "$1" && shift && exec "$@"', 'sh', $replica->basedir ]);
+	is($code, 8, 'a tablespace younger than the script, nested: refused');
+	like($err, qr/"\Q$pgdata\E\/ts" lies inside.*younger than this script/s,
+		'a tablespace younger than the script, nested: it says so');
+	$upstream->safe_psql('postgres', 'DROP TABLESPACE ts');
+}
 $upstream->stop;
 done_testing();

@@ -17,6 +17,9 @@ our @EXPORT = qw(new_upstream enable_tls provision write_script edit_script run_
   run_alone start_script eventually hold_clone new_replica adopt_replica slurp
   risk knows_require_auth tree);
 
+# The shell that runs the script.
+our @shell = ('dash');
+
 # May the script go on where neither TLS nor libpq proves who answers?  The
 # servers of most tests have no TLS.
 our $allow_risk = 1;
@@ -144,7 +147,7 @@ sub run_script
 	  if @args > 1 && $args[-2] eq 'run_by';
 	push @run_by, @$more if $more;
 	print "# join.sh @args\n";
-	return run_alone($env, @run_by, 'dash', $file, risk(), @args);
+	return run_alone($env, @run_by, @shell, $file, risk(), @args);
 }
 
 # Runs a command as one that has no server of its own: exit code, stdout,

@@ -80,6 +80,12 @@ fail() {
     exit "$fail_code"
 }
 
+# calc EXPRESSION: of numbers that have been checked.  Some shells count to 2^31
+# only.
+calc() {
+    awk "BEGIN { printf \"%.0f\", $(printf '%s' "$1" | tr '\n' ' ') }"
+}
+
 usage() {
     cat <<EOF
 Makes this machine's PostgreSQL directory the streaming replica "$prk_name"
@@ -100,7 +106,8 @@ Options:
   --pgdata DIR         data directory; must be empty or not exist
   --cluster VER/NAME   Debian cluster; made by pg_createcluster if it does not
                        exist
-  --port N             port of the replica, when not $prk_server_port
+  --port N             port of the replica; by default that of the Debian cluster,
+                       else $prk_server_port
   --no-start           stop before starting the server
   --start-command CMD  start the server with this shell command
   --rebuild            bring back the replica that is there: by a restart if that

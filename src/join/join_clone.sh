@@ -19,7 +19,8 @@ take_lock() {
     exec 9<"$state/." 7<"$state/cloning/."
     lock_within 9 3 ||
         fail 14 "another run of this script is at work on \"$pgdata\""
-    if ! flock -n 7; then
+    # mksh passes no descriptor on that is not named
+    if ! flock -n 7 7<&7; then
         end_orphan
     fi
     locked=yes
@@ -28,7 +29,7 @@ take_lock() {
 # lock_within FD SECONDS: BusyBox's flock cannot wait
 lock_within() {
     seconds=$2
-    while ! flock -n "$1"; do
+    while ! flock -n "$1" 7<&7 9<&9; do
         [ "$seconds" -gt 0 ] || return 1
         seconds=$((seconds - 1))
         sleep 1
@@ -80,7 +81,7 @@ make_cluster() {
     as_owner sh -c ': >"$1"' sh "$state/creating"
     # It keeps the clone's lock: should this shell be killed, the next run waits.
     if ! answer=$(exec 8>&- 9>&-; operator_locale; as_owner pg_createcluster -u "$owner" -d "$state/initial" \
-        -p "$port" -o waldir= "$prk_major" "$cluster" 2>&1); then
+        -p "$port" -o waldir= "$prk_major" "$cluster" 2>&1 7<&7); then
         fail 8 "pg_createcluster failed: $(printf '%s\n' "$answer" | tail -n 1)"
     fi
     as_owner pg_conftool "$confdir/postgresql.conf" set data_directory "$pgdata" ||
@@ -215,7 +216,7 @@ start_job() {
             exec >"$state/clone.out" 2>&1 </dev/null
             shift
             "$@"
-            echo $? >"$state/clone.status"' sh "$state" "$@"
+            echo $? >"$state/clone.status"' sh "$state" "$@" 7<&7
     ) &
     clone_job=$!
 }
@@ -224,11 +225,18 @@ start_job() {
 # that of the job
 job_runs() {
     kill -0 "$clone_job" 2>/dev/null && return 0
-    ! as_owner test -s "$state/clone.status" &&
-        as_owner sh -c 'kill -0 "$(cat "$1/clone.pid")"' sh "$state" 2>/dev/null
+    ! as_owner test -s "$state/clone.status" && signal_job 0
 }
 
-# await_job: sets status; ends a job that says nothing for clone_seconds
+# signal_job SIGNAL: to the job's shell, its program and its helpers, if any is
+# there
+signal_job() {
+    pid=$(as_owner cat "$state/clone.pid" 2>/dev/null)
+    [ -n "$pid" ] && as_owner kill -s "$1" -- "-$pid" 2>/dev/null
+}
+
+# await_job [SIGN [WORDS]]: sets status; ends a job of which SIGN, by default what
+# it says, does not change for clone_seconds
 await_job() {
     elapsed=0
     progress_next=5
@@ -249,7 +257,7 @@ await_job() {
         fi
         if [ "$silent" -ge "$clone_seconds" ]; then
             stop_clone
-            fail 11 "the upstream server has sent nothing for $clone_seconds seconds" \
+            fail 11 "${2:-the upstream server has sent nothing} for $clone_seconds seconds" \
                 "Nothing is left of the clone; run this script again."
         fi
     done
@@ -282,8 +290,26 @@ check_clone() {
         [ -n "$said" ] && [ "${is%% *}" = "$said" ]' sh "$clone/data" 2>&1) ||
         fail 11 "the clone is not complete: its manifest is missing or damaged${words:+: $(printf '%s' "$words" | cleaned 500)}" \
             "Nothing is left of it; run this script again."
+    check_new_tablespaces
     [ -z "$verify" ] || verify_clone
     empty_log_directory
+}
+
+# A tablespace that is younger than this script was cloned to where it lies at
+# the upstream, which must not be below what is moved up.
+check_new_tablespaces() {
+    inside=$(as_owner sh -c '
+        for link in "$1"/data/pg_tblspc/*; do
+            location=$(cd -P "$link" 2>/dev/null && pwd) || continue
+            case $location in
+                "$2"/pg_replica_kit.*) ;;
+                "$2"/*) printf "%s\n" "$location" && exit ;;
+            esac
+        done' sh "$clone" "$pgdata")
+    [ -n "$inside" ] || return 0
+    as_owner rm -rf "$inside"
+    fail 8 "tablespace directory \"$inside\" lies inside the data directory" \
+        "The tablespace is younger than this script, which is of $prk_made_at. Choose another data directory, or have the tablespace elsewhere on the upstream server."
 }
 
 # --verify: every file against its checksum in the manifest, and the WAL
@@ -292,7 +318,7 @@ verify_clone() {
         fail 3 "program \"pg_verifybackup\" is not installed"
     say "verifying the clone"
     start_job "$bindir/pg_verifybackup" -e "$clone/data"
-    await_job verify_words
+    await_job verify_words "pg_verifybackup has done nothing"
     [ "$status" -eq 0 ] ||
         fail 11 "the clone does not pass pg_verifybackup: $(clone_words)" \
             "Nothing is left of it; run this script again."
@@ -379,7 +405,7 @@ auto_conf() {
         cd "$1" && cat >postgresql.auto.conf.tmp &&
         {
             sed "/^#/!d" postgresql.auto.conf
-            awk "NR == FNR { mine[\$1] = 1; next }
+            awk "FILENAME ~ /tmp\$/ { mine[\$1] = 1; next }
                 !/^#/ && !(\$1 in mine)" \
                 postgresql.auto.conf.tmp postgresql.auto.conf
             sed -n "/=/p" postgresql.auto.conf.tmp

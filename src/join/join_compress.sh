@@ -36,8 +36,9 @@ check_compress_option() {
 # what it is to do itself before it connects; the upstream before it judges
 # the label, and with this label no backup begins.
 compression_error() {
-    words=$(as_owner "$bindir/pg_basebackup" -D - -F tar -X none -w \
-        -d host=/nonexistent --compress="client-${1%%:*}" 2>&1)
+    words=$(as_owner timeout -k 2 "$program_seconds" "$bindir/pg_basebackup" \
+        -D - -F tar -X none -w -d host=/nonexistent \
+        --compress="client-${1%%:*}" 2>&1)
     case $words in
         *'compression specification: '*)
             printf 'pg_basebackup here: %s' "${words#*specification: }"
@@ -139,7 +140,7 @@ choose_compression() {
         return 0
     fi
     compress=lz4
-    if [ "$(($(clone_size) / 1048576))" -lt "$measured_size" ]; then
+    if [ "$(calc "int($(clone_size) / 1048576)")" -lt "$measured_size" ]; then
         say "compressing with lz4"
         return 0
     fi

@@ -26,7 +26,8 @@ find_programs() {
         "/usr/pgsql-$prk_major/bin" "/usr/libexec/postgresql$prk_major" \
         /usr/lib/postgresql/bin /usr/local/pgsql/bin; do
         [ -x "$dir/postgres" ] || continue
-        version=$(as_owner "$dir/postgres" --version 2>/dev/null |
+        version=$(as_owner timeout -k 2 "$program_seconds" "$dir/postgres" \
+            --version 2>/dev/null |
             sed 's/^[^0-9]*//; s/[^0-9].*//')
         if [ "$version" != "$prk_major" ]; then
             other_version=${other_version:-$version}
@@ -190,12 +191,28 @@ is_roots() (
 make_directory() {
     if as_owner sh -c 'umask 022 && mkdir -p "$(dirname "$1")" &&
         umask 077 && mkdir -m 700 "$1"' sh "$1" 2>/dev/null; then
+        label_directory "$1"
         return 0
     fi
     { can_make "$1" && [ "$become" != self ] && ! is_told "$1" && is_roots "$1" &&
         (umask 022 && mkdir -p "$(dirname "$1")" && mkdir -m 700 "$1" &&
             chown -h "$owner:$owner_group" "$1"); } ||
         fail 8 "could not make directory \"$1\""
+    label_directory "$1"
+}
+
+# label_directory DIR: what SELinux, where it is on, demands of a server's
+# directory.  What is made in it gets its label.
+label_directory() {
+    [ "$become" != self ] && selinuxenabled 2>/dev/null || return 0
+    timeout -k 2 "$program_seconds" restorecon "$1" 2>/dev/null || :
+    # shellcheck disable=SC2012 # only the label is read
+    case $(ls -dZ "$1" 2>/dev/null) in
+        *postgresql_db_t*) ;;
+        *)
+            say "note: SELinux may keep the server out of \"$1\"; if so, as root run: semanage fcontext -a -t postgresql_db_t $(shell_quote "$1(/.*)?") && restorecon -R $(shell_quote "$1")"
+            ;;
+    esac
 }
 
 # remove_directory DIR: one that make_directory() has made, if it is empty
@@ -348,7 +365,7 @@ auto_conf_line() {
 
 # server_pid: the pid of the server that runs in the directory, or nothing
 server_pid() {
-    as_owner "$bindir/pg_ctl" status -D "$pgdata" >/dev/null 2>&1 || return 0
+    as_owner timeout -k 2 "$program_seconds" "$bindir/pg_ctl" status -D "$pgdata" >/dev/null 2>&1 || return 0
     as_owner sed -n 1p "$pgdata/postmaster.pid" 2>/dev/null
 }
 
@@ -364,7 +381,7 @@ live_pid() {
 
 # control_system_id: of the control file, or nothing if that is damaged
 control_system_id() {
-    answer=$(as_owner "$bindir/pg_controldata" -D "$pgdata" 2>&1) || return 0
+    answer=$(as_owner timeout -k 2 "$program_seconds" "$bindir/pg_controldata" -D "$pgdata" 2>&1) || return 0
     case $answer in
         *"CRC checksum does not match"* | *"nvalid WAL segment size"*) ;;
         *) printf '%s\n' "$answer" |
@@ -414,7 +431,10 @@ check_directory() {
         fail 8 "\"$pgdata\" is the upstream server's own data directory, or a copy of it" \
             "Choose another directory with --pgdata."
     fi
-    if [ -n "$pid" ]; then
+    if [ -n "$pid" ] && [ -n "$cluster" ]; then
+        fail 8 "a server (pid $pid) is running in \"$pgdata\", the data directory of cluster $prk_major/$cluster" \
+            "If nobody needs it, run: pg_dropcluster --stop $prk_major $cluster; else choose another name with --cluster."
+    elif [ -n "$pid" ]; then
         fail 8 "a server (pid $pid) is running in \"$pgdata\"" \
             "Choose another directory with --pgdata."
     fi
@@ -451,9 +471,46 @@ check_parents() {
         "${named_by:-As root run: install -d -m 700 -o $owner $(shell_quote "$pgdata") $(shell_quote "$state")}"
 }
 
+# A clone is made inside the data directory and then moved up: neither can a
+# tablespace lie there, nor the data directory in a tablespace's.
+check_nesting() {
+    printf '%s' "$prk_tablespaces" | while read -r size location; do
+        [ -n "$size" ] || continue
+        case $(real_path "$location")/ in
+            "$pgdata"/*)
+                fail 8 "tablespace directory \"$location\" lies inside the data directory \"$pgdata\"" \
+                    "Choose another data directory; or on the upstream server make a tablespace outside of its data directory, and move what this one holds there: ALTER TABLE ALL IN TABLESPACE ... SET TABLESPACE ..."
+                ;;
+        esac
+        case $pgdata/ in
+            "$(real_path "$location")"/*)
+                fail 8 "the data directory \"$pgdata\" lies inside tablespace directory \"$location\"" \
+                    "Choose another data directory." ;;
+        esac
+    done || exit
+}
+
+# real_path PATH: with symbolic links resolved, as far as it exists
+real_path() {
+    dir=$1
+    rest=
+    while ! as_owner test -d "$dir"; do
+        rest=/$(basename "$dir")$rest
+        dir=$(dirname "$dir")
+    done
+    dir=$(as_owner sh -c 'cd -P "$1" && pwd' sh "$dir")
+    printf '%s%s' "${dir%/}" "$rest"
+}
+
 # Locations of tablespaces must be free here, too: the server's links to them
 # are absolute.
 check_tablespaces() {
+    case $dir_state:$rebuild in
+        # What lies there is this replica's own.
+        moving:* | standby: | running:) return 0 ;;
+        standby:* | running:*) ;;
+        *) check_nesting ;;
+    esac
     printf '%s' "$prk_tablespaces" | while read -r size location; do
         [ -n "$size" ] || continue
         if ! as_owner test -e "$location" && ! as_owner test -L "$location"; then
@@ -480,7 +537,7 @@ check_tablespaces() {
         if as_owner ls -A "$location" 2>&1 | grep -v -x -q -e "$ours" \
             -e lost+found -e pg_replica_kit.old; then
             fail 8 "tablespace directory \"$location\" is not empty" \
-                "The replica's tablespaces lie where the upstream's do; empty this directory, or use another machine."
+                "The replica's tablespaces lie where the upstream's do. If nobody needs what is in it, move that away; else use another machine."
         fi
     done || exit
 }
@@ -502,11 +559,29 @@ port_in_use() {
         END { exit !found }'
 }
 
-# The replica's port: as asked for, or as the Debian cluster has it, or the
-# upstream's.
+# next_cluster_port: the one that pg_createcluster would take
+next_cluster_port() {
+    taken=$(for conf in "${PG_CLUSTER_CONF_ROOT:-/etc/postgresql}"/*/*/postgresql.conf; do
+        number=$(cluster_setting "$(dirname "$conf")" port)
+        printf ' %s ' "${number:-5432}"
+    done)
+    number=5432
+    while :; do
+        case $taken in
+            *" $number "*) ;;
+            *) port_in_use "$number" || break ;;
+        esac
+        number=$((number + 1))
+    done
+    printf '%s' "$number"
+}
+
+# The replica's port: as asked for, or as the Debian cluster has it or would get
+# it, or the upstream's.
 check_port() {
     if [ -z "$port" ] && [ -n "$cluster" ]; then
         port=$(cluster_setting "$confdir" port)
+        [ -e "$confdir/postgresql.conf" ] || port=$(next_cluster_port)
     fi
     if [ -z "$port" ]; then
         case $dir_state in
@@ -533,9 +608,9 @@ check_space() {
         clone_places
     } | while read -r size dir; do
         [ -n "$size" ] || continue
-        need=$((size + size / 10))
+        need=$(calc "$size * 1.1")
         [ "$dir" != "${waldir:-$pgdata}" ] ||
-            need=$((need + 4 * prk_segment_size))
+            need=$(calc "$need + 4 * $prk_segment_size")
         while [ ! -d "$dir" ]; do
             dir=$(dirname "$dir")
         done

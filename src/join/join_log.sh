@@ -240,12 +240,17 @@ explain_log() {
 # that ended something, E for an error, L for the others; then its text
 messages() {
     awk '
-        / (FATAL|PANIC):/ { kind[++n] = "F" }
-        / ERROR:/ { kind[++n] = "E" }
         # in a language that is not English no word is known
-        !/(FATAL|PANIC|ERROR|DETAIL|HINT|CONTEXT|STATEMENT|QUERY|LOCATION):/ &&
-            !/^ / { kind[++n] = "L" }
-        n { text[n] = text[n] " " $0 }
+        {
+            if (/(^|[^A-Za-z])(FATAL|PANIC):/)
+                kind[++n] = "F"
+            else if (/(^|[^A-Za-z])ERROR:/)
+                kind[++n] = "E"
+            else if (!/(DETAIL|HINT|CONTEXT|STATEMENT|QUERY|LOCATION):/ && !/^ /)
+                kind[++n] = "L"
+            if (n)
+                text[n] = text[n] " " $0
+        }
         END {
             for (; n > 0; n--)
                 print kind[n] text[n]
@@ -308,7 +313,7 @@ wal_is_gone() {
     if [ -n "$row" ]; then
         here=$(field 5)
     fi
-    here=${here:-$(as_owner "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
+    here=${here:-$(as_owner timeout -k 2 "$program_seconds" "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
         sed -n "s/^Latest checkpoint's REDO location: *//p")}
     case $here in
         [0-9A-F]*/[0-9A-F]*) ! lsn_reached "$here" "$lsn" ;;

@@ -75,7 +75,7 @@ check_foreign_old() {
 # of it.  One that was promoted, or a former primary, is on another.
 check_old_timeline() {
     [ "$dir_state" = old ] && [ -n "$old_primary" ] || return 0
-    timeline=$(as_owner "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
+    timeline=$(as_owner timeout -k 2 "$program_seconds" "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
         sed -n "s/^Latest checkpoint's TimeLineID: *//p")
     ask IDENTIFY_SYSTEM || fail 4 "the upstream server no longer answers: $said"
     theirs=$(upstream_number 2 10) || not_upstream "its timeline"
@@ -189,6 +189,7 @@ try_restart() {
     missing=$(missing_file)
     if [ -n "$missing$unfit" ] || [ -z "$start" ]; then
         # It will be cloned, so a running server is not stopped in vain.
+        check_nesting
         check_kept
         (dir_state=old && check_disk) || exit
     fi

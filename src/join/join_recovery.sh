@@ -275,8 +275,9 @@ local_restore_command() {
 # segment_name TIMELINE NUMBER: the file name of a WAL segment; numbers count
 # from 0
 segment_name() {
-    per=$((4294967296 / prk_segment_size))
-    printf '%08X%08X%08X' "$1" "$(($2 / per))" "$(($2 % per))"
+    printf '%08X%08X%08X' "$1" \
+        "$(calc "int($2 / (4294967296 / $prk_segment_size))")" \
+        "$(calc "$2 % (4294967296 / $prk_segment_size)")"
 }
 
 # fetches COMMAND: does it fetch one of the last complete segments, as the
@@ -285,8 +286,8 @@ fetches() {
     ask IDENTIFY_SYSTEM || fail 4 "the upstream server no longer answers: $said"
     timeline=$(upstream_number 2 10) || not_upstream "its timeline"
     lsn=$(upstream_lsn 3) || not_upstream "its WAL position"
-    number=$((0x${lsn%/*} * (4294967296 / prk_segment_size) + \
-        0x${lsn#*/} / prk_segment_size))
+    number=$(calc "$(printf '%d' "0x${lsn%/*}") * (4294967296 / $prk_segment_size) +
+        int($(printf '%d' "0x${lsn#*/}") / $prk_segment_size)")
     segment=$(segment_name "$timeline" "$((number > 0 ? number - 1 : 0))")
     first=$segment
     first_why=

@@ -165,11 +165,13 @@ field() {
 
 # lsn_reached LSN TARGET: both have passed upstream_lsn
 lsn_reached() {
-    if [ "$((0x${1%/*}))" -eq "$((0x${2%/*}))" ]; then
-        [ "$((0x${1#*/}))" -ge "$((0x${2#*/}))" ]
-    else
-        [ "$((0x${1%/*}))" -gt "$((0x${2%/*}))" ]
-    fi
+    here=$(lsn_digits "$1")
+    [ "$(printf '%s\n' "$(lsn_digits "$2")" "$here" | sort | tail -n 1)" = "$here" ]
+}
+
+# lsn_digits LSN: 16 of them, which sort as the positions do
+lsn_digits() {
+    printf '%8s%8s' "${1%/*}" "${1#*/}" | tr ' ' 0
 }
 
 # Without a login there is the upstream's word: the slot is in use, and was
@@ -236,7 +238,7 @@ signs_of_life() {
     if [ -n "$row" ]; then
         field 4,5
     else
-        as_owner "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
+        as_owner timeout -k 2 "$program_seconds" "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
             grep -e 'recovery ending' -e 'REDO location'
     fi
 }
@@ -331,20 +333,20 @@ made_pgdata=
 undo=
 tty_mode=
 
-# Ends the clone and its helper, and waits until they are gone.
+# Ends the clone and its helpers, also one that stands still, and waits until
+# they are gone.
 stop_clone() {
     tries=0
     signal=TERM
-    while job_runs; do
-        pid=$(as_owner cat "$state/clone.pid" 2>/dev/null)
-        if [ -n "$pid" ]; then
-            as_owner kill -s "$signal" -- "-$pid" 2>/dev/null
-        fi
+    while kill -0 "$clone_job" 2>/dev/null || signal_job 0; do
+        signal_job "$signal"
+        signal_job CONT
         tries=$((tries + 1))
         [ "$tries" -lt 10 ] || signal=KILL
+        [ "$tries" -lt 100 ] || break
         sleep 0.2 2>/dev/null || sleep 1
     done
-    wait "$clone_job" 2>/dev/null
+    [ "$tries" -ge 100 ] || wait "$clone_job" 2>/dev/null
     clone_job=
 }
 
@@ -434,7 +436,7 @@ change_password() {
     case $(local_state 0/0) in
         streaming* | '') ;;
         # A reload ends its waiting for the next attempt.
-        *) as_owner "$bindir/pg_ctl" -D "$pgdata" -s reload ;;
+        *) as_owner timeout -k 2 "$program_seconds" "$bindir/pg_ctl" -D "$pgdata" -s reload ;;
     esac
     wait_streaming
     say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof"
@@ -481,7 +483,7 @@ show_clone() {
         none) words= ;;
         *) words=", compressed with $compress" ;;
     esac
-    say "- clone $((prk_data_size / 1048576)) MB from $prk_host, port $prk_port into $pgdata$words"
+    say "- clone $(calc "int($prk_data_size / 1048576)") MB from $prk_host, port $prk_port into $pgdata$words"
 }
 
 make_replica() {
@@ -635,6 +637,7 @@ main() {
         try_restart
         try_demotion
         if [ "$dir_state" = old ]; then
+            check_nesting
             check_kept
             check_disk
             judge_facts

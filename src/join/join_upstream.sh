@@ -147,7 +147,7 @@ demand_authentication() {
 
 # knows_require_auth: does libpq of the programs here?
 knows_require_auth() {
-    case $(as_owner "$bindir/psql" -XAtqw -c '' \
+    case $(as_owner timeout -k 2 "$program_seconds" "$bindir/psql" -XAtqw -c '' \
         -d 'host=/nonexistent require_auth=scram-sha-256' 2>&1) in
         *'invalid connection option'*) return 1 ;;
     esac
