@@ -345,7 +345,7 @@ word_archive(const PrkWordsInput *in, PrkWords *words)
 
 	if (!archive->configured)
 	{
-		prk_words_advise(words, "archive_mode is on, and archive_command and archive_library are empty. Set the one that is wanted, and reload.");
+		prk_words_advise(words, "archive_mode is on, archive_command and archive_library are empty. Set the one that is wanted, and reload.");
 		prk_words_advise(words, "If this WAL is not to be archived: ALTER SYSTEM SET archive_command = '/bin/true'; then reload.");
 	}
 	else if (fails)
@@ -376,7 +376,7 @@ word_awaited(const PrkWordsInput *in, PrkWords *words)
 	if (row != NULL)
 		prk_words_advise(words, "Bring the standby back: SELECT * FROM replica_kit.diagnose(%s);",
 						 prk_words_literal(row->replica->name));
-	prk_words_advise(words, "Or take %s out of the setting until then, and reload; after a failover subscribers may then be ahead of it:",
+	prk_words_advise(words, "Or take %s out of the setting until then, and reload; subscribers may then be ahead of it:",
 					 prk_words_quoted(name));
 	prk_words_advise(words, "  ALTER SYSTEM SET synchronized_standby_slots = 'THE_OTHERS';");
 }
