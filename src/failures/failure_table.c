@@ -43,6 +43,7 @@
 #include "utils/timestamp.h"
 
 #include "failures/failure_table.h"
+#include "failures/failure_tally.h"
 
 #define FAILURES_NAME	"pg_replica_kit failures"
 
@@ -135,6 +136,7 @@ prk_failures_shmem_request(void)
 	RequestAddinShmemSpace(sizeof(SharedFailures));
 	RequestAddinShmemSpace(mul_size(count_sessions(), sizeof(Session)));
 	RequestAddinShmemSpace(mul_size(count_seen(), sizeof(Seen)));
+	prk_failure_tally_shmem_request();
 }
 
 /* For shmem_startup_hook; takes AddinShmemInitLock. */
@@ -153,6 +155,7 @@ prk_failures_shmem_startup(void)
 	if (!found)
 		start_entries();
 	LWLockRelease(AddinShmemInitLock);
+	prk_failure_tally_shmem_startup();
 }
 
 /* Initializes the table, in the postmaster. */
@@ -371,6 +374,7 @@ prk_failure_table_note(const PrkFailureId *id, PrkTrust trust,
 	Entry	   *oldest = &shared->entries[first];
 	uint32		sequence;
 
+	prk_failure_tally_add(id->outgoing != 0, (int) id->sqlerrcode);
 	for (int i = first; i < first + nentries; i++)
 	{
 		Entry	   *entry = &shared->entries[i];

@@ -21,6 +21,8 @@
  */
 #include "postgres.h"
 
+#include <sys/resource.h>
+
 #include "miscadmin.h"
 #include "replication/slot.h"
 #include "replication/walsender.h"
@@ -51,6 +53,8 @@ typedef struct SharedBoard
 	int			worker_pid;
 	TimestampTz cycle_at;
 	int64		cycle_clock;
+	PrkBoardCost cost;
+	int64		cpu_before;		/* of workers that have ended */
 	PrkBoardUpstream upstream;
 	PrkBoardServer server;
 	int			next_forgotten; /* where the next one goes, round and round */
@@ -62,6 +66,7 @@ typedef struct SharedBoard
 /* NULL where the library was not preloaded. */
 static SharedBoard *shared = NULL;
 
+static int64 own_cpu(void);
 static void copy_entry(PrkBoardEntry *to, const PrkBoardEntry *from);
 static void shift_alert(PrkBoardAlert *alert, int64 jump);
 static void shift(TimestampTz *when, int64 jump);
@@ -146,6 +151,7 @@ prk_board_read_into(PrkBoard *board, PrkKept *entries, MemoryContext context)
 		board->worker_pid = shared->worker_pid;
 		board->cycle_at = shared->cycle_at;
 		board->cycle_clock = shared->cycle_clock;
+		board->cost = shared->cost;
 		board->upstream = shared->upstream;
 		board->server = shared->server;
 		nentries = shared->nentries;
@@ -314,6 +320,7 @@ prk_board_worker_started(void)
 {
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	shared->worker_pid = MyProcPid;
+	shared->cpu_before = shared->cost.cpu;
 	LWLockRelease(shared->lock);
 }
 
@@ -337,6 +344,7 @@ prk_board_publish(const PrkBoardEntry *entries, int nentries,
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int64		clock = prk_clock_now();
+	int64		cpu = own_cpu();
 
 	nentries = Min(nentries, max_entries());
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
@@ -346,7 +354,21 @@ prk_board_publish(const PrkBoardEntry *entries, int nentries,
 	shared->server = *server;
 	shared->cycle_at = now;
 	shared->cycle_clock = clock;
+	shared->cost.samples++;
+	shared->cost.cpu = shared->cpu_before + cpu;
 	LWLockRelease(shared->lock);
+}
+
+/* CPU time of this process so far, in microseconds. */
+static int64
+own_cpu(void)
+{
+	struct rusage usage;
+
+	if (getrusage(RUSAGE_SELF, &usage) != 0)
+		return 0;
+	return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * USECS_PER_SEC +
+		usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
 }
 
 /* Takes everything off the board: nobody knows any more. */

@@ -57,6 +57,14 @@ typedef struct PrkBoardUpstream
 	PrkBoardAlert alert;		/* as announced */
 } PrkBoardUpstream;
 
+/* What watching costs; grows until the server ends. */
+typedef struct PrkBoardCost
+{
+	int64		samples;		/* that were judged and published */
+	int64		cpu;			/* microseconds of the worker's, of all that
+								 * ran */
+} PrkBoardCost;
+
 /* A copy of the board, palloc'd in the caller's memory context. */
 typedef struct PrkBoard
 {
@@ -64,6 +72,7 @@ typedef struct PrkBoard
 	int			worker_pid;		/* 0: no worker runs */
 	TimestampTz cycle_at;		/* end of its last cycle; 0: none yet */
 	int64		cycle_clock;	/* the same by prk_clock_now() */
+	PrkBoardCost cost;			/* at the end of that cycle */
 	PrkBoardUpstream upstream;
 	PrkBoardServer server;
 	int			nentries;
