@@ -131,6 +131,12 @@ DIAGNOSE_OBJS = \
 	src/diagnose/words_server.o \
 	src/diagnose/words_upstream.o
 
+SHOW_OBJS = \
+	src/show/exposition.o \
+	src/show/metrics.o \
+	src/show/metrics_funcs.o \
+	src/show/series.o
+
 OBJS = \
 	pg_replica_kit.o \
 	$(TOP_OBJS) \
@@ -143,7 +149,8 @@ OBJS = \
 	$(WATCH_OBJS) \
 	$(PROVISION_OBJS) \
 	$(JOIN_OBJS) \
-	$(DIAGNOSE_OBJS)
+	$(DIAGNOSE_OBJS) \
+	$(SHOW_OBJS)
 
 PRK_HEADERS = $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h))
 
@@ -204,6 +211,7 @@ PRK_SCRIPTS = \
 	debian/tests/replica \
 	debian/postinst.in \
 	debian/prerm.in \
+	monitoring/replica_kit_textfile \
 	scripts/sanitize \
 	scripts/systemd \
 	scripts/test \

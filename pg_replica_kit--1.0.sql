@@ -709,6 +709,21 @@ REVOKE ALL ON FUNCTION replica_kit.assert_healthy(text, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION replica_kit.assert_healthy(text, integer) TO pg_monitor;
 
 --
+-- metrics()
+--
+CREATE FUNCTION replica_kit.metrics()
+RETURNS text
+AS 'MODULE_PATHNAME', 'pg_replica_kit_metrics_1_0'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION replica_kit.metrics() IS
+'All of status(), unhealthy() and the worker''s cost in Prometheus'' text format, with series for each known replica.
+What is not known is NaN.';
+
+REVOKE ALL ON FUNCTION replica_kit.metrics() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION replica_kit.metrics() TO pg_monitor;
+
+--
 -- help()
 --
 CREATE TYPE replica_kit.help_row AS (

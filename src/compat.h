@@ -32,6 +32,9 @@
 #include "utils/backend_status.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"				/* before in postgres.h */
+#endif
 
 #if PG_VERSION_NUM < 150000
 #error "pg_replica_kit requires PostgreSQL 15 or later"

@@ -115,7 +115,8 @@ my %floor = (
 	watch => 5,
 	provision => 6,
 	join => 7,
-	diagnose => 7);
+	diagnose => 7,
+	show => 8);
 
 sub room
 {

@@ -74,6 +74,9 @@ sub watch_backups
 	$primary->poll_query_until('postgres',
 		"SELECT count(*) = ${\ scalar @backups } FROM replica_kit.status() WHERE reason ~ '\\d %\$'"
 	) or die "$title: no percentage is shown";
+	ok( $primary->poll_query_until('postgres',
+			"SELECT m ~ '\nreplica_kit_base_backups ${\ scalar @backups }\n' AND m !~ 'pg_basebackup' FROM replica_kit.metrics() m"),
+		"$title: metrics() counts it, and makes no series of it");
 
 	while (!defined $bad && copying() == @backups)
 	{

@@ -83,6 +83,14 @@ like(
 	'and so does assert_healthy(), which names diagnose()');
 unlike($stderr, qr/DETAIL/, 'and says it once');
 
+# Where nobody watches, metrics() has a level, and no alert.
+my $metrics = $primary->safe_psql('postgres', 'SELECT replica_kit.metrics()');
+my $number = { warning => 1, critical => 2 }->{$level};
+like($metrics, qr/^replica_kit_worker_up 0$/m, 'metrics() tells that there is no worker');
+like($metrics, qr/^replica_kit_replica_alert\{replica="r1"\} NaN$/m, 'and so no alert');
+like($metrics, qr/^replica_kit_replica_unhealthy\{replica="r1"\} $number$/m, 'but the level of unhealthy()');
+unlike($metrics, qr/^replica_kit_(?:worker_\w+_total|connection_failures_total)/m, 'nothing is counted');
+
 # The standby's own upstream: nobody knows since when it is away.
 $standby->start;
 $primary->stop;

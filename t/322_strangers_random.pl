@@ -46,7 +46,7 @@ my %mouths = (
 	assert_healthy => q{SELECT replica_kit.assert_healthy('warning')},
 	preflight => q{SELECT * FROM replica_kit.preflight() WHERE check_name NOT IN ('wal_disk', 'max_slot_wal_keep_size', 'max_wal_senders')},
 	hba_match => q{SELECT * FROM replica_kit.hba_match('absent', '127.0.0.66')},
-	metrics => q{SELECT replica_kit.metrics()},
+	metrics => q{SELECT line FROM regexp_split_to_table(replica_kit.metrics(), E'\n') line WHERE line !~ '^replica_kit_\w+_(?:seconds|total|free_bytes)\M'},
 	silences => q{SELECT * FROM replica_kit.silences()},
 	connection_errors => undef);
 

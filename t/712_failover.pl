@@ -52,6 +52,9 @@ like($new->safe_psql('postgres', q{SELECT finding, evidence FROM replica_kit.dia
 	'promoted: what it was, of whom, until when');
 like($new->safe_psql('postgres', q{SELECT advice FROM replica_kit.diagnose('server')}), qr/^First make sure that 127\.0\.0\.1 is stopped/, 'promoted: the old primary comes first');
 
+is(join(' ', $new->safe_psql('postgres', 'SELECT replica_kit.metrics()') =~ /^replica_kit_replica_slots\{replica="(\w+)"\} 0$/mg), 'first third',
+	'promoted: metrics() has series of those that are missed');
+
 do_remedies($new);
 found('the remedies run', $new, 'promoted,replica_not_attached');
 $new->safe_psql('postgres', advice($new) =~ /(SELECT \* FROM replica_kit\.provision\('third', 'ITS_ADDRESS'\);)/ ? $1 =~ s/ITS_ADDRESS/127.0.0.1/r : die 'no advice');

@@ -131,6 +131,7 @@ my @calls = (
 	"SELECT replica_kit.lag_graph('r1') IS NULL",
 	'SELECT count(*) FROM replica_kit.diagnose()',
 	'SELECT count(*) FROM replica_kit.unhealthy()',
+	'SELECT length(replica_kit.metrics()) > 1000',
 	"SELECT replica_kit.assert_healthy('critical')",
 	'SELECT count(*) FROM replica_kit.preflight()',
 	"SELECT verdict FROM replica_kit.hba_match('r1', '127.0.0.1')");

@@ -15,18 +15,10 @@
 
 #include "sql.h"
 #include "watch/announce.h"
+#include "watch/judge_funcs.h"
 #include "watch/report.h"
 #include "watch/unserved.h"
 #include "watch/upstream.h"
-
-/* One thing that is at or above the level asked for. */
-typedef struct PrkTrouble
-{
-	const char *name;
-	const char *label;			/* what the name is of, and the name */
-	PrkLevel	level;
-	const char *reason;
-} PrkTrouble;
 
 /* Columns of unhealthy() */
 typedef enum UnhealthyColumn
@@ -157,6 +149,13 @@ pg_replica_kit_assert_healthy_1_0(PG_FUNCTION_ARGS)
 						streaming, wanted),
 				 errhint("Run: SELECT * FROM replica_kit.status();")));
 	PG_RETURN_VOID();
+}
+
+/* What unhealthy() lists, of PrkTrouble, for who shows it in another way. */
+List *
+prk_troubles_list(const PrkReport *report, PrkLevel level)
+{
+	return list_troubles(report, level);
 }
 
 /* A level argument: warning or critical, and nothing else. */
