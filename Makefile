@@ -211,6 +211,7 @@ PRK_SCRIPTS = \
 	debian/tests/replica \
 	debian/postinst.in \
 	debian/prerm.in \
+	monitoring/check_replica_kit \
 	monitoring/replica_kit_textfile \
 	scripts/sanitize \
 	scripts/systemd \
