@@ -70,6 +70,12 @@ JUDGE_OBJS = \
 	src/judge/server.o \
 	src/judge/track.o
 
+READS_OBJS = \
+	src/reads/wait.o \
+	src/reads/wait_funcs.o \
+	src/reads/waiters.o \
+	src/reads/waker.o
+
 WATCH_OBJS = \
 	src/watch/alerts.o \
 	src/watch/announce.o \
@@ -146,6 +152,7 @@ OBJS = \
 	$(CLOCK_OBJS) \
 	$(ASK_OBJS) \
 	$(JUDGE_OBJS) \
+	$(READS_OBJS) \
 	$(WATCH_OBJS) \
 	$(PROVISION_OBJS) \
 	$(JOIN_OBJS) \

@@ -736,7 +736,7 @@ CREATE TYPE replica_kit.help_row AS (
 COMMENT ON TYPE replica_kit.help_row IS
 'A row of help(): a function, a view, a setting or a diagnosis.';
 COMMENT ON COLUMN replica_kit.help_row.topic IS
-'set up, watch, setting or diagnosis.';
+'set up, watch, use (for applications), setting or diagnosis.';
 COMMENT ON COLUMN replica_kit.help_row.name IS
 'Its name.';
 COMMENT ON COLUMN replica_kit.help_row.arguments IS
@@ -756,3 +756,32 @@ COMMENT ON FUNCTION replica_kit.help() IS
 
 REVOKE ALL ON FUNCTION replica_kit.help() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION replica_kit.help() TO pg_monitor;
+
+-- ======================================================================
+-- Serve reads
+--
+-- For applications: EXECUTE is everybody's, as it is on pg_sleep().
+-- ======================================================================
+
+--
+-- wait_for_lsn()
+--
+-- Neither SECURITY DEFINER nor SET, and no OUT parameter: with any of them CALL
+-- could not give up its snapshot.
+--
+CREATE PROCEDURE replica_kit.wait_for_lsn(
+    lsn pg_lsn,
+    timeout interval DEFAULT '10 seconds',
+    timeline integer DEFAULT NULL
+)
+AS 'MODULE_PATHNAME', 'pg_replica_kit_wait_for_lsn_1_0'
+LANGUAGE C;
+
+COMMENT ON PROCEDURE replica_kit.wait_for_lsn(pg_lsn, interval, integer) IS
+'Waits until that WAL is replayed on this standby, so that a session reads what was written before.
+On a primary it returns at once. SQLSTATE is RK010 when the time is over, RK011 if the server was
+promoted without that WAL or never had it, RK012 in a function, another procedure, a DO block, under
+repeatable read, or with an open cursor.';
+
+REVOKE ALL ON PROCEDURE replica_kit.wait_for_lsn(pg_lsn, interval, integer) FROM PUBLIC;
+GRANT EXECUTE ON PROCEDURE replica_kit.wait_for_lsn(pg_lsn, interval, integer) TO PUBLIC;

@@ -25,6 +25,8 @@
 #include "failures/failures.h"
 #include "provision/farewell.h"
 #include "provision/slot.h"
+#include "reads/waiters.h"
+#include "reads/waker.h"
 #include "settings.h"
 #include "version.h"
 #include "watch/board.h"
@@ -62,6 +64,7 @@ _PG_init(void)
 	shmem_startup_hook = start_shared_memory;
 	prk_failures_init();
 	prk_worker_register();
+	prk_waker_register();
 }
 
 /* shmem_request_hook: asks for what the preloaded library needs. */
@@ -74,6 +77,7 @@ request_shared_memory(void)
 	prk_clock_shmem_request();
 	prk_failures_shmem_request();
 	prk_history_shmem_request();
+	prk_waiters_shmem_request();
 }
 
 /*
@@ -88,4 +92,5 @@ start_shared_memory(void)
 	prk_clock_shmem_startup();
 	prk_failures_shmem_startup();
 	prk_history_shmem_startup();
+	prk_waiters_shmem_startup();
 }

@@ -90,6 +90,9 @@ packages_to_test()
 	[ "$1" != 15 ] || echo pg-bsd-indent shellcheck systemd \
 		git man-db pgxnclient unzip
 
+	# A driver for the recipe of doc/reads.md.
+	[ "$1" != 15 ] || echo python3-psycopg
+
 	# The fuzzers are run with one version, as they are about our own code.
 	[ "$1" != 15 ] || echo clang libclang-rt-14-dev
 }

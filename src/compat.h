@@ -14,6 +14,9 @@
 #ifndef PRK_COMPAT_H
 #define PRK_COMPAT_H
 
+#if PG_VERSION_NUM >= 190000
+#include "access/xlogwait.h"
+#endif
 #include "catalog/pg_proc.h"
 #include "commands/progress.h"
 #if PG_VERSION_NUM >= 160000
@@ -27,11 +30,13 @@
 #include "replication/slot.h"
 #include "replication/walreceiver.h"
 #include "storage/fd.h"
+#include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/backend_status.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
+#include "utils/timestamp.h"
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"				/* before in postgres.h */
 #endif
@@ -523,6 +528,68 @@ prk_compat_guc_boot(struct config_generic *record)
 #else
 #define PRK_COMPAT_DATABASE_LOCALE	Anum_pg_database_daticulocale
 #endif
+
+/* The number of this process's PGPROC, which has a variable since 17. */
+static inline int
+prk_compat_proc_number(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyProc->pgprocno;
+#endif
+}
+
+/* Does this process hold any lock on that object? */
+static inline bool
+prk_compat_lock_held(const LOCKTAG *tag)
+{
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(tag, AccessShareLock, true);
+#else
+	for (LOCKMODE mode = AccessShareLock; mode <= AccessExclusiveLock; mode++)
+	{
+		if (LockHeldByMe(tag, mode))
+			return true;
+	}
+	return false;
+#endif
+}
+
+/* 17 made intervals infinite (519fc1bd9e9). */
+static inline bool
+prk_compat_interval_is_infinite(const Interval *interval)
+{
+#if PG_VERSION_NUM >= 170000
+	return INTERVAL_NOT_FINITE(interval);
+#else
+	return false;
+#endif
+}
+
+/*
+ * Does the startup process itself wake who waits for a position?  19 does, for
+ * WAIT FOR LSN (447aae13b03).
+ */
+static inline bool
+prk_compat_has_replay_wait(void)
+{
+	return PG_VERSION_NUM >= 190000;
+}
+
+/*
+ * Sleeps until the position is replayed, recovery ends or the time is over,
+ * which is in milliseconds and above 0.
+ */
+static inline void
+prk_compat_wait_for_replay(XLogRecPtr position, int milliseconds)
+{
+#if PG_VERSION_NUM >= 190000
+	(void) WaitForLSN(WAIT_LSN_TYPE_STANDBY_REPLAY, position, milliseconds);
+#else
+	elog(ERROR, "this server cannot wait for replay");
+#endif
+}
 
 /* 17 says in its name that this goes by a place in the list, from 1 on. */
 #if PG_VERSION_NUM < 170000

@@ -112,6 +112,7 @@ my %floor = (
 	ask => 3,
 	clock => 3,
 	judge => 4,
+	reads => 4,
 	watch => 5,
 	provision => 6,
 	join => 7,

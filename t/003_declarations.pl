@@ -24,7 +24,8 @@ my %value = (
 	inet => q{'10.0.0.5'},
 	integer => '1',
 	boolean => 'true',
-	interval => q{'1 hour'});
+	interval => q{'1 hour'},
+	pg_lsn => q{'0/1'});
 
 # Another type for each, passed in the other way where there is one: what is
 # taken for a pointer and is none is the end of a process.

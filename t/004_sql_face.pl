@@ -1,5 +1,5 @@
 # What psql shows of the extension: short signatures, comments on everything,
-# help(); and that nothing of it is for everybody.
+# help(); and that nothing of it is for everybody, but what applications call.
 
 use strict;
 use warnings FATAL => 'all';
@@ -116,6 +116,7 @@ is(sql(<<~'SQL'), '', 'it knows every function, view and setting');
 	SQL
 is(sql(q{SELECT topic, arguments FROM replica_kit.help() WHERE name = 'provision'}), 'set up|name, ip [, role, password, require_ssl, manage_hba, dry_run]', 'arguments with a default stand in brackets');
 is(sql(q{SELECT topic, arguments FROM replica_kit.help() WHERE name = 'diagnose'}), 'watch|[name]', 'monitors watch');
+is(sql(q{SELECT topic, arguments FROM replica_kit.help() WHERE name = 'wait_for_lsn'}), 'use|lsn [, timeout, timeline]', 'and applications use');
 is(sql(q{SELECT topic, arguments, does FROM replica_kit.help() WHERE name = 'replica_kit.warning_lag'}),
 	'setting|10MB|Warns when a replica is this much WAL behind.', 'a setting has its value');
 my @codes = slurp_file('src/judge/codes.c') =~ /^\t\[PRK_CODE_\w+\] = \{"(\w+)"/mg;
@@ -128,14 +129,16 @@ cmp_ok(widest(terminal('SELECT * FROM replica_kit.help()', 'wrapped')), '<=', 12
 # For whom
 # ----------------------------------------------------------------------
 
-is(sql(<<~SQL), '', 'PUBLIC has no right on a function, view or type');
+is(sql(q{SELECT string_agg(proname, ' ') FROM pg_proc WHERE pronamespace = 'replica_kit'::regnamespace AND prokind = 'p' AND has_function_privilege('public', oid, 'EXECUTE')}),
+	'wait_for_lsn', 'procedures are for everybody');
+is(sql(<<~SQL), '', 'PUBLIC has no right on another function, view or type');
 	SELECT string_agg(pg_describe_object(m.classid, m.objid, 0), ', ')
 	  FROM ($members) m
 	  LEFT JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid
 	  LEFT JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid AND c.relkind = 'v'
 	  LEFT JOIN pg_type t ON m.classid = 'pg_type'::regclass AND t.oid = m.objid
 	       AND EXISTS (SELECT FROM pg_class r WHERE r.oid = t.typrelid AND r.relkind = 'c')
-	 WHERE (p.oid IS NOT NULL AND has_function_privilege('public', p.oid, 'EXECUTE'))
+	 WHERE (p.oid IS NOT NULL AND p.prokind <> 'p' AND has_function_privilege('public', p.oid, 'EXECUTE'))
 	    OR (c.oid IS NOT NULL AND has_any_column_privilege('public', c.oid, 'SELECT'))
 	    OR (t.oid IS NOT NULL AND has_type_privilege('public', t.oid, 'USAGE'))
 	SQL

@@ -97,7 +97,7 @@ sub table_of
 is(table_of('doc/security.md'), join("\n", @matrix), 'doc/security.md has this table');
 is(table_of('doc/reference.md'), join("\n", '| who | may call |', '|---|---|', '| superusers | everything |',
 		'| members of `pg_monitor` | ' . join(', ', @{ $of_role{watcher} }) . ' |',
-		'| anybody else, also a replica\'s role | ' . (join(', ', @{ $of_role{anybody} }) || 'nothing') . ', until granted `EXECUTE` on a function; that is the only gate |'),
+		'| anybody else, also a replica\'s role | ' . join(', ', @{ $of_role{anybody} }) . ', and nothing else until granted `EXECUTE` on a function; that is the only gate |'),
 	'doc/reference.md has it by role');
 
 # ----------------------------------------------------------------------

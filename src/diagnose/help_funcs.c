@@ -292,12 +292,15 @@ list_members(Oid extension)
 }
 
 /*
- * What the object is for, by who may use it: monitors may watch.  NULL: it is
- * neither function nor view.
+ * What the object is for, by who may use it: monitors may watch, procedures are
+ * for applications.  NULL: it is neither function nor view.
  */
 static const char *
 topic_of(Oid classid, Oid oid)
 {
+	if (classid == ProcedureRelationId &&
+		get_func_prokind(oid) == PROKIND_PROCEDURE)
+		return "use";
 	if (classid == ProcedureRelationId)
 		return prk_compat_proc_aclcheck(oid, ROLE_PG_MONITOR,
 										ACL_EXECUTE) == ACLCHECK_OK ?
