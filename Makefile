@@ -71,6 +71,7 @@ JUDGE_OBJS = \
 	src/judge/track.o
 
 READS_OBJS = \
+	src/reads/gate.o \
 	src/reads/wait.o \
 	src/reads/wait_funcs.o \
 	src/reads/waiters.o \
@@ -80,6 +81,7 @@ WATCH_OBJS = \
 	src/watch/alerts.o \
 	src/watch/announce.o \
 	src/watch/board.o \
+	src/watch/gatekeeper.o \
 	src/watch/history.o \
 	src/watch/history_funcs.o \
 	src/watch/judge_funcs.o \

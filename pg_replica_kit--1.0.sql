@@ -439,7 +439,9 @@ CREATE TYPE replica_kit.standby_status_row AS (
     health text,
     reason text,
     last_error text,
-    last_error_at timestamptz
+    last_error_at timestamptz,
+    read_gate text,
+    read_gate_since timestamptz
 );
 
 COMMENT ON TYPE replica_kit.standby_status_row IS
@@ -478,6 +480,10 @@ COMMENT ON COLUMN replica_kit.standby_status_row.last_error IS
 'Why the connection to the upstream last failed.';
 COMMENT ON COLUMN replica_kit.standby_status_row.last_error_at IS
 'When that was.';
+COMMENT ON COLUMN replica_kit.standby_status_row.read_gate IS
+'off, open, or closed: this standby is too far behind and refuses new sessions.';
+COMMENT ON COLUMN replica_kit.standby_status_row.read_gate_since IS
+'Since when the read gate is open or closed.';
 
 REVOKE ALL ON TYPE replica_kit.standby_status_row FROM PUBLIC;
 

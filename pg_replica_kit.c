@@ -25,6 +25,7 @@
 #include "failures/failures.h"
 #include "provision/farewell.h"
 #include "provision/slot.h"
+#include "reads/gate.h"
 #include "reads/waiters.h"
 #include "reads/waker.h"
 #include "settings.h"
@@ -63,6 +64,7 @@ _PG_init(void)
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = start_shared_memory;
 	prk_failures_init();
+	prk_gate_init();
 	prk_worker_register();
 	prk_waker_register();
 }
@@ -76,6 +78,7 @@ request_shared_memory(void)
 	prk_board_shmem_request();
 	prk_clock_shmem_request();
 	prk_failures_shmem_request();
+	prk_gate_shmem_request();
 	prk_history_shmem_request();
 	prk_waiters_shmem_request();
 }
@@ -91,6 +94,7 @@ start_shared_memory(void)
 	prk_board_shmem_startup();
 	prk_clock_shmem_startup();
 	prk_failures_shmem_startup();
+	prk_gate_shmem_startup();
 	prk_history_shmem_startup();
 	prk_waiters_shmem_startup();
 }

@@ -34,6 +34,7 @@
 #include "miscadmin.h"
 #include "replication/walsender.h"
 #include "utils/guc.h"
+#include "utils/varlena.h"
 
 #include "compat.h"
 #include "settings.h"
@@ -124,12 +125,18 @@ typedef struct Overrides
 
 bool		prk_worker_enabled = true;
 int			prk_check_interval = 10 * 1000;
+int			prk_gate_lag = -1;
+int			prk_gate_lag_time = -1;
+char	   *prk_gate_roles = NULL;
+bool		prk_gate_when_cut = false;
 int			prk_history_samples = 69120;
 
 static int	threshold_values[NTHRESHOLDS];
 static char *overrides_text = NULL;
 static const Overrides *overrides = NULL;
 
+static void define_gate(void);
+static bool check_gate_roles(char **newval, void **extra, GucSource source);
 static bool check_overrides(char **newval, void **extra, GucSource source);
 static void assign_overrides(const char *newval, void *extra);
 static bool parse_override(const char *text, const char **at, Override *item);
@@ -183,7 +190,57 @@ prk_settings_init(void)
 							   "",
 							   PGC_SIGHUP, 0,
 							   check_overrides, assign_overrides, NULL);
+	define_gate();
 	MarkGUCPrefixReserved("replica_kit");
+}
+
+/* The settings of the read gate. */
+static void
+define_gate(void)
+{
+	DefineCustomIntVariable(PREFIX "read_gate_lag_time",
+							"Lets a standby refuse new sessions when it is behind by this much time.",
+							"-1 switches it off.",
+							&prk_gate_lag_time,
+							-1, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable(PREFIX "read_gate_lag",
+							"Lets a standby refuse new sessions when it is this much WAL behind.",
+							"-1 switches it off.",
+							&prk_gate_lag,
+							-1, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomStringVariable(PREFIX "read_gate_roles",
+							   "Sets which roles, with their members, the read gate refuses.",
+							   "A list of names, * for all.",
+							   &prk_gate_roles,
+							   "*",
+							   PGC_SIGHUP, GUC_LIST_INPUT,
+							   check_gate_roles, NULL, NULL);
+	DefineCustomBoolVariable(PREFIX "read_gate_when_cut",
+							 "Lets the read gate count the time since the upstream was last heard of.",
+							 NULL,
+							 &prk_gate_when_cut,
+							 false,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
+}
+
+/* GUC check hook: is it a list of identifiers? */
+static bool
+check_gate_roles(char **newval, void **extra, GucSource source)
+{
+	char	   *names = pstrdup(*newval);
+	List	   *list;
+	bool		ok = SplitIdentifierString(names, ',', &list);
+
+	if (!ok)
+		GUC_check_errdetail("List syntax is invalid.");
+	list_free(list);
+	pfree(names);
+	return ok;
 }
 
 /*

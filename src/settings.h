@@ -45,6 +45,10 @@ typedef struct PrkThresholds
 /* The settings that no override changes. */
 extern bool prk_worker_enabled; /* replica_kit.worker */
 extern int	prk_check_interval; /* milliseconds */
+extern int	prk_gate_lag;		/* replica_kit.read_gate_lag, kB; -1: off */
+extern int	prk_gate_lag_time;	/* read_gate_lag_time, milliseconds; -1: off */
+extern char *prk_gate_roles;	/* read_gate_roles, as identifiers */
+extern bool prk_gate_when_cut;	/* read_gate_when_cut */
 extern int	prk_history_samples;	/* rows; fixed at the server's start */
 
 extern void prk_settings_init(void);

@@ -22,6 +22,7 @@
 #include "failures/failure_table.h"
 #include "failures/failures.h"
 #include "format.h"
+#include "reads/gate.h"
 #include "sql.h"
 #include "watch/board.h"
 #include "watch/upstream.h"
@@ -46,6 +47,8 @@ typedef enum StandbyColumn
 	STANDBY_REASON,
 	STANDBY_LAST_ERROR,
 	STANDBY_LAST_ERROR_AT,
+	STANDBY_READ_GATE,
+	STANDBY_READ_GATE_SINCE,
 	STANDBY_NCOLS
 } StandbyColumn;
 
@@ -68,7 +71,9 @@ static const PrkSignature standby_signature = {
 		[STANDBY_HEALTH] = TEXTOID,
 		[STANDBY_REASON] = TEXTOID,
 		[STANDBY_LAST_ERROR] = TEXTOID,
-		[STANDBY_LAST_ERROR_AT] = TIMESTAMPTZOID
+		[STANDBY_LAST_ERROR_AT] = TIMESTAMPTZOID,
+		[STANDBY_READ_GATE] = TEXTOID,
+		[STANDBY_READ_GATE_SINCE] = TIMESTAMPTZOID
 	}
 };
 
@@ -76,6 +81,7 @@ PG_FUNCTION_INFO_V1(pg_replica_kit_standby_status_1_0);
 
 static void put_stream(PrkRow *row, const PrkUpstream *upstream);
 static void put_verdict(PrkRow *row, PrkUpstream *upstream);
+static void put_gate(PrkRow *row);
 static const char *state_name(const PrkUpstream *upstream,
 							  const PrkVerdict *verdict);
 static const char *pause_name(RecoveryPauseState state);
@@ -99,6 +105,7 @@ pg_replica_kit_standby_status_1_0(PG_FUNCTION_ARGS)
 
 	put_stream(&row, &upstream);
 	put_verdict(&row, &upstream);
+	put_gate(&row);
 	prk_rows_add(&row);
 	return (Datum) 0;
 }
@@ -210,4 +217,19 @@ count_conflicts(void)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return result;
+}
+
+/* The read gate, and since when it is so. */
+static void
+put_gate(PrkRow *row)
+{
+	static const char *const names[] = {
+		[PRK_GATE_OFF] = "off",
+		[PRK_GATE_OPEN] = "open",
+		[PRK_GATE_CLOSED] = "closed"
+	};
+	TimestampTz since;
+
+	prk_put_text(row, STANDBY_READ_GATE, names[prk_gate_read(&since)]);
+	prk_put_time(row, STANDBY_READ_GATE_SINCE, since);
 }

@@ -47,6 +47,7 @@
 #include "watch/alerts.h"
 #include "watch/announce.h"
 #include "watch/board.h"
+#include "watch/gatekeeper.h"
 #include "watch/server_alert.h"
 #include "watch/server_facts.h"
 #include "watch/unserved.h"
@@ -337,6 +338,8 @@ run_cycle(Watch *watch)
 		prk_announce_server(&server_lines[i]);
 	if (tell_upstream)
 		prk_announce_upstream(&upstream_line);
+	prk_gatekeeper_step(&upstream_line.state,
+						watch->upstream.upstream.gone_since, sample->taken_at);
 }
 
 /* Should the machine's clock have been set, so are the times kept here. */
