@@ -89,8 +89,10 @@ WATCH_OBJS = \
 	src/watch/report.o \
 	src/watch/server_alert.o \
 	src/watch/server_facts.o \
+	src/watch/silence.o \
 	src/watch/standby_funcs.o \
 	src/watch/status_funcs.o \
+	src/watch/troubles.o \
 	src/watch/unserved.o \
 	src/watch/upstream.o \
 	src/watch/upstream_alert.o \
@@ -132,6 +134,8 @@ DIAGNOSE_OBJS = \
 	src/diagnose/preflight_funcs.o \
 	src/diagnose/preflight_rows.o \
 	src/diagnose/replay.o \
+	src/diagnose/silence_funcs.o \
+	src/diagnose/subjects.o \
 	src/diagnose/transaction.o \
 	src/diagnose/words.o \
 	src/diagnose/words_refused.o \

@@ -730,6 +730,70 @@ REVOKE ALL ON FUNCTION replica_kit.metrics() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION replica_kit.metrics() TO pg_monitor;
 
 --
+-- silence(), unsilence(), silences()
+--
+CREATE FUNCTION replica_kit.silence(
+    name text,
+    duration interval DEFAULT '1 hour',
+    reason text DEFAULT NULL
+)
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'pg_replica_kit_silence_1_0'
+LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION replica_kit.silence(text, interval, text) IS
+'Mutes log, unhealthy() and assert_healthy() of one name during planned work, for a day at most.
+The name is a replica, "server" or "upstream". Returns when the silence ends. A lost slot and a disk that is about to be full are told nevertheless. Takes effect at once, and ROLLBACK does not undo it.';
+
+REVOKE ALL ON FUNCTION replica_kit.silence(text, interval, text) FROM PUBLIC;
+
+CREATE FUNCTION replica_kit.unsilence(
+    name text
+)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'pg_replica_kit_unsilence_1_0'
+LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION replica_kit.unsilence(text) IS
+'Ends the silence of a name; false if there was none.';
+
+REVOKE ALL ON FUNCTION replica_kit.unsilence(text) FROM PUBLIC;
+
+CREATE TYPE replica_kit.silences_row AS (
+    name text,
+    since timestamptz,
+    until timestamptz,
+    role_name text,
+    reason text
+);
+
+COMMENT ON TYPE replica_kit.silences_row IS
+'A row of silences(): a name that is silenced.';
+COMMENT ON COLUMN replica_kit.silences_row.name IS
+'The replica, "server" or "upstream", as in diagnose().';
+COMMENT ON COLUMN replica_kit.silences_row.since IS
+'When the silence began.';
+COMMENT ON COLUMN replica_kit.silences_row.until IS
+'When it ends.';
+COMMENT ON COLUMN replica_kit.silences_row.role_name IS
+'Who called silence().';
+COMMENT ON COLUMN replica_kit.silences_row.reason IS
+'The reason that was given.';
+
+REVOKE ALL ON TYPE replica_kit.silences_row FROM PUBLIC;
+
+CREATE FUNCTION replica_kit.silences()
+RETURNS SETOF replica_kit.silences_row
+AS 'MODULE_PATHNAME', 'pg_replica_kit_silences_1_0'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED ROWS 10;
+
+COMMENT ON FUNCTION replica_kit.silences() IS
+'What is silenced, until when, by whom and why.';
+
+REVOKE ALL ON FUNCTION replica_kit.silences() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION replica_kit.silences() TO pg_monitor;
+
+--
 -- help()
 --
 CREATE TYPE replica_kit.help_row AS (

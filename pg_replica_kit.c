@@ -32,6 +32,7 @@
 #include "version.h"
 #include "watch/board.h"
 #include "watch/history.h"
+#include "watch/silence.h"
 #include "watch/worker.h"
 
 PRK_COMPAT_MODULE_MAGIC(PRK_KIT_VERSION);
@@ -80,6 +81,7 @@ request_shared_memory(void)
 	prk_failures_shmem_request();
 	prk_gate_shmem_request();
 	prk_history_shmem_request();
+	prk_silence_shmem_request();
 	prk_waiters_shmem_request();
 }
 
@@ -96,5 +98,6 @@ start_shared_memory(void)
 	prk_failures_shmem_startup();
 	prk_gate_shmem_startup();
 	prk_history_shmem_startup();
+	prk_silence_shmem_startup();
 	prk_waiters_shmem_startup();
 }

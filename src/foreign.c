@@ -146,6 +146,38 @@ prk_foreign_equal(const PrkForeign *foreign1, const PrkForeign *foreign2)
 	return strcmp(foreign1->escaped, foreign2->escaped) == 0;
 }
 
+/*
+ * Is it such a name as this file makes?  To be asked of one that was read from
+ * a file.
+ */
+bool
+prk_foreign_is_sound(const PrkForeign *foreign)
+{
+	size_t		len = strnlen(foreign->escaped, sizeof(foreign->escaped));
+
+	for (size_t i = 0; i < len; i++)
+	{
+		if (foreign->escaped[i] < ' ' || foreign->escaped[i] > '~')
+			return false;
+	}
+	return len < sizeof(foreign->escaped);
+}
+
+/* The same of a message. */
+bool
+prk_foreign_words_are_sound(const PrkForeignWords *words)
+{
+	size_t		len = strnlen(words->escaped, sizeof(words->escaped));
+
+	for (size_t i = 0; i < len; i++)
+	{
+		if (!IS_HIGHBIT_SET(words->escaped[i]) &&
+			(words->escaped[i] < ' ' || words->escaped[i] > '~'))
+			return false;
+	}
+	return len < sizeof(words->escaped);
+}
+
 /* Is this in the message? */
 bool
 prk_foreign_has(const PrkForeignWords *words, const char *part)

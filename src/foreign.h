@@ -49,6 +49,8 @@ extern bool prk_foreign_is_empty(const PrkForeign *foreign);
 extern bool prk_foreign_is(const PrkForeign *foreign, const char *ours);
 extern bool prk_foreign_equal(const PrkForeign *foreign1,
 							  const PrkForeign *foreign2);
+extern bool prk_foreign_is_sound(const PrkForeign *foreign);
+extern bool prk_foreign_words_are_sound(const PrkForeignWords *words);
 extern bool prk_foreign_has(const PrkForeignWords *words, const char *part);
 
 /* These return palloc'd text. */

@@ -105,6 +105,12 @@ ok( $standby->poll_query_until(
 		'postgres', 'SELECT count(*) = 0 FROM replica_kit.unhealthy()'),
 	'and is silent when it is back');
 
+foreach my $call (q{silence('server')}, q{unsilence('server')}, 'silences()')
+{
+	($rc, $stdout, $stderr) = $primary->psql('postgres', "SELECT replica_kit.$call");
+	like($stderr, qr/ERROR:  pg_replica_kit must be loaded via shared_preload_libraries/, "$call needs preloading, and says so");
+}
+
 # What the file has wrong is told to the session that loads the library.
 $primary->append_conf('postgresql.conf',
 	"replica_kit.overrides = 'r1: warning_lag=much'");

@@ -73,6 +73,20 @@ sub error_of
 	return $error;
 }
 
+# A silence of what is not alarmed here, and how long it has lasted.
+my @silenced = (time);
+$primary->safe_psql('postgres', q{SELECT replica_kit.silence('upstream', '1 hour')});
+push @silenced, time;
+
+sub check_silence
+{
+	my ($what) = @_;
+	my @asked = (time);
+	my $elapsed = 3600 - $primary->safe_psql('postgres', 'SELECT extract(epoch FROM until - clock_timestamp()) FROM replica_kit.silences()');
+	push @asked, time;
+	cmp_ok(error_of($elapsed, \@silenced, \@asked), '<=', 2, "$what: a silence lasts as long as was said");
+}
+
 # lag_time and the time of absence are what they are by a clock nobody set.
 sub check
 {
@@ -85,6 +99,7 @@ sub check
 	push @asked, time;
 
 	cmp_ok(error_of($lag, \@written, \@asked), '<=', 2, "$what: lag_time is true");
+	check_silence($what);
 	is("$health $alert", 'ok ok', "$what: nobody is alarmed");
 	cmp_ok(error_of($away * ($unit eq 'min' ? 60 : 1), \@gone, \@asked), '<=', $unit eq 'min' ? 60 : 2, "$what: its absence lasts as long as before");
 }
@@ -110,6 +125,7 @@ my @asked = (time);
 my $lag = $primary->safe_psql('postgres', 'SELECT extract(epoch FROM lag_time) FROM replica_kit.status()');
 push @asked, time;
 cmp_ok(error_of($lag, \@written, \@asked), '<=', 2, 'lag_time is true after a restart during which the clock was set');
+check_silence('a restart during which the clock was set');
 ok(slurp_file($primary->logfile) !~ /WARNING:  replica/, 'there was no alert');
 
 $primary->stop;

@@ -78,6 +78,13 @@ $primary->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activi
 soon_is($primary, $server, 'info|', 'a commit that waits: the restart of a standby is no alarm');
 soon_is($primary, $server, 'critical|critical', 'a commit that hangs: critical everywhere');
 isnt($primary->psql('postgres', 'SELECT replica_kit.assert_healthy()'), 0, 'a commit that hangs: an alarm for a scheduler');
+$primary->safe_psql('postgres', q{SET synchronous_commit = local; SELECT replica_kit.silence('replica1')});
+is($primary->safe_psql('postgres', $server), 'critical|critical', 'a commit that hangs: no silence of a replica mutes the server');
+$primary->safe_psql('postgres', q{SELECT replica_kit.unsilence('replica1'), replica_kit.silence('server')});
+is($primary->safe_psql('postgres', $server), 'critical|', 'a commit that hangs: its own silence does');
+is($primary->psql('postgres', 'SELECT replica_kit.assert_healthy()'), 0, 'a commit that hangs: for a scheduler, too');
+$primary->safe_psql('postgres', q{SELECT replica_kit.unsilence('server')});
+is($primary->safe_psql('postgres', $server), 'critical|critical', 'a commit that hangs: and then not');
 like($primary->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('server')}), qr/^synchronous_standby_names = 'replica1': 0 of 1 connected;\s1 session waits for 1\d s$/,
 	'a commit that hangs: since when');
 ok($primary->wait_for_log(qr/WARNING:  server critical: commits hang for .*: 0 of 1 synchronous standbys connected\n.*DETAIL:  synchronous_standby_names is "replica1"/), 'a commit that hangs: the worker says so');

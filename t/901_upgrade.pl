@@ -133,6 +133,7 @@ my @calls = (
 	'SELECT count(*) FROM replica_kit.unhealthy()',
 	'SELECT length(replica_kit.metrics()) > 1000',
 	"SELECT replica_kit.assert_healthy('critical')",
+	'SELECT count(*) FROM replica_kit.silences()',
 	'SELECT count(*) FROM replica_kit.preflight()',
 	"SELECT verdict FROM replica_kit.hba_match('r1', '127.0.0.1')");
 my @primary_calls = (

@@ -124,7 +124,8 @@ clock_test_write(PG_FUNCTION_ARGS)
 	char	   *path = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	PrkClockMoment moment = get_moment(fcinfo, 1);
 
-	PG_RETURN_BOOL(prk_clock_file_write(path, &the_clock, &moment));
+	PG_RETURN_BOOL(prk_clock_file_write(path, &the_clock, &moment,
+										NULL, 0));
 }
 
 /* clock_test_read(path, wall, boottime, boot_id, system): the problem, or ok */

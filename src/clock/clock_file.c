@@ -12,7 +12,9 @@
  * by its identifier; over a boot the wall clock has to do, and where that
  * says that the file is of the future, the file is ignored.
  *
- * It is written beside its place, made durable and renamed.
+ * It is written beside its place, made durable and renamed.  Behind the clock
+ * stands what another room wants to keep for the next start (the attachment),
+ * whose times are of the same kind.
  *
  * IDENTIFICATION
  *	  src/clock/clock_file.c
@@ -40,17 +42,34 @@ typedef struct ClockFile
 	pg_crc32c	crc;			/* of all that is before it */
 } ClockFile;
 
+/* What may follow; its bytes follow it. */
+typedef struct AttachmentHead
+{
+	uint32		size;			/* of those */
+	pg_crc32c	crc;			/* of those */
+} AttachmentHead;
+
+/* What is longer was not written by this code. */
+#define MAX_ATTACHMENT	(1024 * 1024)
+
 static pg_crc32c compute_crc(const ClockFile *file);
+static bool write_all(int fd, const void *data, size_t size);
+static const char *read_head(int fd, ClockFile *file,
+							 const PrkClockMoment *moment);
+static int64 shift_to(const ClockFile *file, const PrkClockMoment *moment);
 static const char *check(const ClockFile *file, const PrkClockMoment *moment);
 
 /*
- * Writes the clock; moment is the present, by which its times are to be
- * understood.  Returns false, with the reason logged, if it could not.
+ * Writes the clock, and the attachment if its size is not 0; moment is the
+ * present, by which the times are to be understood.  Returns false, with the
+ * reason logged, if it could not.
  */
 bool
 prk_clock_file_write(const char *path, const PrkClock *clock,
-					 const PrkClockMoment *moment)
+					 const PrkClockMoment *moment,
+					 const void *attachment, Size size)
 {
+	AttachmentHead head = {0};
 	char	   *temp_path = psprintf("%s.tmp", path);
 	ClockFile  *file = palloc0(sizeof(ClockFile));
 	int			fd;
@@ -60,6 +79,10 @@ prk_clock_file_write(const char *path, const PrkClock *clock,
 	file->moment = *moment;
 	file->clock = *clock;
 	file->crc = compute_crc(file);
+	head.size = size;
+	INIT_CRC32C(head.crc);
+	COMP_CRC32C(head.crc, attachment, size);
+	FIN_CRC32C(head.crc);
 
 	fd = OpenTransientFile(temp_path,
 						   O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY);
@@ -72,10 +95,11 @@ prk_clock_file_write(const char *path, const PrkClock *clock,
 		return false;
 	}
 
-	errno = 0;
-	if (write(fd, file, sizeof(ClockFile)) != sizeof(ClockFile))
+	if (!write_all(fd, file, sizeof(ClockFile)) ||
+		(size > 0 && (!write_all(fd, &head, sizeof(head)) ||
+					  !write_all(fd, attachment, size))))
 	{
-		int			save_errno = errno != 0 ? errno : ENOSPC;
+		int			save_errno = errno;
 
 		CloseTransientFile(fd);
 		unlink(temp_path);
@@ -102,6 +126,18 @@ prk_clock_file_write(const char *path, const PrkClock *clock,
 	return durable_rename(temp_path, path, LOG) == 0;
 }
 
+/* Writes so many bytes; errno is set if it could not. */
+static bool
+write_all(int fd, const void *data, size_t size)
+{
+	errno = 0;
+	if (write(fd, data, size) == (ssize_t) size)
+		return true;
+	if (errno == 0)
+		errno = ENOSPC;
+	return false;
+}
+
 /*
  * Reads the clock, its times brought to the present boot.  Returns NULL, or
  * why the file is ignored; "" if there is none.  clock is overwritten in
@@ -112,8 +148,7 @@ prk_clock_file_read(const char *path, PrkClock *clock,
 					const PrkClockMoment *moment)
 {
 	ClockFile  *file;
-	const char *problem = NULL;
-	ssize_t		nread;
+	const char *problem;
 	int64		shift;
 	int			fd;
 
@@ -122,13 +157,7 @@ prk_clock_file_read(const char *path, PrkClock *clock,
 	if (fd < 0)
 		return errno == ENOENT ? "" : psprintf("could not open it: %m");
 	file = palloc0(sizeof(ClockFile));
-	nread = read(fd, file, sizeof(ClockFile));
-	if (nread < 0)
-		problem = psprintf("could not read it: %m");
-	else if (nread != sizeof(ClockFile))
-		problem = "it is damaged";
-	else
-		problem = check(file, moment);
+	problem = read_head(fd, file, moment);
 	CloseTransientFile(fd);
 	if (problem != NULL)
 	{
@@ -136,12 +165,7 @@ prk_clock_file_read(const char *path, PrkClock *clock,
 		return problem;
 	}
 
-	if (strcmp(file->moment.boot_id, moment->boot_id) == 0 &&
-		moment->boot_id[0] != '\0')
-		shift = 0;
-	else
-		shift = (moment->boottime - file->moment.boottime) -
-			(moment->wall - file->moment.wall);
+	shift = shift_to(file, moment);
 	*clock = file->clock;
 	for (int i = 0; i < PRK_CLOCK_NFINE; i++)
 		clock->fine[i].at += shift;
@@ -149,6 +173,78 @@ prk_clock_file_read(const char *path, PrkClock *clock,
 		clock->coarse[i].at += shift;
 	pfree(file);
 	return NULL;
+}
+
+/*
+ * Reads what is attached, palloc'd, and how many bytes that are; NULL if the
+ * file is ignored, or has none.  shift is what its times are to be moved by.
+ */
+void *
+prk_clock_file_attachment(const char *path, const PrkClockMoment *moment,
+						  Size *size, int64 *shift)
+{
+	ClockFile  *file;
+	AttachmentHead head;
+	char	   *result = NULL;
+	int			fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+
+	*size = 0;
+	*shift = 0;
+	if (fd < 0)
+		return NULL;
+	file = palloc0(sizeof(ClockFile));
+	if (read_head(fd, file, moment) == NULL &&
+		read(fd, &head, sizeof(head)) == sizeof(head) &&
+		head.size > 0 && head.size <= MAX_ATTACHMENT)
+	{
+		pg_crc32c	crc;
+
+		result = palloc(head.size);
+		INIT_CRC32C(crc);
+		if (read(fd, result, head.size) == (ssize_t) head.size)
+			COMP_CRC32C(crc, result, head.size);
+		FIN_CRC32C(crc);
+		if (!EQ_CRC32C(crc, head.crc))
+		{
+			pfree(result);
+			result = NULL;
+		}
+		else
+		{
+			*size = head.size;
+			*shift = shift_to(file, moment);
+		}
+	}
+	CloseTransientFile(fd);
+	pfree(file);
+	return result;
+}
+
+/* Reads the clock's part of the file; why it is not good, or NULL. */
+static const char *
+read_head(int fd, ClockFile *file, const PrkClockMoment *moment)
+{
+	ssize_t		nread = read(fd, file, sizeof(ClockFile));
+
+	if (nread < 0)
+		return psprintf("could not read it: %m");
+	if (nread != sizeof(ClockFile))
+		return "it is damaged";
+	return check(file, moment);
+}
+
+/*
+ * What the file's times are to be moved by: within one boot by nothing, else
+ * by what the wall clock says.
+ */
+static int64
+shift_to(const ClockFile *file, const PrkClockMoment *moment)
+{
+	if (strcmp(file->moment.boot_id, moment->boot_id) == 0 &&
+		moment->boot_id[0] != '\0')
+		return 0;
+	return (moment->boottime - file->moment.boottime) -
+		(moment->wall - file->moment.wall);
 }
 
 /* The checksum of all that stands before it. */

@@ -24,8 +24,12 @@ typedef struct PrkClockMoment
 } PrkClockMoment;
 
 extern bool prk_clock_file_write(const char *path, const PrkClock *clock,
-								 const PrkClockMoment *moment);
+								 const PrkClockMoment *moment,
+								 const void *attachment, Size size);
 extern const char *prk_clock_file_read(const char *path, PrkClock *clock,
 									   const PrkClockMoment *moment);
+extern void *prk_clock_file_attachment(const char *path,
+									   const PrkClockMoment *moment,
+									   Size *size, int64 *shift);
 
 #endif							/* PRK_CLOCK_FILE_H */

@@ -328,20 +328,40 @@ tick_upstream(void)
 }
 
 /*
- * Puts the clock into its file, for the next start.  What fails is logged.
+ * Puts the clock into its file for the next start, with what is attached to it;
+ * an empty clock where it was not watched.  Nothing to keep: no file.  What
+ * fails is logged.
  */
 void
-prk_clock_save(void)
+prk_clock_save(bool watched, const void *attachment, Size size)
 {
 	PrkClock   *copy = palloc(sizeof(PrkClock));
 	PrkClockMoment moment;
 
 	/* The worker is the only one who writes it. */
-	*copy = shared->clock;
+	if (watched)
+		*copy = shared->clock;
+	else
+		prk_clock_clear(copy);
 	note_moment(&moment);
-	if (copy->nfine > 0)
-		(void) prk_clock_file_write(CLOCK_PATH, copy, &moment);
+	if (copy->nfine > 0 || size > 0)
+		(void) prk_clock_file_write(CLOCK_PATH, copy, &moment, attachment,
+									size);
 	pfree(copy);
+}
+
+/*
+ * What was attached to the clock's file, palloc'd, as
+ * prk_clock_file_attachment() has it.  To be asked for before the first tick,
+ * and before prk_clock_drop_file().
+ */
+void *
+prk_clock_attachment(Size *size, int64 *shift)
+{
+	PrkClockMoment moment;
+
+	note_moment(&moment);
+	return prk_clock_file_attachment(CLOCK_PATH, &moment, size, shift);
 }
 
 /*

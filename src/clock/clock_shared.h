@@ -40,6 +40,7 @@ extern void prk_clock_drop_file(bool unwatched);
 extern void prk_clock_show_life(void);
 extern void prk_clock_note_reload(void);
 extern void prk_clock_tick(void);
-extern void prk_clock_save(void);
+extern void prk_clock_save(bool watched, const void *attachment, Size size);
+extern void *prk_clock_attachment(Size *size, int64 *shift);
 
 #endif							/* PRK_CLOCK_SHARED_H */

@@ -15,6 +15,7 @@
 
 #include "diagnose/config.h"
 #include "diagnose/diagnose.h"
+#include "diagnose/subjects.h"
 #include "diagnose/words.h"
 #include "foreign.h"
 #include "sql.h"
@@ -48,7 +49,6 @@ static const PrkSignature diagnose_signature = {
 
 PG_FUNCTION_INFO_V1(pg_replica_kit_diagnose_1_0);
 
-static bool is_known(const PrkEvidence *evidence, const char *name);
 static void put_row(PrkRow *row, const PrkDiagnosis *diagnosis,
 					const char *name, const PrkWords *words);
 static const char *describe_refusals(const PrkSample *sample);
@@ -86,22 +86,22 @@ pg_replica_kit_diagnose_1_0(PG_FUNCTION_ARGS)
 	{
 		const PrkDiagnosis *diagnosis = lfirst(cell);
 		const char *shown = prk_words_name(diagnosis);
+		const PrkSilence *silence;
 		PrkWords	words;
 
 		if (name != NULL && strcmp(shown, name) != 0)
 			continue;
 		found = true;
 		prk_words_write(evidence, diagnosis, &words);
+		silence = prk_silence_find(&evidence->report->silences, shown);
+		if (silence != NULL)
+			prk_words_clause(&words, "%s", prk_silence_words(silence));
 		put_row(&row, diagnosis, shown, &words);
 		if (words.sets)
 			reload.count++;
 	}
-	if (name != NULL && !found && !is_known(evidence, name))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("replica \"%s\" does not exist", name),
-				 errhint("Replicas are listed by replica_kit.status(); this server is \"%s\", what it receives from \"%s\".",
-						 PRK_SERVER_NAME, PRK_UPSTREAM_NAME)));
+	if (name != NULL && !found)
+		prk_subject_require(evidence, NIL, name);
 
 	if (reload.count > 0)
 	{
@@ -112,32 +112,6 @@ pg_replica_kit_diagnose_1_0(PG_FUNCTION_ARGS)
 		put_row(&row, &reload, prk_words_name(&reload), &words);
 	}
 	return (Datum) 0;
-}
-
-/* Is there something of that name, in which nothing is wrong? */
-static bool
-is_known(const PrkEvidence *evidence, const char *name)
-{
-	PrkDiagnosis none = {0};
-	ListCell   *cell;
-
-	if (strcmp(name, PRK_SERVER_NAME) == 0 ||
-		strcmp(name, PRK_UPSTREAM_NAME) == 0)
-		return true;
-	none.subject = PRK_SUBJECT_REPLICA;
-	for (int i = 0; i < evidence->report->nrows; i++)
-	{
-		none.name = evidence->report->rows[i].replica->name;
-		if (strcmp(prk_words_name(&none), name) == 0)
-			return true;
-	}
-	foreach(cell, evidence->managed)
-	{
-		none.name = ((PrkHbaManaged *) lfirst(cell))->replica;
-		if (strcmp(prk_words_name(&none), name) == 0)
-			return true;
-	}
-	return prk_role_of_replica(name) != NULL;
 }
 
 static void

@@ -408,15 +408,15 @@ line_covers(const PrkHbaManaged *line, const SockAddr *addr)
 static void
 gather_upstream(PrkEvidence *evidence)
 {
-	PrkReportUpstream upstream;
+	const PrkReportUpstream *upstream =
+	prk_report_upstream(evidence->report);
 
-	prk_report_upstream(evidence->report, &upstream);
-	evidence->upstream = upstream.state;
-	evidence->upstream_thresholds = upstream.thresholds;
-	evidence->upstream_verdict = upstream.verdict;
-	evidence->upstream_effective = upstream.effective;
-	evidence->upstream_failure = upstream.failure;
-	evidence->upstream_kind = upstream.kind;
+	evidence->upstream = upstream->state;
+	evidence->upstream_thresholds = upstream->thresholds;
+	evidence->upstream_verdict = upstream->verdict;
+	evidence->upstream_effective = upstream->effective;
+	evidence->upstream_failure = upstream->failure;
+	evidence->upstream_kind = upstream->kind;
 	evidence->timeline_end =
 		prk_failures_timeline_end(evidence->report->failures);
 }

@@ -44,7 +44,7 @@ static void write_server(StringInfo text, const PrkReport *report,
 static void write_disk_and_sync(StringInfo text, const PrkReport *report);
 static void write_worker(StringInfo text, const PrkReport *report);
 static void write_failures(StringInfo text, const PrkReport *report);
-static void write_upstream(StringInfo text, const PrkReport *report,
+static void write_upstream(StringInfo text, PrkReport *report,
 						   PrkLevel unhealthy);
 static void write_replicas(StringInfo text, const PrkKnownReplicas *known);
 static void write_stages(StringInfo text, const PrkKnownReplicas *known,
@@ -254,14 +254,13 @@ write_failures(StringInfo text, const PrkReport *report)
 
 /* On a standby: what it receives from */
 static void
-write_upstream(StringInfo text, const PrkReport *report, PrkLevel unhealthy)
+write_upstream(StringInfo text, PrkReport *report, PrkLevel unhealthy)
 {
 	static const char *const lag = PREFIX "upstream_lag_bytes";
-	PrkReportUpstream *upstream = palloc(sizeof(PrkReportUpstream));
+	const PrkReportUpstream *upstream = prk_report_upstream(report);
 	const PrkUpstream *state = &upstream->state;
 	const PrkVerdict *verdict = &upstream->verdict;
 
-	prk_report_upstream(report, upstream);
 	write_one(text, PREFIX "upstream_health",
 			  "Health of this standby's upstream and replay, as standby_status() shows it: " LEVELS ".",
 			  prk_number(verdict->level));

@@ -27,7 +27,7 @@
 #include "foreign.h"
 #include "provision/role.h"
 #include "show/series.h"
-#include "watch/judge_funcs.h"
+#include "watch/troubles.h"
 
 static void add_rows(const PrkReport *report, PrkKnownReplicas *known);
 static void add_roles(const PrkReport *report, PrkKnownReplicas *known,
@@ -44,7 +44,7 @@ static int	compare_series(const void *a, const void *b);
  * memory context; rows are the report's.  Scans pg_shdescription once.
  */
 void
-prk_series_gather(const PrkReport *report, PrkKnownReplicas *known)
+prk_series_gather(PrkReport *report, PrkKnownReplicas *known)
 {
 	List	   *troubles = prk_troubles_list(report, PRK_WARNING);
 	PrkRoleMark *marks = NULL;

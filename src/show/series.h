@@ -34,6 +34,6 @@ typedef struct PrkKnownReplicas
 	int			backups;		/* base backups that run */
 } PrkKnownReplicas;
 
-extern void prk_series_gather(const PrkReport *report, PrkKnownReplicas *known);
+extern void prk_series_gather(PrkReport *report, PrkKnownReplicas *known);
 
 #endif							/* PRK_SERIES_H */

@@ -17,6 +17,9 @@
  * replica that is connecting, catching up or being cloned is given the time:
  * it has recovered when it streams.
  *
+ * What is silenced goes through the same levels, without a line.  When the
+ * silence ends, there is one if it is not as the log had it before.
+ *
  * A slot that goes away while watched is told, unless somebody dropped it on
  * purpose through the kit.  A walsender without a slot may go as it came; one
  * that comes back under its name takes over what was announced of it.
@@ -48,6 +51,7 @@ typedef struct Watched
 	TimestampTz warning_since;	/* at or above warning since; 0: it is not */
 	TimestampTz critical_since;
 	TimestampTz said_at;		/* the last line about it */
+	int64		lasted;			/* the trouble that is over, in microseconds */
 	PrkCode		announced_code; /* none if ok, or only restored */
 	bool		sampled;		/* last is set: not only restored */
 	bool		matched;		/* scratch: found in the new sample */
@@ -85,9 +89,13 @@ static void judge(const PrkSample *sample, const PrkThresholds *thresholds,
 				  Watched *watched);
 static PrkLevel choose_level(const PrkThresholds *thresholds,
 							 const Watched *watched, TimestampTz now);
-static void announce(const PrkThresholds *thresholds, Watched *watched,
+static void announce(const PrkThresholds *thresholds,
+					 const PrkSilence *silence, Watched *watched,
 					 TimestampTz now, Lines *lines);
-static void tell_vanished(const Watched *watched, TimestampTz now,
+static void tell(const PrkThresholds *thresholds, bool newly_lost,
+				 Watched *watched, TimestampTz now, Lines *lines);
+static void tell_vanished(const PrkSilences *silences,
+						  const Watched *watched, TimestampTz now,
 						  Lines *lines);
 static void add_line(Lines *lines, PrkLineKind kind, PrkLevel level,
 					 int64 lasted, const Watched *watched);
@@ -120,7 +128,8 @@ prk_alerts_create(MemoryContext context, const PrkBoard *board)
  * but no longer than that context.
  */
 PrkLine *
-prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample, int *nlines)
+prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample,
+				const PrkSilences *silences, int *nlines)
 {
 	TimestampTz now = sample->taken_at;
 	int			nreplicas = sample->nreplicas;
@@ -177,7 +186,9 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample, int *nlines)
 
 		prk_settings_thresholds(fresh[i].entry.name, &thresholds);
 		judge(sample, &thresholds, &fresh[i]);
-		announce(&thresholds, &fresh[i], now, &lines);
+		announce(&thresholds,
+				 prk_silence_of_replica(silences, fresh[i].entry.name),
+				 &fresh[i], now, &lines);
 	}
 	for (int i = 0; i < alerts->nwatched; i++)
 	{
@@ -186,7 +197,7 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample, int *nlines)
 			Watched    *gone = palloc(sizeof(Watched));
 
 			*gone = old[i];
-			tell_vanished(gone, now, &lines);
+			tell_vanished(silences, gone, now, &lines);
 			if (old[i].track != NULL)
 				pfree(old[i].track);
 		}
@@ -574,64 +585,75 @@ choose_level(const PrkThresholds *thresholds, const Watched *watched,
 
 /* Brings what is announced in line with the verdict. */
 static void
-announce(const PrkThresholds *thresholds, Watched *watched, TimestampTz now,
-		 Lines *lines)
+announce(const PrkThresholds *thresholds, const PrkSilence *silence,
+		 Watched *watched, TimestampTz now, Lines *lines)
 {
 	PrkBoardEntry *entry = &watched->entry;
 	const PrkVerdict *verdict = &watched->verdict;
-	PrkLevel	level = choose_level(thresholds, watched, now);
+	PrkLevel	level = thresholds->off ? PRK_OK :
+	choose_level(thresholds, watched, now);
 
 	/* What was feared has come, and cannot be mended any more. */
 	bool		newly_lost = verdict->code == PRK_CODE_SLOT_LOST &&
 	watched->announced_code != PRK_CODE_NONE &&
 	watched->announced_code != PRK_CODE_SLOT_LOST;
 
-	if ((level == entry->alert && !newly_lost) || thresholds->off)
+	if (level != entry->alert)
 	{
-		if (thresholds->off)
-			level = PRK_OK;
-		else if (level == PRK_CRITICAL && verdict->level == PRK_CRITICAL &&
-				 thresholds->repeat_interval >= 0 &&
-				 now - watched->said_at >= thresholds->repeat_interval * 1000)
+		if (level == PRK_OK)
 		{
-			add_line(lines, PRK_LINE_REMINDER, level,
-					 now - entry->alert_since, watched);
-			watched->said_at = now;
+			watched->lasted = now - entry->trouble_since;
+			entry->trouble_since = 0;
 		}
-	}
-	else if (level == PRK_OK)
-	{
-		add_line(lines, PRK_LINE_RECOVERY, level,
-				 now - entry->trouble_since, watched);
-		watched->said_at = now;
-	}
-	else
-	{
-		if (entry->alert == PRK_OK)
+		else if (entry->alert == PRK_OK)
 			entry->trouble_since = entry->known.gone_since != 0 ?
 				entry->known.gone_since : watched->warning_since;
-		add_line(lines, PRK_LINE_CHANGE, level, 0, watched);
-		watched->said_at = now;
-	}
-
-	if (level == entry->alert && !newly_lost)
-		return;
-	if (level != entry->alert)
 		entry->alert_since = level == PRK_OK ? 0 : now;
-	entry->alert = level;
-	if (level == PRK_OK)
-		entry->trouble_since = 0;
-	strlcpy(entry->reason, level == PRK_OK ? "" : verdict->reason,
-			PRK_REASON_LEN);
-	watched->announced_code = level == PRK_OK ? PRK_CODE_NONE : verdict->code;
+	}
+	if (level != entry->alert || newly_lost)
+	{
+		entry->alert = level;
+		strlcpy(entry->reason, level == PRK_OK ? "" : verdict->reason,
+				PRK_REASON_LEN);
+		watched->announced_code = level == PRK_OK ? PRK_CODE_NONE :
+			verdict->code;
+	}
+	if (thresholds->off)
+		entry->told = PRK_OK;
+	else if (!prk_silence_mutes(silence, verdict->code, level))
+		tell(thresholds, newly_lost, watched, now, lines);
+}
+
+/* Brings the log in line with what is announced, or reminds of it. */
+static void
+tell(const PrkThresholds *thresholds, bool newly_lost, Watched *watched,
+	 TimestampTz now, Lines *lines)
+{
+	PrkBoardEntry *entry = &watched->entry;
+	PrkLevel	level = entry->alert;
+
+	if (level != entry->told || newly_lost)
+		add_line(lines, level == PRK_OK ? PRK_LINE_RECOVERY : PRK_LINE_CHANGE,
+				 level, level == PRK_OK ? watched->lasted : 0, watched);
+	else if (level == PRK_CRITICAL && watched->verdict.level == PRK_CRITICAL &&
+			 thresholds->repeat_interval >= 0 &&
+			 now - watched->said_at >= thresholds->repeat_interval * 1000)
+		add_line(lines, PRK_LINE_REMINDER, level, now - entry->alert_since,
+				 watched);
+	else
+		return;
+	entry->told = level;
+	watched->said_at = now;
 }
 
 /*
  * A replica that is no longer in the sample.  Its alert ends with it, so a
- * walsender without a slot is told only if there was one.
+ * walsender without a slot is told only if there was one.  What a slot that was
+ * dropped held can't be had back, so that no silence mutes that.
  */
 static void
-tell_vanished(const Watched *watched, TimestampTz now, Lines *lines)
+tell_vanished(const PrkSilences *silences, const Watched *watched,
+			  TimestampTz now, Lines *lines)
 {
 	const PrkBoardEntry *entry = &watched->entry;
 	PrkThresholds thresholds;
@@ -641,7 +663,9 @@ tell_vanished(const Watched *watched, TimestampTz now, Lines *lines)
 		watched->last.temporary || watched->last.synced ||
 		prk_sample_is_tablesync(&watched->last))
 		return;
-	if (entry->pid != 0 && entry->alert == PRK_OK)
+	if (entry->pid != 0 &&
+		(entry->alert == PRK_OK ||
+		 prk_silence_of_replica(silences, entry->name) != NULL))
 		return;
 	if (entry->pid == 0 &&
 		prk_board_forgotten(entry->name, now - FORGOTTEN_WITHIN))
@@ -660,7 +684,11 @@ add_line(Lines *lines, PrkLineKind kind, PrkLevel level, int64 lasted,
 	line->level = level;
 	line->name = watched->entry.name;
 	line->code = watched->verdict.code;
-	line->reason = watched->verdict.reason;
+
+	/* of a silence that has ended in the midst of a recovery */
+	line->reason = watched->verdict.level < level &&
+		watched->entry.reason[0] != '\0' ?
+		watched->entry.reason : watched->verdict.reason;
 	line->outlook = watched->verdict.outlook;
 	line->lasted = lasted;
 	line->replica = &watched->last;

@@ -13,6 +13,7 @@
 
 #include "watch/board.h"
 #include "watch/history.h"
+#include "watch/silence.h"
 
 typedef enum PrkLineKind
 {
@@ -41,7 +42,7 @@ typedef struct PrkAlerts PrkAlerts;
 extern PrkAlerts *prk_alerts_create(MemoryContext context,
 									const PrkBoard *board);
 extern PrkLine *prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample,
-								int *nlines);
+								const PrkSilences *silences, int *nlines);
 extern void prk_alerts_shift(PrkAlerts *alerts, int64 jump);
 extern PrkBoardEntry *prk_alerts_entries(const PrkAlerts *alerts,
 										 int *nentries);

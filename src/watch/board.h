@@ -25,6 +25,7 @@ typedef struct PrkBoardEntry
 	int			pid;			/* of a walsender without a slot; 0: a slot */
 	PrkKnown	known;
 	PrkLevel	alert;			/* as announced */
+	PrkLevel	told;			/* the same in the log, which may be silenced */
 	TimestampTz alert_since;	/* when the announced level was reached; 0 ok */
 	TimestampTz trouble_since;	/* when it ceased to be ok; 0 ok */
 	char		reason[PRK_REASON_LEN]; /* last, since mostly "" */
@@ -34,6 +35,7 @@ typedef struct PrkBoardEntry
 typedef struct PrkBoardAlert
 {
 	PrkLevel	alert;			/* as announced */
+	PrkLevel	told;			/* the same in the log, which may be silenced */
 	TimestampTz alert_since;	/* when the announced level was reached; 0 ok */
 	TimestampTz trouble_since;	/* when it ceased to be ok; 0 ok */
 	char		reason[PRK_REASON_LEN];

@@ -15,10 +15,8 @@
 
 #include "sql.h"
 #include "watch/announce.h"
-#include "watch/judge_funcs.h"
 #include "watch/report.h"
-#include "watch/unserved.h"
-#include "watch/upstream.h"
+#include "watch/troubles.h"
 
 /* Columns of unhealthy() */
 typedef enum UnhealthyColumn
@@ -48,11 +46,6 @@ PG_FUNCTION_INFO_V1(pg_replica_kit_unhealthy_1_0);
 PG_FUNCTION_INFO_V1(pg_replica_kit_assert_healthy_1_0);
 
 static PrkLevel get_level(FunctionCallInfo fcinfo, int argno);
-static List *list_troubles(const PrkReport *report, PrkLevel level);
-static bool has_row(const PrkReport *report, const PrkUnserved *unserved);
-static PrkTrouble *make_server_trouble(PrkLevel level, const char *reason);
-static int	compare_troubles(const ListCell *a, const ListCell *b);
-static PrkTrouble *judge_upstream(const PrkReport *report);
 static int	count_streaming(const PrkReport *report);
 
 /*
@@ -70,7 +63,7 @@ pg_replica_kit_unhealthy_1_0(PG_FUNCTION_ARGS)
 
 	prk_rows_begin(fcinfo, &unhealthy_signature, &row);
 	level = get_level(fcinfo, 0);
-	troubles = list_troubles(prk_report_take(), level);
+	troubles = prk_troubles_list(prk_report_take(), level);
 	foreach(cell, troubles)
 	{
 		const PrkTrouble *trouble = lfirst(cell);
@@ -108,7 +101,7 @@ pg_replica_kit_assert_healthy_1_0(PG_FUNCTION_ARGS)
 				 errmsg("min_streaming must not be negative")));
 
 	report = prk_report_take();
-	troubles = list_troubles(report, level);
+	troubles = prk_troubles_list(report, level);
 	if (troubles != NIL)
 	{
 		const PrkTrouble *worst = linitial(troubles);
@@ -151,13 +144,6 @@ pg_replica_kit_assert_healthy_1_0(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* What unhealthy() lists, of PrkTrouble, for who shows it in another way. */
-List *
-prk_troubles_list(const PrkReport *report, PrkLevel level)
-{
-	return list_troubles(report, level);
-}
-
 /* A level argument: warning or critical, and nothing else. */
 static PrkLevel
 get_level(FunctionCallInfo fcinfo, int argno)
@@ -172,149 +158,6 @@ get_level(FunctionCallInfo fcinfo, int argno)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized level: \"%s\"", level),
 			 errhint("Levels are \"warning\" and \"critical\".")));
-}
-
-/*
- * PrkTroubles at or above the level, worst first, then by name.
- *
- * A replica counts by what diagnose() says of it now.  What the worker has
- * announced and not yet taken back counts as well, so that a scheduler does
- * not fall silent before the worker; then the reason is the announced one.
- */
-static List *
-list_troubles(const PrkReport *report, PrkLevel level)
-{
-	List	   *result = NIL;
-	PrkTrouble *upstream;
-	List	   *unserved = prk_unserved_list(report->sample, report->failures,
-											 report->board);
-	ListCell   *cell;
-
-	for (int i = 0; i < report->nrows; i++)
-	{
-		const PrkReportRow *row = &report->rows[i];
-		const PrkUnserved *why = prk_unserved_find(unserved,
-												   row->replica->name);
-		PrkTrouble *trouble = palloc(sizeof(PrkTrouble));
-
-		trouble->name = prk_settings_shown_name(row->replica->name);
-		trouble->label = psprintf("replica \"%s\"", row->replica->name);
-		trouble->level = row->has_alert ?
-			Max(row->alert, row->effective) : row->effective;
-		trouble->reason = row->verdict.level >= trouble->level ?
-			row->verdict.reason : row->alert_reason;
-		if (why != NULL && !row->verdict.off &&
-			trouble->level < PRK_CRITICAL)
-		{
-			trouble->level = PRK_CRITICAL;
-			trouble->reason = why->reason;
-		}
-		if (trouble->level >= level)
-			result = lappend(result, trouble);
-	}
-
-	if (report->worker_trouble != NULL && level <= PRK_WARNING)
-		result = lappend(result, make_server_trouble(PRK_WARNING,
-													 report->worker_trouble));
-	for (int i = 0; i < PRK_NTROUBLES; i++)
-	{
-		const PrkReportTrouble *trouble = &report->troubles[i];
-		PrkLevel	now = Max(trouble->effective, trouble->alert);
-
-		if (now >= level)
-			result = lappend(result,
-							 make_server_trouble(now,
-												 trouble->verdict.level >= now ?
-												 trouble->verdict.reason :
-												 trouble->alert_reason));
-	}
-
-	foreach(cell, unserved)
-	{
-		const PrkUnserved *why = lfirst(cell);
-		PrkTrouble *trouble;
-
-		if (why->name == NULL)
-		{
-			result = lappend(result, make_server_trouble(PRK_CRITICAL,
-														 why->reason));
-			continue;
-		}
-		if (has_row(report, why))
-			continue;
-		trouble = palloc(sizeof(PrkTrouble));
-		trouble->name = prk_settings_shown_name(why->name);
-		trouble->label = psprintf("replica \"%s\"", why->name);
-		trouble->level = PRK_CRITICAL;
-		trouble->reason = why->reason;
-		result = lappend(result, trouble);
-	}
-
-	upstream = judge_upstream(report);
-	if (upstream->level >= level)
-		result = lappend(result, upstream);
-
-	list_sort(result, compare_troubles);
-	return result;
-}
-
-/* Is it told with a row of the report, or not to be judged? */
-static bool
-has_row(const PrkReport *report, const PrkUnserved *unserved)
-{
-	PrkThresholds thresholds;
-
-	for (int i = 0; i < report->nrows; i++)
-	{
-		const char *name = report->rows[i].replica->name;
-
-		if (strcmp(name, unserved->name) == 0 ||
-			prk_failure_concerns(unserved->failure, name))
-			return true;
-	}
-	prk_settings_thresholds(unserved->name, &thresholds);
-	return thresholds.off;
-}
-
-/* Something wrong with this server as a whole */
-static PrkTrouble *
-make_server_trouble(PrkLevel level, const char *reason)
-{
-	PrkTrouble *trouble = palloc(sizeof(PrkTrouble));
-
-	trouble->name = PRK_SERVER_NAME;
-	trouble->label = PRK_SERVER_NAME;
-	trouble->level = level;
-	trouble->reason = reason;
-	return trouble;
-}
-
-/* list_sort comparator: the worst first, then by name */
-static int
-compare_troubles(const ListCell *a, const ListCell *b)
-{
-	const PrkTrouble *trouble1 = lfirst(a);
-	const PrkTrouble *trouble2 = lfirst(b);
-
-	if (trouble1->level != trouble2->level)
-		return trouble1->level > trouble2->level ? -1 : 1;
-	return strcmp(trouble1->name, trouble2->name);
-}
-
-/* The server that this one receives from; ok where there is none. */
-static PrkTrouble *
-judge_upstream(const PrkReport *report)
-{
-	PrkTrouble *trouble = palloc(sizeof(PrkTrouble));
-	PrkReportUpstream *upstream = palloc(sizeof(PrkReportUpstream));
-
-	prk_report_upstream(report, upstream);
-	trouble->name = PRK_UPSTREAM_NAME;
-	trouble->label = PRK_UPSTREAM_NAME;
-	trouble->level = Max(upstream->effective, upstream->alert);
-	trouble->reason = upstream->verdict.level >= trouble->level ?
-		upstream->verdict.reason : upstream->alert_reason;
-	return trouble;
 }
 
 /*

@@ -68,6 +68,7 @@ prk_report_take(void)
 	report->board = palloc(sizeof(PrkBoard));
 	prk_board_read_into(report->board, &room.entries, room.context);
 	report->failures = prk_failures_read();
+	prk_silence_read(&report->silences);
 	report->sample = prk_sample_take(room.cache);
 	prk_timeline_add(report->sample);
 	prk_ages_add(report->sample);
@@ -92,16 +93,20 @@ prk_report_take(void)
 }
 
 /*
- * Reads and judges this server's own upstream, at the time of the report and
- * with what the worker knows of it.
+ * Reads and judges this server's own upstream, with what the worker knows of
+ * it.  It is read once for a report, so that whoever asks sees the same.
  */
-void
-prk_report_upstream(const PrkReport *report, PrkReportUpstream *upstream)
+const PrkReportUpstream *
+prk_report_upstream(PrkReport *report)
 {
+	PrkReportUpstream *upstream = report->upstream;
 	const PrkBoardUpstream *seen = &report->board->upstream;
 	bool		watched = report->board->cycle_at != 0 && report->watched;
 	TimestampTz now = report->sample->taken_at;
 
+	if (upstream != NULL)
+		return upstream;
+	upstream = report->upstream = palloc0(sizeof(PrkReportUpstream));
 	prk_upstream_read(&upstream->state);
 	if (watched)
 		prk_upstream_follow(&upstream->state, seen->replayed_lsn,
@@ -119,11 +124,12 @@ prk_report_upstream(const PrkReport *report, PrkReportUpstream *upstream)
 	upstream->alert = PRK_OK;
 	upstream->alert_reason = "";
 	if (!watched || !upstream->state.in_recovery)
-		return;
+		return upstream;
 	upstream->alert = seen->alert.alert;
 	upstream->alert_reason = seen->alert.reason;
 	if (!upstream->verdict.at_once)
 		upstream->effective = Min(upstream->verdict.level, upstream->alert);
+	return upstream;
 }
 
 /* What is kept, the first time. */
@@ -206,6 +212,8 @@ judge_row(const PrkReport *report, PrkReportRow *row, int *hint)
 		row->effective = Min(row->verdict.level, row->alert);
 	row->alert_since = entry != NULL ? entry->alert_since : 0;
 	row->alert_reason = entry != NULL ? entry->reason : "";
+	row->silence = prk_silence_of_replica(&report->silences,
+										  row->replica->name);
 	row->last_error = prk_failures_of_replica(report->failures,
 											  row->replica->name);
 	row->disk_full_in = -1;

@@ -15,6 +15,7 @@
 #include "failures/failures.h"
 #include "watch/board.h"
 #include "watch/server_facts.h"
+#include "watch/silence.h"
 #include "watch/upstream.h"
 
 typedef struct PrkReportRow
@@ -27,6 +28,7 @@ typedef struct PrkReportRow
 	PrkLevel	alert;
 	TimestampTz alert_since;	/* 0: none */
 	const char *alert_reason;	/* as announced; "" none */
+	const PrkSilence *silence;	/* NULL: none */
 	const PrkFailure *last_error;	/* the newest that fits; NULL none */
 	int64		disk_full_in;	/* by what its slot holds; -1 not known, or
 								 * another slot's doing */
@@ -41,19 +43,6 @@ typedef struct PrkReportTrouble
 	const char *alert_reason;
 } PrkReportTrouble;
 
-typedef struct PrkReport
-{
-	PrkSample  *sample;
-	PrkBoard   *board;
-	PrkFailures *failures;
-	bool		watched;		/* the worker runs, and has looked lately */
-	const char *worker_trouble; /* why it doesn't, though it should; or NULL */
-	PrkServerFacts facts;		/* the disk is as the worker last saw it */
-	PrkReportTrouble troubles[PRK_NTROUBLES];
-	int			nrows;
-	PrkReportRow *rows;			/* worst first, then by name */
-} PrkReport;
-
 /* This server's own upstream, judged; on a primary all is well. */
 typedef struct PrkReportUpstream
 {
@@ -67,9 +56,23 @@ typedef struct PrkReportUpstream
 	const char *alert_reason;
 } PrkReportUpstream;
 
+typedef struct PrkReport
+{
+	PrkSample  *sample;
+	PrkBoard   *board;
+	PrkFailures *failures;
+	PrkSilences silences;
+	bool		watched;		/* the worker runs, and has looked lately */
+	const char *worker_trouble; /* why it doesn't, though it should; or NULL */
+	PrkServerFacts facts;		/* the disk is as the worker last saw it */
+	PrkReportTrouble troubles[PRK_NTROUBLES];
+	PrkReportUpstream *upstream;	/* NULL: not asked for yet */
+	int			nrows;
+	PrkReportRow *rows;			/* worst first, then by name */
+} PrkReport;
+
 /* The report is valid until the next one, and no longer than the query. */
 extern PrkReport *prk_report_take(void);
-extern void prk_report_upstream(const PrkReport *report,
-								PrkReportUpstream *upstream);
+extern const PrkReportUpstream *prk_report_upstream(PrkReport *report);
 
 #endif							/* PRK_REPORT_H */

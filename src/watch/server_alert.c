@@ -7,7 +7,7 @@
  * the replicas' alerts (alerts.c): a level is announced when it has lasted for
  * alert_after, or at once where the verdict says so, once, repeated while
  * critical, and taken back when the forecast is a quarter further than its
- * limit.
+ * limit.  What is silenced has no line until the silence ends.
  *
  * IDENTIFICATION
  *	  src/watch/server_alert.c
@@ -18,6 +18,10 @@
 
 #include "watch/server_alert.h"
 
+static bool tell(PrkBoardAlert *board, PrkServerTrack *track,
+				 const PrkServerVerdict *verdict,
+				 const PrkThresholds *thresholds, TimestampTz now,
+				 PrkTroubleLine *line);
 static PrkLevel choose_level(const PrkBoardAlert *board,
 							 PrkServerTrack *track,
 							 const PrkServerVerdict *verdict,
@@ -30,8 +34,10 @@ static PrkLevel choose_level(const PrkBoardAlert *board,
  */
 int
 prk_server_alert_step(PrkServerAlert *alert, const PrkServerFacts *facts,
-					  TimestampTz now, PrkServerLine lines[PRK_NTROUBLES])
+					  TimestampTz now, const PrkSilences *silences,
+					  PrkServerLine lines[PRK_NTROUBLES])
 {
+	const PrkSilence *silence = prk_silence_find(silences, PRK_SERVER_NAME);
 	PrkThresholds thresholds;
 	int			nlines = 0;
 
@@ -46,7 +52,8 @@ prk_server_alert_step(PrkServerAlert *alert, const PrkServerFacts *facts,
 		line->trouble = i;
 		line->facts = *facts;
 		if (prk_trouble_step(&alert->server.alerts[i], &alert->tracks[i],
-							 &verdict, &thresholds, now, &line->said))
+							 &verdict, &thresholds, silence, now,
+							 &line->said))
 			nlines++;
 	}
 	return nlines;
@@ -74,48 +81,62 @@ prk_trouble_shift(PrkServerTrack *track, int64 jump)
 
 /*
  * Takes in one verdict of one trouble: brings what is announced in line with
- * it.  Returns true, with a line filled in, if there is one to be logged.
+ * it, and the log in line with that unless it is silenced.  Returns true, with
+ * a line filled in, if there is one to be logged.
  */
 bool
 prk_trouble_step(PrkBoardAlert *board, PrkServerTrack *track,
 				 const PrkServerVerdict *verdict,
-				 const PrkThresholds *thresholds, TimestampTz now,
-				 PrkTroubleLine *line)
+				 const PrkThresholds *thresholds, const PrkSilence *silence,
+				 TimestampTz now, PrkTroubleLine *line)
 {
 	PrkLevel	level = choose_level(board, track, verdict, thresholds, now);
+
+	if (level != PRK_OK)
+		strlcpy(board->reason, verdict->reason, PRK_REASON_LEN);
+	if (level != board->alert)
+	{
+		if (level == PRK_OK)
+		{
+			track->lasted = now - board->trouble_since;
+			board->trouble_since = 0;
+			board->reason[0] = '\0';
+		}
+		else if (board->alert == PRK_OK)
+			board->trouble_since = track->warning_since;
+		board->alert = level;
+		board->alert_since = level == PRK_OK ? 0 : now;
+	}
+	return !prk_silence_mutes(silence, verdict->code, level) &&
+		tell(board, track, verdict, thresholds, now, line);
+}
+
+/* Brings the log in line with what is announced, or reminds of it. */
+static bool
+tell(PrkBoardAlert *board, PrkServerTrack *track,
+	 const PrkServerVerdict *verdict, const PrkThresholds *thresholds,
+	 TimestampTz now, PrkTroubleLine *line)
+{
+	PrkLevel	level = board->alert;
 
 	line->level = level;
 	line->lasted = 0;
 	strlcpy(line->reason, verdict->reason, PRK_REASON_LEN);
-	if (level != PRK_OK)
-		strlcpy(board->reason, verdict->reason, PRK_REASON_LEN);
-
-	if (level == board->alert)
+	if (level != board->told)
 	{
-		if (level != PRK_CRITICAL || thresholds->repeat_interval < 0 ||
-			now - track->said_at < thresholds->repeat_interval * 1000)
-			return false;
+		line->kind = level == PRK_OK ? PRK_LINE_RECOVERY : PRK_LINE_CHANGE;
+		if (level == PRK_OK)
+			line->lasted = track->lasted;
+	}
+	else if (level == PRK_CRITICAL && thresholds->repeat_interval >= 0 &&
+			 now - track->said_at >= thresholds->repeat_interval * 1000)
+	{
 		line->kind = PRK_LINE_REMINDER;
 		line->lasted = now - board->alert_since;
-		track->said_at = now;
-		return true;
-	}
-
-	if (level == PRK_OK)
-	{
-		line->kind = PRK_LINE_RECOVERY;
-		line->lasted = now - board->trouble_since;
-		board->trouble_since = 0;
-		board->reason[0] = '\0';
 	}
 	else
-	{
-		line->kind = PRK_LINE_CHANGE;
-		if (board->alert == PRK_OK)
-			board->trouble_since = track->warning_since;
-	}
-	board->alert = level;
-	board->alert_since = level == PRK_OK ? 0 : now;
+		return false;
+	board->told = level;
 	track->said_at = now;
 	return !thresholds->off;
 }

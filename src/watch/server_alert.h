@@ -36,6 +36,7 @@ typedef struct PrkServerTrack
 	TimestampTz warning_since;	/* at or above warning since; 0: it is not */
 	TimestampTz critical_since;
 	TimestampTz said_at;		/* the last line about it */
+	int64		lasted;			/* the trouble that is over, in microseconds */
 } PrkServerTrack;
 
 /* All zero at first. */
@@ -48,12 +49,14 @@ typedef struct PrkServerAlert
 extern bool prk_trouble_step(PrkBoardAlert *board, PrkServerTrack *track,
 							 const PrkServerVerdict *verdict,
 							 const PrkThresholds *thresholds,
-							 TimestampTz now, PrkTroubleLine *line);
+							 const PrkSilence *silence, TimestampTz now,
+							 PrkTroubleLine *line);
 extern void prk_trouble_shift(PrkServerTrack *track, int64 jump);
 extern void prk_server_alert_shift(PrkServerAlert *alert, int64 jump);
 extern int	prk_server_alert_step(PrkServerAlert *alert,
 								  const PrkServerFacts *facts,
 								  TimestampTz now,
+								  const PrkSilences *silences,
 								  PrkServerLine lines[PRK_NTROUBLES]);
 
 #endif							/* PRK_SERVER_ALERT_H */

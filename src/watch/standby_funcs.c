@@ -25,6 +25,7 @@
 #include "reads/gate.h"
 #include "sql.h"
 #include "watch/board.h"
+#include "watch/silence.h"
 #include "watch/upstream.h"
 
 /* The columns of standby_status(), in order. */
@@ -145,6 +146,8 @@ put_verdict(PrkRow *row, PrkUpstream *upstream)
 	PrkVerdict	verdict;
 	PrkFailureKind kind;
 	bool		refused = prk_upstream_failure(failures, &kind) != NULL;
+	PrkSilences silences;
+	const PrkSilence *silence;
 
 	prk_settings_own_thresholds(PRK_UPSTREAM_NAME, &thresholds);
 	if (board->cycle_at != 0 && board->worker_pid != 0)
@@ -157,7 +160,11 @@ put_verdict(PrkRow *row, PrkUpstream *upstream)
 	prk_put_text(row, STANDBY_STATE, state_name(upstream, &verdict));
 	prk_put_interval(row, STANDBY_LAG_TIME, verdict.lag_time);
 	prk_put_text(row, STANDBY_HEALTH, prk_level_name(verdict.level));
-	prk_put_text(row, STANDBY_REASON, verdict.reason);
+	prk_silence_read(&silences);
+	silence = prk_silence_find(&silences, PRK_UPSTREAM_NAME);
+	prk_put_text(row, STANDBY_REASON, silence == NULL ? verdict.reason :
+				 psprintf("%s, %s", verdict.reason,
+						  prk_silence_words(silence)));
 	if (failure != NULL)
 	{
 		prk_put_text(row, STANDBY_LAST_ERROR,

@@ -243,6 +243,10 @@ put_reason(PrkRow *row, const PrkReportRow *report)
 		len += snprintf(reason + len, sizeof(reason) - len,
 						", disk of pg_wal will be full in %s",
 						prk_format_duration(buf, report->disk_full_in));
-	if (len > 0)
+	if (report->silence != NULL)
+		prk_put_text(row, STATUS_REASON,
+					 psprintf("%s%s%s", reason, len > 0 ? ", " : "",
+							  prk_silence_words(report->silence)));
+	else if (len > 0)
 		prk_put_text(row, STATUS_REASON, reason);
 }

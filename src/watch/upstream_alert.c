@@ -30,13 +30,14 @@ static void judge(const PrkUpstream *upstream, const PrkFailureKind *kind,
  */
 bool
 prk_upstream_alert_step(PrkUpstreamAlert *alert, TimestampTz now,
-						PrkUpstreamLine *line)
+						const PrkSilences *silences, PrkUpstreamLine *line)
 {
 	PrkBoardUpstream *seen = &alert->upstream;
 	PrkLevel	before = seen->alert.alert;
 	PrkThresholds thresholds;
 	PrkServerVerdict verdict;
 	PrkFailureKind kind;
+	bool		result;
 
 	line->alert = alert;
 	line->failure = NULL;
@@ -64,14 +65,16 @@ prk_upstream_alert_step(PrkUpstreamAlert *alert, TimestampTz now,
 	prk_settings_own_thresholds(PRK_UPSTREAM_NAME, &thresholds);
 	judge(&line->state, line->failure != NULL ? &kind : NULL, &thresholds,
 		  seen->gone_since, now, &verdict);
-	if (!prk_trouble_step(&seen->alert, &alert->track, &verdict, &thresholds,
-						  now, &line->said))
-		return false;
+	result = prk_trouble_step(&seen->alert, &alert->track, &verdict,
+							  &thresholds,
+							  prk_silence_find(silences, PRK_UPSTREAM_NAME),
+							  now, &line->said);
 
 	/* An absence has begun before it was worth a word. */
-	if (before == PRK_OK && seen->gone_since != 0)
+	if (before == PRK_OK && seen->alert.alert != PRK_OK &&
+		seen->gone_since != 0)
 		seen->alert.trouble_since = seen->gone_since;
-	return true;
+	return result;
 }
 
 /* The machine's clock was set by so much. */

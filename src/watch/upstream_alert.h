@@ -35,6 +35,7 @@ typedef struct PrkUpstreamLine
 } PrkUpstreamLine;
 
 extern bool prk_upstream_alert_step(PrkUpstreamAlert *alert, TimestampTz now,
+									const PrkSilences *silences,
 									PrkUpstreamLine *line);
 extern void prk_upstream_alert_shift(PrkUpstreamAlert *alert, int64 jump);
 

@@ -50,6 +50,7 @@
 #include "watch/gatekeeper.h"
 #include "watch/server_alert.h"
 #include "watch/server_facts.h"
+#include "watch/silence.h"
 #include "watch/unserved.h"
 #include "watch/upstream_alert.h"
 #include "watch/worker.h"
@@ -85,6 +86,7 @@ typedef struct Told
 	char		name[NAMEDATALEN * 4];	/* "": the server itself */
 	PrkCode		code;
 	TimestampTz since;
+	bool		logged;			/* it was not silenced, nor off */
 	bool		seen;			/* scratch: still so */
 } Told;
 
@@ -95,7 +97,11 @@ static bool run_cycle_guarded(Watch *watch);
 static void run_cycle(Watch *watch);
 static void follow_wall_clock(Watch *watch, const PrkSample *sample);
 static void watch_unserved(Watch *watch, const PrkSample *sample,
-						   const PrkBoard *board);
+						   const PrkBoard *board,
+						   const PrkSilences *silences);
+static Told *find_told(const Watch *watch, const char *name, PrkCode code);
+static bool is_muted(const PrkSilences *silences, const char *name,
+					 PrkCode code);
 
 /* Registers the worker; to be called while libraries are preloaded. */
 void
@@ -121,6 +127,8 @@ prk_worker_main(Datum arg)
 	TimestampTz last_cycle = 0;
 	TimestampTz next_cycle = 0;
 	int64		next_tick = 0;
+	PrkSilence *silences;
+	Size		size;
 
 	/* The default handler for SIGTERM would raise an error where it is. */
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
@@ -130,6 +138,7 @@ prk_worker_main(Datum arg)
 	before_shmem_exit(stop_on_exit, (Datum) 0);
 	prk_board_worker_started();
 	prk_clock_show_life();
+	prk_silence_load();
 	prk_clock_drop_file(false);
 
 	while (!ShutdownRequestPending)
@@ -195,8 +204,8 @@ prk_worker_main(Datum arg)
 	}
 
 	/* what was dropped when the watch was switched off stays dropped */
-	if (prk_worker_enabled)
-		prk_clock_save();
+	silences = prk_silence_to_save(&size);
+	prk_clock_save(prk_worker_enabled, silences, size);
 	proc_exit(1);
 }
 
@@ -295,6 +304,7 @@ run_cycle(Watch *watch)
 	bool		tell_upstream;
 	PrkHistoryRow *rows;
 	PrkBoard	board = {0};
+	PrkSilences silences;
 	int			nrows;
 
 	sample->number = number;
@@ -313,18 +323,22 @@ run_cycle(Watch *watch)
 		prk_announce_promotion(sample);
 	watch->was_standby = sample->in_recovery;
 
-	lines = prk_alerts_step(watch->alerts, sample, &nlines);
+	prk_silence_expire();
+	prk_silence_read(&silences);
+	lines = prk_alerts_step(watch->alerts, sample, &silences, &nlines);
 	tell_upstream = prk_upstream_alert_step(&watch->upstream,
-											sample->taken_at, &upstream_line);
+											sample->taken_at, &silences,
+											&upstream_line);
 	entries = prk_alerts_entries(watch->alerts, &nentries);
 	prk_alerts_holder(watch->alerts, &holder);
 	prk_server_facts_read(sample, &watch->server.server.archive, &facts);
 	prk_disk_forecast(sample, &holder, &facts.archiving, &facts.disk);
 	nserver_lines = prk_server_alert_step(&watch->server, &facts,
-										  sample->taken_at, server_lines);
+										  sample->taken_at, &silences,
+										  server_lines);
 	board.nentries = nentries;
 	board.entries = entries;
-	watch_unserved(watch, sample, &board);
+	watch_unserved(watch, sample, &board, &silences);
 	prk_board_publish(entries, nentries, &watch->upstream.upstream,
 					  &watch->server.server);
 
@@ -363,10 +377,12 @@ follow_wall_clock(Watch *watch, const PrkSample *sample)
 
 /*
  * Tells once of a replica that comes and can't be served any more, though it
- * may have neither slot nor walsender, and once that it is served again.
+ * may have neither slot nor walsender, and once that it is served again.  What
+ * is silenced is told when the silence has ended, if it is still so.
  */
 static void
-watch_unserved(Watch *watch, const PrkSample *sample, const PrkBoard *board)
+watch_unserved(Watch *watch, const PrkSample *sample, const PrkBoard *board,
+			   const PrkSilences *silences)
 {
 	ListCell   *cell;
 
@@ -376,21 +392,13 @@ watch_unserved(Watch *watch, const PrkSample *sample, const PrkBoard *board)
 	{
 		const PrkUnserved *unserved = lfirst(cell);
 		const char *name = unserved->name != NULL ? unserved->name : "";
+		Told	   *told = find_told(watch, name, unserved->code);
 		PrkThresholds thresholds;
-		Told	   *told = NULL;
-		ListCell   *other;
 
 		if (unserved->name != NULL)
 			prk_settings_thresholds(name, &thresholds);
 		else
 			prk_settings_own_thresholds(PRK_SERVER_NAME, &thresholds);
-		foreach(other, watch->unserved)
-		{
-			Told	   *one = lfirst(other);
-
-			if (one->code == unserved->code && strcmp(one->name, name) == 0)
-				told = one;
-		}
 		if (told == NULL)
 		{
 			MemoryContext old = MemoryContextSwitchTo(watch->context);
@@ -401,19 +409,51 @@ watch_unserved(Watch *watch, const PrkSample *sample, const PrkBoard *board)
 			told->since = sample->taken_at;
 			watch->unserved = lappend(watch->unserved, told);
 			MemoryContextSwitchTo(old);
-			if (!thresholds.off)
-				prk_announce_unserved(unserved);
 		}
 		told->seen = true;
+		if (!told->logged && !thresholds.off &&
+			!is_muted(silences, name, told->code))
+		{
+			prk_announce_unserved(unserved);
+			told->logged = true;
+		}
 	}
 	foreach(cell, watch->unserved)
 	{
 		Told	   *told = lfirst(cell);
 
-		if (told->seen)
+		if (told->seen ||
+			(told->logged && is_muted(silences, told->name, told->code)))
 			continue;
-		prk_announce_served(told->name, sample->taken_at - told->since);
+		if (told->logged)
+			prk_announce_served(told->name, sample->taken_at - told->since);
 		watch->unserved = foreach_delete_current(watch->unserved, cell);
 		pfree(told);
 	}
+}
+
+/* What was noted of this before; NULL: nothing. */
+static Told *
+find_told(const Watch *watch, const char *name, PrkCode code)
+{
+	ListCell   *cell;
+
+	foreach(cell, watch->unserved)
+	{
+		Told	   *told = lfirst(cell);
+
+		if (told->code == code && strcmp(told->name, name) == 0)
+			return told;
+	}
+	return NULL;
+}
+
+/* Is a replica, or with "" the server itself, silenced for this cause? */
+static bool
+is_muted(const PrkSilences *silences, const char *name, PrkCode code)
+{
+	return prk_silence_mutes(name[0] != '\0' ?
+							 prk_silence_of_replica(silences, name) :
+							 prk_silence_find(silences, PRK_SERVER_NAME),
+							 code, PRK_CRITICAL);
 }

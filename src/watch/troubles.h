@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  *
- * judge_funcs.h
- *	  What unhealthy() lists.
+ * troubles.h
+ *	  What unhealthy() and assert_healthy() list.
  *
  * IDENTIFICATION
- *	  src/watch/judge_funcs.h
+ *	  src/watch/troubles.h
  *
  *-------------------------------------------------------------------------
  */
-#ifndef PRK_JUDGE_FUNCS_H
-#define PRK_JUDGE_FUNCS_H
+#ifndef PRK_TROUBLES_H
+#define PRK_TROUBLES_H
 
 #include "nodes/pg_list.h"
 #include "watch/report.h"
@@ -17,13 +17,12 @@
 /* One thing that is at or above the level asked for. */
 typedef struct PrkTrouble
 {
-	const char *name;
-	const char *label;			/* what the name is of, and the name; the very
-								 * same pointer where it is no replica's */
+	const char *name;			/* as diagnose() shows it */
+	const char *label;			/* what the name is of, and the name */
 	PrkLevel	level;
 	const char *reason;
 } PrkTrouble;
 
-extern List *prk_troubles_list(const PrkReport *report, PrkLevel level);
+extern List *prk_troubles_list(PrkReport *report, PrkLevel level);
 
-#endif							/* PRK_JUDGE_FUNCS_H */
+#endif							/* PRK_TROUBLES_H */
