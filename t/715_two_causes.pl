@@ -84,6 +84,145 @@ found('ended', '');
 $program->kill_kill;
 drop_slot($primary, 'subscriber');
 
+# Each two of those that can come about alone
+# ----------------------------------------------------------------------
+
+# How each is made and ended: a line of a file, or a statement.  Nothing of them
+# is reloaded but the setting, so that sessions get in all the same.
+my %files = map { $_ => slurp_file($primary->data_dir . "/$_") } 'pg_hba.conf', 'postgresql.conf';
+my %causes = (
+	hba_error => { file => 'pg_hba.conf', line => 'host all all nonsense' },
+	restart_would_fail => { file => 'postgresql.conf', line => q{port = 'nonsense'} },
+	orphan_rule => { file => 'pg_hba.conf', line => 'host replication gone 127.0.0.1/32 scram-sha-256  # pg_replica_kit: gone' },
+	orphan_role => {
+		on => q{CREATE ROLE left_over LOGIN REPLICATION; COMMENT ON ROLE left_over IS 'pg_replica_kit: left_over'},
+		off => 'DROP ROLE left_over' },
+	replica_not_attached => {
+		file => 'pg_hba.conf',
+		line => 'host replication away 127.0.0.1/32 scram-sha-256  # pg_replica_kit: away',
+		on => q{CREATE ROLE away LOGIN REPLICATION; COMMENT ON ROLE away IS 'pg_replica_kit: away'},
+		off => 'DROP ROLE away' },
+	sync_standby_missing => {
+		on => q{ALTER SYSTEM SET synchronous_standby_names = 'nobody'},
+		off => 'ALTER SYSTEM RESET synchronous_standby_names',
+		reload => 1 });
+
+# On from now on: those, and no others.
+my @on;
+
+sub stage
+{
+	my (@wanted) = @_;
+	my %wanted = map { $_ => 1 } @wanted;
+	my %was = map { $_ => 1 } @on;
+	my @changed = grep { ($wanted{$_} // 0) != ($was{$_} // 0) } sort keys %causes;
+	my @sql = ('SET synchronous_commit = local', grep { defined } map { $causes{$_}{ $wanted{$_} ? 'on' : 'off' } } @changed);
+
+	# A file with an error is not reloaded, so what is to be reloaded comes first.
+	foreach my $file (keys %files)
+	{
+		open my $out, '>', $primary->data_dir . "/$file" or die "$file: $!";
+		print $out $files{$file};
+		close $out;
+	}
+	push @sql, 'SELECT pg_reload_conf()' if grep { $causes{$_}{reload} } @changed;
+	$primary->safe_psql('postgres', join ";\n", @sql);
+	if (grep { $_ eq 'sync_standby_missing' } @changed)
+	{
+		my $names = $wanted{sync_standby_missing} ? 'nobody' : '';
+		$primary->poll_query_until('postgres', "SELECT current_setting('synchronous_standby_names') = '$names'") or die 'no reload';
+	}
+	append_to_file($primary->data_dir . "/$causes{$_}{file}", "$causes{$_}{line}\n") foreach grep { defined $causes{$_}{file} } @wanted;
+	@on = @wanted;
+	return;
+}
+
+# Those alone, and beside what is there already.
+sub pairs_beside
+{
+	my ($what, @there) = @_;
+	my @names = sort keys %causes;
+
+	foreach my $cause (@names)
+	{
+		stage($cause);
+		note "$what and $cause: of two replicas" if grep { defined why_impossible($_, $cause) } @there;
+		found("$what and $cause", join ',', sort @there, $cause);
+	}
+	stage();
+	found("$what alone again", join ',', sort @there);
+	return;
+}
+
+# Which two cannot be of one replica, or one server, at a time, and why.
+my %impossible = (
+	'it is connected or not' => [
+		[qw(flush_slow network_slow receiver_stalled reconnect_would_fail replay_slow slot_held_by_transaction checkpoint_blocked)],
+		[qw(auth_failed hba_no_entry hba_rejects hba_shadowed orphan_slot replica_down replica_never_seen replica_unresponsive role_cannot_replicate role_missing slot_at_risk slot_taken slot_unused tls_required)] ],
+	'it has a slot here or not' => [
+		[qw(orphan_slot slot_at_risk slot_lost slot_taken slot_unused replica_never_seen checkpoint_blocked)],
+		[qw(replica_not_attached orphan_role orphan_rule slot_missing)] ],
+	'the server is in recovery or not' => [
+		[qw(parameters_too_low recovery_target_set replay_conflict replay_delayed replay_paused restore_stalled slot_left_behind timeline_not_followed upstream_unreachable no_password other_cluster)],
+		[qw(promoted sync_standby_missing replica_not_attached orphan_role)] ]);
+
+# And of these one at a time, because the first explains the next.
+my @alternatives = (
+	[qw(auth_failed hba_no_entry hba_rejects hba_shadowed replica_down replica_never_seen replica_unresponsive role_cannot_replicate role_missing slot_taken tls_required)],
+	[qw(flush_slow network_slow receiver_stalled replay_slow)],
+	[qw(orphan_role orphan_rule replica_not_attached)]);
+
+sub why_impossible
+{
+	my ($one, $other) = @_;
+
+	foreach my $reason (sort keys %impossible)
+	{
+		my ($these, $those) = map { { map { $_ => 1 } @$_ } } @{ $impossible{$reason} };
+		return $reason if $these->{$one} && $those->{$other} || $these->{$other} && $those->{$one};
+	}
+	foreach my $alternatives (@alternatives)
+	{
+		my %one_of = map { $_ => 1 } @$alternatives;
+		return 'the one explains the other' if $one_of{$one} && $one_of{$other};
+	}
+	return;
+}
+
+my @codes = slurp_file("$FindBin::RealBin/../src/judge/codes.c") =~ /\{"(\w+)", PRK_GRAVITY/g;
+my %is_code = map { $_ => 1 } @codes;
+is(join(' ', grep { !$is_code{$_} } map { @$_ } @alternatives, map { @$_ } values %impossible), '', 'the matrix has codes that there are');
+my %reasons;
+foreach my $i (0 .. $#codes)
+{
+	$reasons{ why_impossible(@codes[ $i, $_ ]) // 'possible' }++ foreach $i + 1 .. $#codes;
+}
+note "$reasons{$_} pairs: $_" foreach sort keys %reasons;
+
+my @names = sort keys %causes;
+foreach my $i (0 .. $#names)
+{
+	foreach my $j ($i + 1 .. $#names)
+	{
+		stage(@names[ $i, $j ]);
+
+		# of two replicas, where one could not have both
+		found("$names[$i] and $names[$j]", "$names[$i],$names[$j]");
+	}
+}
+stage(@names);
+found('all of them', join ',', @names);
+stage();
+found('none of them', '');
+
+$primary->safe_psql('postgres', 'ALTER ROLE replica1 NOLOGIN');
+found('a replica that could not come back', 'reconnect_would_fail');
+pairs_beside('a replica that could not come back', 'reconnect_would_fail');
+$primary->safe_psql('postgres', 'ALTER ROLE replica1 LOGIN');
+$standby->stop;
+found('a replica that is away', 'replica_down');
+pairs_beside('a replica that is away', 'replica_down');
+
 # ----------------------------------------------------------------------
 # A file that this server cannot read
 # ----------------------------------------------------------------------
@@ -106,15 +245,17 @@ is(wait_for_diagnosis($standby, ''), '', 'readable: the standby is well, too');
 # Two at once
 # ----------------------------------------------------------------------
 
-$standby->stop;
 $primary->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'; CREATE TABLE w (i int)});
 $primary->reload;
 $primary->safe_psql('postgres', 'INSERT INTO w VALUES (1); SELECT pg_switch_wal()') for 1 .. 8;
 $primary->safe_psql('postgres', 'CHECKPOINT');
 found('lost', 'slot_lost');
+%files = map { $_ => slurp_file($primary->data_dir . "/$_") } keys %files;
+pairs_beside('a slot that is lost', 'slot_lost');
 $primary->safe_psql('postgres', q{ALTER ROLE replica1 PASSWORD 'another'});
 $standby->start;
 found('lost, and the password wrong', 'auth_failed,slot_lost');
+pairs_beside('a slot that is lost and a wrong password', 'auth_failed', 'slot_lost');
 $standby->stop;
 $primary->safe_psql('postgres', 'DROP ROLE replica1');
 $standby->start;
