@@ -137,8 +137,9 @@ $primary->reload;
 # ----------------------------------------------------------------------
 
 # A slot of somebody's that was used, another that was not, and a replica that
-# is still to be made.  A slot reserves WAL from the last checkpoint on, which is
-# as old as that.
+# is still to be made.  A slot reserves WAL from the last checkpoint on, and a
+# receiver begins with its segment, so both are to be of now.
+$primary->safe_psql('postgres', 'INSERT INTO t VALUES (1); SELECT pg_switch_wal()');
 $primary->safe_psql('postgres', 'CHECKPOINT');
 $primary->safe_psql('postgres', q{SELECT pg_create_physical_replication_slot(n, true) FROM unnest('{used, unused}'::text[]) n;
 	SELECT replica_kit.provision('later', '127.0.0.1')});
