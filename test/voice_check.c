@@ -274,19 +274,6 @@ __wrap_prk_report_take(void)
 	return report;
 }
 
-/* The name that unhealthy()'s row has in diagnose(). */
-static const char *
-shown_name(const PrkTrouble *trouble)
-{
-	PrkDiagnosis diagnosis = {0};
-
-	if (trouble->label == trouble->name)
-		return trouble->name;
-	diagnosis.subject = PRK_SUBJECT_REPLICA;
-	diagnosis.name = trouble->name;
-	return prk_words_name(&diagnosis);
-}
-
 /* Has the worker announced it, and not taken it back? */
 static bool
 is_announced(const PrkReport *report, const PrkTrouble *trouble)
@@ -306,7 +293,8 @@ is_announced(const PrkReport *report, const PrkTrouble *trouble)
 	{
 		const PrkReportRow *row = &report->rows[i];
 
-		if (strcmp(row->replica->name, trouble->name) == 0 &&
+		if (strcmp(prk_settings_shown_name(row->replica->name),
+				   trouble->name) == 0 &&
 			row->has_alert && row->alert >= trouble->level)
 			return true;
 	}
@@ -342,7 +330,7 @@ check_evidence(const PrkEvidence *evidence)
 			const PrkTrouble *trouble = lfirst(other);
 
 			if (trouble->level == PRK_CRITICAL &&
-				strcmp(shown_name(trouble), name) == 0)
+				strcmp(trouble->name, name) == 0)
 				found = true;
 		}
 		if (!found)
@@ -352,7 +340,7 @@ check_evidence(const PrkEvidence *evidence)
 	foreach(cell, troubles)
 	{
 		const PrkTrouble *trouble = lfirst(cell);
-		const char *name = shown_name(trouble);
+		const char *name = trouble->name;
 		bool		found = is_announced(report, trouble);
 
 		made(1);
@@ -533,7 +521,7 @@ check_entry(Fold *fold, const PrkBoardEntry *entry, const PrkSample *sample,
 
 	prk_settings_thresholds(entry->name, &thresholds);
 	strict_limits = thresholds;
-	prk_settings_strict(&strict_limits);
+	prk_health_lower(&strict_limits);
 	prk_health_judge(sample, replica, &thresholds, &entry->known, &raw);
 	prk_health_judge(sample, replica, &strict_limits, &entry->known, &strict);
 	if (raw.level < fold->alert && strict.level > raw.level)
@@ -705,7 +693,7 @@ __wrap_prk_server_alert_step(PrkServerAlert *alert, const PrkServerFacts *facts,
 													  silences, lines);
 	PrkThresholds thresholds;
 
-	prk_settings_thresholds(PRK_SERVER_NAME, &thresholds);
+	prk_settings_own_thresholds(PRK_SERVER_NAME, &thresholds);
 	for (int i = 0; i < PRK_NTROUBLES; i++)
 	{
 		PrkServerVerdict verdict;
