@@ -213,6 +213,8 @@ rename "$scratch/etc", "$scratch/etc.elsewhere" or die "rename: $!";
 join_it('an include of another machine', 12);
 like($err, qr/configuration cannot be read: .*\Q$scratch\E\/etc/,
 	'an include of another machine: it is named');
+like($out, qr/cannot be read here: whatever recovery would read is reset$/m,
+	'an include of another machine: what it may set is reset');
 like($err, qr/^hint: The clone is complete/m,
 	'an include of another machine: the clone is kept');
 mkdir "$scratch/etc" or die "mkdir: $!";

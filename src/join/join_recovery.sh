@@ -108,7 +108,11 @@ reset_recovery() {
         fi
     done
     if [ -n "$resets" ]; then
-        say "settings that recovery would read are reset: $(commas "$resets")"
+        if [ -n "$(setting_in "$1" port)" ]; then
+            say "settings that recovery would read are reset: $(commas "$resets")"
+        else
+            say "the configuration cannot be read here: whatever recovery would read is reset"
+        fi
         printf '%s\n' "$resets" | tr ' ' '\n' | auto_conf "$1"
         for name in $(recovery_set "$1"); do
             case " $resets " in
