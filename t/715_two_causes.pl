@@ -54,35 +54,6 @@ foreach my $change ('NOREPLICATION', 'NOLOGIN', 'PASSWORD NULL', q{VALID UNTIL '
 $primary->safe_psql('postgres', "ALTER ROLE replica1 PASSWORD '$password'");
 found('a password again', '');
 
-# ----------------------------------------------------------------------
-# A logical slot that somebody else's transaction holds back
-# ----------------------------------------------------------------------
-
-my @subscriber = ('pg_recvlogical', '-d', $primary->connstr('postgres'), '-S', 'subscriber', '--start', '-f', '-', '-s', 1, '-F', 1, '--no-loop');
-IPC::Run::run(\@subscriber, '<', '/dev/null', '>', '/dev/null', '2>', '/dev/null');
-found('a logical slot that does not exist', 'slot_missing');
-is(remedy($primary), '', 'a logical slot that does not exist: a physical one would be no remedy');
-like(advice($primary), qr/^  SELECT pg_create_logical_replication_slot\('subscriber', 'pgoutput'\);$/m, 'a logical slot that does not exist: what would make one');
-$primary->safe_psql('postgres', q{CREATE TABLE held (i int); SELECT pg_create_logical_replication_slot('subscriber', 'test_decoding')});
-my $program = IPC::Run::start(\@subscriber,
-	'<', '/dev/null', '>', '/dev/null', '2>', '/dev/null');
-my $holder = $primary->background_psql('postgres');
-my $pid = $holder->query_safe('BEGIN; INSERT INTO held VALUES (1); SELECT pg_backend_pid()');
-$primary->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '200MB'});
-$primary->reload;
-$primary->safe_psql('postgres', q{INSERT INTO held VALUES (2); SELECT pg_switch_wal()}) for 1 .. 10;
-found('a transaction that is open for long', 'slot_held_by_transaction');
-soon_like($primary, q{SELECT name, evidence FROM replica_kit.diagnose() WHERE code = 'slot_held_by_transaction'},
-	qr/^subscriber\|.*the subscriber has confirmed all but .*oldest transaction: \d+, pid $pid, role ".*", idle, begun .* ago/s, 'a transaction that is open for long: it is named');
-like(advice($primary), qr/^  SELECT pg_terminate_backend\($pid\);$/m, 'a transaction that is open for long: how to end it');
-unlike(advice($primary), qr/[Ss]tart/, 'a transaction that is open for long: nothing is to be started');
-$holder->query_safe('ROLLBACK');
-$holder->quit;
-$primary->safe_psql('postgres', q{ALTER SYSTEM RESET max_slot_wal_keep_size});
-$primary->reload;
-found('ended', '');
-$program->kill_kill;
-drop_slot($primary, 'subscriber');
 
 # Each two of those that can come about alone
 # ----------------------------------------------------------------------
@@ -222,7 +193,38 @@ $primary->safe_psql('postgres', 'ALTER ROLE replica1 LOGIN');
 $standby->stop;
 found('a replica that is away', 'replica_down');
 pairs_beside('a replica that is away', 'replica_down');
+$standby->start;
+found('a replica that is back', '');
 
+# ----------------------------------------------------------------------
+# A logical slot that somebody else's transaction holds back
+# ----------------------------------------------------------------------
+
+my @subscriber = ('pg_recvlogical', '-d', $primary->connstr('postgres'), '-S', 'subscriber', '--start', '-f', '-', '-s', 1, '-F', 1, '--no-loop');
+IPC::Run::run(\@subscriber, '<', '/dev/null', '>', '/dev/null', '2>', '/dev/null');
+found('a logical slot that does not exist', 'slot_missing');
+is(remedy($primary), '', 'a logical slot that does not exist: a physical one would be no remedy');
+like(advice($primary), qr/^  SELECT pg_create_logical_replication_slot\('subscriber', 'pgoutput'\);$/m, 'a logical slot that does not exist: what would make one');
+$primary->safe_psql('postgres', q{CREATE TABLE held (i int); SELECT pg_create_logical_replication_slot('subscriber', 'test_decoding')});
+my $program = IPC::Run::start(\@subscriber,
+	'<', '/dev/null', '>', '/dev/null', '2>', '/dev/null');
+my $holder = $primary->background_psql('postgres');
+my $pid = $holder->query_safe('BEGIN; INSERT INTO held VALUES (1); SELECT pg_backend_pid()');
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '200MB'});
+$primary->reload;
+$primary->safe_psql('postgres', q{INSERT INTO held VALUES (2); SELECT pg_switch_wal()}) for 1 .. 10;
+found('a transaction that is open for long', 'slot_held_by_transaction');
+soon_like($primary, q{SELECT name, evidence FROM replica_kit.diagnose() WHERE code = 'slot_held_by_transaction'},
+	qr/^subscriber\|.*the subscriber has confirmed all but .*oldest transaction: \d+, pid $pid, role ".*", idle, begun .* ago/s, 'a transaction that is open for long: it is named');
+like(advice($primary), qr/^  SELECT pg_terminate_backend\($pid\);$/m, 'a transaction that is open for long: how to end it');
+unlike(advice($primary), qr/[Ss]tart/, 'a transaction that is open for long: nothing is to be started');
+$holder->query_safe('ROLLBACK');
+$holder->quit;
+$primary->safe_psql('postgres', q{ALTER SYSTEM RESET max_slot_wal_keep_size});
+$primary->reload;
+found('ended', '');
+$program->kill_kill;
+drop_slot($primary, 'subscriber');
 # ----------------------------------------------------------------------
 # A file that this server cannot read
 # ----------------------------------------------------------------------
@@ -245,6 +247,7 @@ is(wait_for_diagnosis($standby, ''), '', 'readable: the standby is well, too');
 # Two at once
 # ----------------------------------------------------------------------
 
+$standby->stop;
 $primary->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'; CREATE TABLE w (i int)});
 $primary->reload;
 $primary->safe_psql('postgres', 'INSERT INTO w VALUES (1); SELECT pg_switch_wal()') for 1 .. 8;
