@@ -290,6 +290,11 @@ is(lasting($stopped), $all, 'a stopped replica has all its series');
 is(value($stopped, 'replica_connections', 'replica=replica1') . value($stopped, 'replica_state', 'replica=replica1,state=disconnected'), '01', 'which tell that it is away');
 cmp_ok(value($stopped, 'replica_disconnected_seconds', 'replica=replica1'), '>', 0, 'and for how long');
 
+$primary->safe_psql('postgres', q{SELECT replica_kit.silence('replica1')});
+is(join(' ', map { value(metrics($primary), "replica_$_", 'replica=replica1') } qw(silenced unhealthy health)), '1 0 1', 'while it is silenced it is not unhealthy');
+$primary->safe_psql('postgres', q{SELECT replica_kit.unsilence('replica1')});
+is(join(' ', map { value(metrics($primary), "replica_$_", 'replica=replica1') } qw(silenced unhealthy)), '0 1', 'and again when it is not');
+
 $primary->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'});
 $primary->reload;
 $primary->safe_psql('postgres', q{SELECT pg_switch_wal() FROM pg_logical_emit_message(false, '', 'x')}) for 1 .. 8;

@@ -62,6 +62,7 @@ static char *make_label(const char *label, const char *value);
 static PrkNumber value_health(const PrkSeries *series);
 static PrkNumber value_alert(const PrkSeries *series);
 static PrkNumber value_unhealthy(const PrkSeries *series);
+static PrkNumber value_silenced(const PrkSeries *series);
 static PrkNumber value_slot(const PrkSeries *series);
 static PrkNumber value_connections(const PrkSeries *series);
 static PrkNumber value_synchronous(const PrkSeries *series);
@@ -84,6 +85,9 @@ static const Family families[] = {
 	{PREFIX "replica_unhealthy",
 		"The level at which unhealthy() lists it: " LEVELS ".",
 	value_unhealthy},
+	{PREFIX "replica_silenced",
+		"Whether somebody has silenced it for planned work.",
+	value_silenced},
 	{PREFIX "replica_slots",
 		"Whether the replica has a slot on this server.",
 	value_slot},
@@ -448,6 +452,12 @@ static PrkNumber
 value_unhealthy(const PrkSeries *series)
 {
 	return prk_number(series->unhealthy);
+}
+
+static PrkNumber
+value_silenced(const PrkSeries *series)
+{
+	return prk_number(series->row != NULL && series->row->silence != NULL);
 }
 
 static PrkNumber
