@@ -189,6 +189,7 @@ like($out, qr/are reset: recovery_min_apply_delay$/m,
 	'rebuilt without: a restart resets the delay');
 is(setting('restore_command'), $restore,
 	'rebuilt without: the restore_command still fetches, and stays');
+adopt_replica($replica);
 $replica->stop;
 rename $archive, "$archive.gone" or die "rename: $!";
 join_it('an archive that is gone', 0, '--rebuild');

@@ -562,6 +562,7 @@ port_in_use() {
 # next_cluster_port: the one that pg_createcluster would take
 next_cluster_port() {
     taken=$(for conf in "${PG_CLUSTER_CONF_ROOT:-/etc/postgresql}"/*/*/postgresql.conf; do
+        [ -e "$conf" ] || continue
         number=$(cluster_setting "$(dirname "$conf")" port)
         printf ' %s ' "${number:-5432}"
     done)

@@ -108,11 +108,12 @@ reset_recovery() {
         fi
     done
     if [ -n "$resets" ]; then
-        if [ -n "$(setting_in "$1" port)" ]; then
-            say "settings that recovery would read are reset: $(commas "$resets")"
-        else
-            say "the configuration cannot be read here: whatever recovery would read is reset"
-        fi
+        case $resets in
+            *' recovery_target '*' restore_command '*' recovery_end_command'*)
+                # all of them, since none could be read
+                say "the configuration cannot be read here: whatever recovery would read is reset" ;;
+            *) say "settings that recovery would read are reset: $(commas "$resets")" ;;
+        esac
         printf '%s\n' "$resets" | tr ' ' '\n' | auto_conf "$1"
         for name in $(recovery_set "$1"); do
             case " $resets " in
