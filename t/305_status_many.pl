@@ -56,7 +56,7 @@ $node->safe_psql('postgres', q{
 make_slots('calm', 40);
 make_slots('slot', 40);
 make_slots('m' x 59 . '_', 40);
-is($node->safe_psql('postgres', $levels), 'critical 80, ok 40, warning 80', 'slots of each level');
+is($node->safe_psql('postgres', $levels), 'critical 80, ok 120', 'slots of both levels');
 is($node->safe_psql('postgres', $misplaced), 0, 'they stand the worst first, then by name');
 is( $node->safe_psql('postgres', q{SELECT count(*) FROM replica_kit.status() AS s JOIN pg_replication_slots AS p USING (slot_name)
 	WHERE s.name = p.slot_name AND s.restart_lsn IS NOT DISTINCT FROM p.restart_lsn}),
