@@ -91,7 +91,7 @@ sub all_words
 		  && $mouth ne 'summary';
 		$primary->psql('postgres', $mouths{$mouth}, stdout => \$stdout, stderr => \$stderr);
 		my $words = "$stdout\n$stderr";
-		$words =~ s/\d+(?:\.\d+)? (?:ms|s|min|h|d)(?: \d+ (?:s|min|h))?\b/TIME/g;
+		$words =~ s/(?:less than a second|\d+(?:\.\d+)? (?:ms|s|min|h|d)(?: \d+ (?:s|min|h))?)\b/TIME/g;
 		$words =~ s/\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.\d]*(?:\+\d\d(?::\d\d)?| UTC)?/TIME/g;
 		$words =~ s/psql:<stdin>:\d+: //g;
 		$said{$mouth} = $words;

@@ -59,20 +59,15 @@ like(answer($primary, 'SELECT replica_kit.silence(NULL)'), qr/ERROR:  argument "
 like(answer($primary, q{SELECT replica_kit.silence('replica1', NULL)}), qr/ERROR:  argument "duration" must not be null/, 'a duration, too');
 
 # A name that is text for no terminal, and a reason that would be a line of its own.
-$primary->safe_psql('postgres', <<'SQL');
-CREATE ROLE "al
-ice" LOGIN;
-GRANT USAGE ON SCHEMA replica_kit TO "al
-ice";
-SQL
-like(answer($primary, q{SELECT replica_kit.silence('replica1')}, '-U', "al\nice"), qr/ERROR:  permission denied for function silence/, 'not everybody may');
-$primary->safe_psql('postgres', qq{GRANT EXECUTE ON FUNCTION replica_kit.silence TO "al\nice"});
+$primary->safe_psql('postgres', qq{CREATE ROLE "al\tice" LOGIN; GRANT USAGE ON SCHEMA replica_kit TO "al\tice"});
+like(answer($primary, q{SELECT replica_kit.silence('replica1')}, '-U', "al\tice"), qr/ERROR:  permission denied for function silence/, 'not everybody may');
+$primary->safe_psql('postgres', qq{GRANT EXECUTE ON FUNCTION replica_kit.silence TO "al\tice"});
 my $offset = -s $primary->logfile;
-like(answer($primary, q{BEGIN; SELECT replica_kit.silence('server', '1 hour', E'x\nWARNING:  all is lost\x1b[2J'); ROLLBACK}, '-U', "al\nice"), qr/^\d{4}-[-\d :+]+$/,
+like(answer($primary, q{BEGIN; SELECT replica_kit.silence('server', '1 hour', E'x\nWARNING:  all is lost\x1b[2J'); ROLLBACK}, '-U', "al\tice"), qr/^\d{4}-[-\d :+]+$/,
 	'whoever is granted EXECUTE may');
-is(answer($primary, q{SELECT name, role_name, reason FROM replica_kit.silences()}), 'server|al\x0aice|x\x0aWARNING:  all is lost\x1b[2J',
+is(answer($primary, q{SELECT name, role_name, reason FROM replica_kit.silences()}), 'server|al\x09ice|x\x0aWARNING:  all is lost\x1b[2J',
 	'what they are called, and say, is shown as text; a rollback changes nothing');
-like(slurp_file($primary->logfile, $offset), qr/LOG:  replica_kit: user "al\\x0aice" silenced server until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+: x\\x0aWARNING:  all is lost\\x1b\[2J\n/,
+like(slurp_file($primary->logfile, $offset), qr/LOG:  replica_kit: user "al\\x09ice" silenced server until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+: x\\x0aWARNING:  all is lost\\x1b\[2J\n/,
 	'and logged so');
 unlike(slurp_file($primary->logfile, $offset), qr/^WARNING|\e/m, 'on one line');
 

@@ -94,8 +94,7 @@ like(check('too late', 2, @to_primary, '-w', 0, '-c', 0), qr/replica1 critical: 
 like(check('late', 1, @to_primary, '-w', 0), qr/replica1 warning: [0-9.]+ s behind/, 'one of them alone');
 
 # Whoever may replicate names itself.
-my $dir = "$PostgreSQL::Test::Utils::tmp_check/receiver";
-mkdir $dir or die "$dir: $!";
+my $dir = PostgreSQL::Test::Utils::tempdir;
 my $receiver = IPC::Run::start([ 'pg_receivewal', '--no-loop', '-s', 1, '-D', $dir, '-d',
 		"host=@{[ $primary->host ]} port=@{[ $primary->port ]} application_name='a|b;c=\\'d\"e`\$(f)\\\\'" ], '<', \undef, '>', '/dev/null', '2>', '/dev/null');
 $primary->poll_query_until('postgres', q{SELECT count(*) = 2 FROM pg_stat_replication}) or die 'it does not stream';

@@ -189,17 +189,23 @@ add_locale(List **locales, HeapTuple tuple, TupleDesc descriptor)
 {
 	Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 	bool		icu = database->datlocprovider == COLLPROVIDER_ICU;
-	Datum		value;
-	bool		null;
+	int			column = (icu ? PRK_COMPAT_DATABASE_LOCALE :
+						  Anum_pg_database_datcollate) - 1;
+	Datum		values[Natts_pg_database];
+	bool		nulls[Natts_pg_database];
 	char	   *locale;
 
 	if (!icu && database->datlocprovider != COLLPROVIDER_LIBC)
 		return;
-	value = heap_getattr(tuple, icu ? PRK_COMPAT_DATABASE_LOCALE :
-						 Anum_pg_database_datcollate, descriptor, &null);
-	if (null)
+
+	/*
+	 * Not heap_getattr(): in the headers of newer minor releases it calls a
+	 * function that the older ones do not have.
+	 */
+	heap_deform_tuple(tuple, descriptor, values, nulls);
+	if (nulls[column])
 		return;
-	locale = TextDatumGetCString(value);
+	locale = TextDatumGetCString(values[column]);
 	if (!icu && (strcmp(locale, "C") == 0 || strcmp(locale, "POSIX") == 0 ||
 				 strcmp(locale, "C.UTF-8") == 0 || strcmp(locale, "C.utf8") == 0))
 		return;
