@@ -13,7 +13,8 @@
  *		is in unhealthy(); what unhealthy() has beyond is announced and not yet
  *		taken back; health is not below the level that counts; it is at least
  *		warning when the lag in time is past its limit; nothing is forecast
- *		where nothing moved; a row is of one moment.
+ *		where nothing moved; a row is of one moment.  What no sample holds, as
+ *		failed connections, is compared until it stands still.
  *	I2	in the worker, at each sample: what is announced is the fold of the
  *		verdicts so far, and the lines are its transitions.
  *	I3	in the worker: what was wrong in each sample for alert_after and a check
@@ -41,6 +42,10 @@
 #include "watch/alerts.h"
 #include "watch/server_alert.h"
 #include "watch/troubles.h"
+
+/* How often a contradiction is looked at again, and after how many us. */
+#define RETRIES		5
+#define RETRY_DELAY	20000
 
 /* What the linker calls the functions that these stand before. */
 extern PrkReport *__real_prk_report_take(void);
@@ -301,9 +306,11 @@ is_announced(const PrkReport *report, const PrkTrouble *trouble)
 	return false;
 }
 
-static void
-check_evidence(const PrkEvidence *evidence)
+/* What diagnose() and unhealthy() say otherwise, each in a sentence. */
+static List *
+contradictions(const PrkEvidence *evidence)
 {
+	List	   *result = NIL;
 	PrkReport  *report = evidence->report;
 	List	   *diagnoses = prk_diagnose(evidence);
 	List	   *troubles = prk_troubles_list(report, PRK_WARNING);
@@ -319,8 +326,9 @@ check_evidence(const PrkEvidence *evidence)
 		made(1);
 		if (diagnosis->row != NULL && diagnosis->row->effective >= PRK_WARNING &&
 			diagnosis->row->verdict.level < diagnosis->row->effective)
-			fail(1, "%s of %s: health is below", prk_code_name(diagnosis->code),
-				 name);
+			result = lappend(result, psprintf("%s of %s: health is below",
+											  prk_code_name(diagnosis->code),
+											  name));
 		if (diagnosis->gravity != PRK_GRAVITY_CRITICAL ||
 			prk_silence_mutes(prk_silence_find(&report->silences, name),
 							  diagnosis->code, PRK_CRITICAL))
@@ -334,8 +342,9 @@ check_evidence(const PrkEvidence *evidence)
 				found = true;
 		}
 		if (!found)
-			fail(1, "%s of %s is critical in diagnose(), not in unhealthy()",
-				 prk_code_name(diagnosis->code), name);
+			result = lappend(result, psprintf("%s of %s is critical in diagnose(), not in unhealthy()",
+											  prk_code_name(diagnosis->code),
+											  name));
 	}
 	foreach(cell, troubles)
 	{
@@ -353,10 +362,50 @@ check_evidence(const PrkEvidence *evidence)
 				found = true;
 		}
 		if (!found)
-			fail(1, "unhealthy() has %s as %s (%s), which diagnose() does not say",
-				 name, prk_level_name(trouble->level), trouble->reason);
+			result = lappend(result, psprintf("unhealthy() has %s as %s, which diagnose() does not say",
+											  name,
+											  prk_level_name(trouble->level)));
 	}
+	return result;
 }
+
+/*
+ * The table of failed connections, pg_hba.conf and the slots' files are no part
+ * of a sample, and are read once for each mouth: what changes in between is no
+ * contradiction.  So one counts if it is there each time, with new readings.
+ */
+static void
+check_evidence(const PrkEvidence *evidence)
+{
+	List	   *found = contradictions(evidence);
+	ListCell   *cell;
+
+	for (int i = 0; i < RETRIES && found != NIL; i++)
+	{
+		List	   *again;
+		List	   *both = NIL;
+
+		pg_usleep(RETRY_DELAY);
+		again = contradictions(__real_prk_evidence_gather());
+		foreach(cell, found)
+		{
+			ListCell   *other;
+
+			foreach(other, again)
+			{
+				if (strcmp(lfirst(cell), lfirst(other)) == 0)
+				{
+					both = lappend(both, lfirst(cell));
+					break;
+				}
+			}
+		}
+		found = both;
+	}
+	foreach(cell, found)
+		fail(1, "%s", (char *) lfirst(cell));
+}
+
 
 PrkEvidence *
 __wrap_prk_evidence_gather(void)
