@@ -139,7 +139,7 @@ is( tree($pgdata),
 rebuild('a lost slot', 0);
 like($out, qr/trying first whether a restart is enough/,
 	'a lost slot: a restart is tried');
-like($out, qr/a restart is not enough: .*removed/,
+like($out, qr/a restart is not enough: .*removed$/m,
 	'a lost slot: it says why it was not enough');
 like($out, qr/moving the old data aside, to \Q$state\E\/old$/m,
 	'a lost slot: it says where the old data goes');

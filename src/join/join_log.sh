@@ -246,7 +246,10 @@ messages() {
                 kind[++n] = "F"
             else if (/(^|[^A-Za-z])ERROR:/)
                 kind[++n] = "E"
-            else if (!/(DETAIL|HINT|CONTEXT|STATEMENT|QUERY|LOCATION):/ && !/^ /)
+            else if (match($0, /(DETAIL|HINT|CONTEXT|STATEMENT|QUERY|LOCATION):/))
+                # it has a prefix of its own
+                $0 = substr($0, RSTART)
+            else if (!/^ /)
                 kind[++n] = "L"
             if (n)
                 text[n] = text[n] " " $0
