@@ -61,6 +61,9 @@ static const struct
 /* Whoever is still writing after this long, in microseconds, is dead. */
 #define WRITING_TIME	(10 * USECS_PER_SEC)
 
+/* For whoever is still writing, a reader waits so many milliseconds. */
+#define WAITS			50
+
 /*
  * Two attempts of libpq's for one connection, with TLS and without, are not
  * further apart than this, in microseconds.
@@ -591,16 +594,27 @@ end_writing(Entry *entry, uint32 sequence)
 										  sequence + 1);
 }
 
-/* A whole copy of an entry; false if it is free or was never whole. */
+/*
+ * A whole copy of an entry; false if it is free or was never whole.  Waits for
+ * a writer that has lost its processor, but for none that has died.
+ */
 static bool
 copy_entry(Entry *entry, Entry *copy)
 {
-	for (int i = 0; i < 1000; i++)
+	for (int i = 0; i < 1000 + WAITS; i++)
 	{
 		uint32		before = pg_atomic_read_u32(&entry->sequence);
 
 		if (before % 2 == 1)
+		{
+			if (i < 1000)
+				continue;
+			if (now_by_clock() - pg_atomic_read_u64(&entry->writing_since) >=
+				WRITING_TIME)
+				return false;
+			pg_usleep(1000);
 			continue;
+		}
 		pg_read_barrier();
 		if (pg_atomic_read_u64(&entry->key) == 0)
 			return false;
