@@ -190,11 +190,14 @@ make_workdir()
 copy_source()
 {
 	mkdir -p "$1"
-	tar -C "$prk_source" -cf - \
-		--exclude=./.git --exclude='./tmp_*' --exclude=./results \
-		--exclude=./log --exclude=./output_iso --exclude='./regression.*' \
-		--exclude='*.o' --exclude='*.bc' --exclude='*.so' . |
-		tar -C "$1" --no-same-owner -xf -
+	# 1: something was built there meanwhile, which is left out anyway
+	{
+		tar -C "$prk_source" -cf - \
+			--exclude=./.git --exclude='./tmp_*' --exclude=./results \
+			--exclude=./log --exclude=./output_iso --exclude='./regression.*' \
+			--exclude='*.o' --exclude='*.bc' --exclude='*.so' . ||
+			[ $? -eq 1 ]
+	} | tar -C "$1" --no-same-owner -xf -
 	chown -R postgres:postgres "$1"
 }
 

@@ -105,7 +105,10 @@ diagnose_parameters(PrkFindings *findings)
 		if (parameter->name == NULL || parameter->here >= parameter->primary)
 			continue;
 		diagnosis = add(findings, PRK_CODE_PARAMETERS_TOO_LOW);
-		diagnosis->gravity = evidence->upstream.cannot_resume ?
+
+		/* While it is not connected, that is what counts in every mouth. */
+		diagnosis->gravity = evidence->upstream.cannot_resume &&
+			evidence->upstream_verdict.code == PRK_CODE_PARAMETERS_TOO_LOW ?
 			PRK_GRAVITY_CRITICAL : PRK_GRAVITY_WARNING;
 		diagnosis->parameter = parameter;
 		found = true;
