@@ -221,7 +221,7 @@ my @verdicts = (
 	],
 	[
 		"wal=$lost gone=10 logical=1",
-		'lost critical slot_lost at-once 0: slot is lost, the subscriber must be built anew'
+		'lost critical slot_lost at-once 0: slot is lost, the subscriber must be rebuilt'
 	],
 	[
 		'cause=0',
@@ -237,11 +237,11 @@ my @verdicts = (
 	],
 	[
 		'cause=1 gone=10 logical=1',
-		'lost critical slot_lost at-once 0: slot is lost, the subscriber must be built anew: the primary removed rows that it needs'
+		'lost critical slot_lost at-once 0: slot is lost, the subscriber must be rebuilt: the primary removed rows that it needs'
 	],
 	[
 		'cause=2 gone=10 logical=1',
-		"lost critical slot_lost at-once 0: slot is lost, the subscriber must be built anew: the primary's $level is no longer logical"
+		"lost critical slot_lost at-once 0: slot is lost, the subscriber must be rebuilt: the primary's $level is no longer logical"
 	],
 	[
 		'cause=3 gone=10',

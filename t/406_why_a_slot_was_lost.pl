@@ -123,7 +123,7 @@ SKIP:
 	$primary->safe_psql('postgres', 'CREATE TABLE t (a int); DROP TABLE t');
 	$primary->safe_psql('postgres', 'VACUUM pg_class; VACUUM pg_attribute; VACUUM pg_type');
 	$primary->wait_for_catchup('replica1', 'replay', $primary->lsn('insert'));
-	tells($standby, 'feed', 'the subscriber must be built anew', 'rows_removed',
+	tells($standby, 'feed', 'the subscriber must be rebuilt', 'rows_removed',
 		'the primary removed rows that it needs');
 	wait_for_diagnosis($standby, 'slot_lost');
 	do_advised($standby, qr/pg_drop_replication_slot\('feed'\)/);
@@ -132,7 +132,7 @@ SKIP:
 	$primary->append_conf('postgresql.conf', 'wal_level = replica');
 	$primary->restart;
 	$primary->wait_for_catchup('replica1', 'replay', $primary->lsn('insert'));
-	tells($standby, 'feed2', 'the subscriber must be built anew', 'wal_level_insufficient',
+	tells($standby, 'feed2', 'the subscriber must be rebuilt', 'wal_level_insufficient',
 		"the primary's ${\ ($version >= 190000 ? 'effective_wal_level' : 'wal_level') } is no longer logical");
 	$standby->safe_psql('postgres', q{SELECT pg_drop_replication_slot('feed2')});
 }

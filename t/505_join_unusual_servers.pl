@@ -64,7 +64,7 @@ sub lose_slot
 	is(lose_slot('replica1'), 'lost', 'the slot is lost');
 	($code, $out, $err) = run_script($script, \%env, @args);
 	is($code, 0, 'a lost slot: the replica is made all the same');
-	like($out, qr/holds no WAL: making it anew/, 'a lost slot: it says how');
+	like($out, qr/retains no WAL: re-creating it/, 'a lost slot: it says how');
 	adopt_replica($replica);
 	is( $upstream->safe_psql(
 			'postgres',
@@ -78,7 +78,7 @@ sub lose_slot
 	is(lose_slot('replica1'), 'lost', 'the slot is lost again');
 	($code, $out, $err) = run_script($script, \%env, @args);
 	is($code, 13, 'WAL gone: exit code 13');
-	like($err, qr/^hint: .*cloned anew/m, 'WAL gone: the hint says what is left to do');
+	like($err, qr/^hint: .*cloned again/m, 'WAL gone: the hint says what is left to do');
 	like($err, qr/^pg_replica_kit: the end of .*server\.log:$/m,
 		'WAL gone: the end of the log is shown');
 	adopt_replica($replica);

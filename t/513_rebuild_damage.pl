@@ -159,7 +159,7 @@ SKIP:
 			move_on();
 		}
 		rebuild($what, 0, '--remove-old');
-		like($out, qr/making it anew/, "$what: the slot is made anew");
+		like($out, qr/re-creating it/, "$what: the slot is re-created");
 		streams($what);
 	}
 }
@@ -204,7 +204,7 @@ overwrite("$pgdata/$still", 'x' x 8192);
 rebuild('a table of garbage', 0);
 like($out, qr/a restart was enough/, 'a table of garbage: it streams');
 rebuild('a table of garbage', 0);
-like($out, qr/damaged all the same: stop it, and run .* --rebuild --no-start$/m,
+like($out, qr/damaged nevertheless: stop it, and run .* --rebuild --no-start$/m,
 	'a table of garbage: what to do is said');
 adopt_replica($replica);
 isnt($replica->psql('postgres', 'SELECT count(*) FROM still'),

@@ -147,7 +147,7 @@ is($made . $said, "feed\n", 'a standby has a logical slot');
 $primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('copied')});
 soon_is($primary, 'SHOW effective_wal_level', 'replica', 'the last logical slot of the primary is gone');
 soon_like($standby, q{SELECT reason FROM replica_kit.status() WHERE name = 'feed'},
-	qr/the subscriber must be built anew: the primary's effective_wal_level is no longer logical/, 'which costs the standby its own, and the reason names the setting');
+	qr/the subscriber must be rebuilt: the primary's effective_wal_level is no longer logical/, 'which costs the standby its own, and the reason names the setting');
 $standby->safe_psql('postgres', q{SELECT pg_drop_replication_slot('feed')});
 
 # ----------------------------------------------------------------------

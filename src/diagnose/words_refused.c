@@ -142,7 +142,7 @@ word_shadowed(const PrkWordsInput *in, PrkWords *words)
 		prk_words_advise(words, "Put the replica's rule before that line, then: SELECT pg_reload_conf();");
 		return;
 	}
-	prk_words_advise(words, "Make the replica's rule anew: provision() puts it before that line.");
+	prk_words_advise(words, "Add the replica's rule again: provision() puts it before that line.");
 	prk_words_advise(words, "  SELECT replica_kit.revoke_address(%s, %s);",
 					 name, prk_words_literal(diagnosis->address));
 	prk_words_advise(words, "  SELECT * FROM replica_kit.provision(%s, %s, %s);",
@@ -251,7 +251,7 @@ word_slot_missing(const PrkWordsInput *in, PrkWords *words)
 	if (diagnosis->attempt->failure->logical)
 	{
 		words->finding = "The subscriber asks for a logical slot that does not exist: what was written since it was dropped is missing.";
-		prk_words_advise(words, "Make its subscription anew, with a copy of the data. To go on without what is missing, here:");
+		prk_words_advise(words, "Re-create its subscription, with a copy of the data. To go on without what is missing, here:");
 		prk_words_advise(words, "  SELECT pg_create_logical_replication_slot(%s, 'pgoutput');",
 						 prk_words_literal(diagnosis->name));
 		return;

@@ -261,8 +261,8 @@ word_lost(const PrkWordsInput *in, PrkWords *words)
 
 	if (replica->logical)
 	{
-		words->finding = "The slot is lost: the changes that the subscriber needs are gone. Make the subscriber anew.";
-		prk_words_advise(words, "Drop the slot, then make the subscription or connector anew, with its data:");
+		words->finding = "The slot is lost: the changes that the subscriber needs are gone. Re-create the subscription.";
+		prk_words_advise(words, "Drop the slot, then re-create the subscription or connector, with its data:");
 		prk_words_advise(words, "  SELECT pg_drop_replication_slot(%s);",
 						 literal);
 		return;
@@ -286,7 +286,7 @@ word_lost(const PrkWordsInput *in, PrkWords *words)
 		return;
 	}
 	else
-		prk_words_advise(words, "Give it a new slot, then clone the replica anew through it:");
+		prk_words_advise(words, "Give it a new slot, then clone the replica again through it:");
 	prk_words_advise(words, "  SELECT pg_drop_replication_slot(%s);", literal);
 	prk_words_advise(words, "  SELECT pg_create_physical_replication_slot(%s, true);",
 					 literal);

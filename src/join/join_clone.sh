@@ -170,7 +170,7 @@ renew_slot() {
     if [ "$slot_lost" = missing ]; then
         say "replication slot \"$prk_name\" does not exist: making it"
     else
-        say "replication slot \"$prk_name\" holds no WAL: making it anew"
+        say "replication slot \"$prk_name\" retains no WAL: re-creating it"
         ask "DROP_REPLICATION_SLOT \"$prk_name\"" ||
             fail 7 "replication slot \"$prk_name\" cannot be dropped: $said"
     fi

@@ -25,7 +25,7 @@ minimums=
 minimum_names="max_connections max_worker_processes max_wal_senders
     max_prepared_transactions max_locks_per_transaction"
 size_age=" The size is of $prk_made_at."
-libraries_age=" What the upstream preloads is of $prk_made_at, when this script was made: if that has changed, make it anew."
+libraries_age=" What the upstream preloads is of $prk_made_at, when this script was made: if that has changed, get a new one from join_script()."
 
 # ------------------------------------------------------------ questions
 

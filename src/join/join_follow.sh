@@ -576,10 +576,7 @@ EOF
         tell_own_slots
         exit 0
     fi
-    words=$(last_failure "$(log_tail)")
-    say "a restart is not enough${words:+: $words}"
-    stop_server
-    check_slot
+    give_up_restart
 }
 
 # Its slots from when it was a primary retain WAL here for nobody.

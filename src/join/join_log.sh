@@ -209,7 +209,7 @@ explain_log() {
     hint=
     case $1 in
         *"already been removed"* | *"can no longer"*)
-            hint="The upstream no longer has the WAL that the replica needs; it must be cloned anew: run this script with --rebuild." ;;
+            hint="The upstream no longer has the WAL that the replica needs; it must be cloned again: run this script with --rebuild." ;;
         *"password authentication failed"*)
             hint="If the role has a new password, run this script with --set-password." ;;
         *"system identifier differs"*)

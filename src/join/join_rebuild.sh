@@ -213,10 +213,7 @@ try_restart() {
             end_rebuild
             exit 0
         fi
-        words=$(last_failure "$(log_tail)")
-        say "a restart is not enough${words:+: $words}"
-        stop_server
-        check_slot
+        give_up_restart
         # Whatever the slot holds, it is not what the old data needs.
         case $words in
             *"already been removed"* | *"can no longer"*)
@@ -232,6 +229,14 @@ restart_replays() {
     replaying_within "$stream_seconds" && return 0
     [ -z "$(server_pid)" ] || not_streaming
     return 1
+}
+
+# give_up_restart: sets words, the server's own of why a restart did not do
+give_up_restart() {
+    words=$(last_failure "$(log_tail)")
+    say "a restart is not enough${words:+: $words}"
+    stop_server
+    check_slot
 }
 
 # A replica whose setting was taken away would stream without its slot.

@@ -591,7 +591,7 @@ main() {
     if [ "$dir_state" = running ] && [ -n "$rebuild" ]; then
         if [ -z "$follow" ] && uses_slot && [ -z "$(missing_file)" ] && streaming_within 6; then
             say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; there is nothing to rebuild"
-            say "should its data be damaged all the same: stop it, and run this script with --rebuild --no-start"
+            say "if its data is damaged nevertheless: stop it, and run this script with --rebuild --no-start"
             if [ -z "$dry_run" ]; then
                 [ -n "$locked" ] || take_lock
                 end_rebuild

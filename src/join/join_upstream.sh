@@ -355,7 +355,7 @@ explain_connection() {
         *"channel binding"*)
             hint="Without TLS, libpq here cannot make sure that it is asked for SCRAM: turn on ssl at the upstream server, install libpq 16 here, or accept that whoever answers at $prk_host could ask for the password in clear text, with --allow-cleartext-risk." ;;
         *"authentication method requirement"*)
-            hint="The upstream's pg_hba.conf asked for SCRAM when this script was made. Is it the upstream server that answers there? If its rules have changed, make the script anew." ;;
+            hint="The upstream's pg_hba.conf asked for SCRAM when this script was made. Is it the upstream server that answers there? If its rules have changed, get a new script from join_script()." ;;
         *"incorrect server signature"* | *"invalid SCRAM response"* | *"invalid server signature"*)
             hint="Whoever answers there does not know the password: is it the upstream server?" ;;
         *pg_hba.conf*)

@@ -208,7 +208,7 @@ say_lost(const PrkReplica *replica, PrkVerdict *verdict)
 
 	say(verdict, "slot is lost, %s%s%s",
 		prk_sample_in_use(replica) ? "it streams without one" :
-		replica->logical ? "the subscriber must be built anew" :
+		replica->logical ? "the subscriber must be rebuilt" :
 		"the replica must be rebuilt",
 		cause != NULL ? ": " : "", cause != NULL ? cause : "");
 }

@@ -435,7 +435,7 @@ check_owner(const char *name, const char *role, const Ownership *owner,
 	if (slot->invalidated)
 		ereport(WARNING,
 				(errmsg("replication slot \"%s\" is lost", name),
-				 errdetail("The replica must be rebuilt; its join script makes the slot anew.")));
+				 errdetail("The replica must be rebuilt; its join script re-creates the slot.")));
 }
 
 /*
