@@ -73,6 +73,22 @@ is($code, 0, 'a dry run for a new cluster succeeds');
 like($out, qr/make Debian cluster/, 'it says that it would make the cluster');
 is(lscluster($name), '', 'but has not');
 
+# Programs of postgresql-common that stand still.
+my $frozen = PostgreSQL::Test::Utils::tempdir;
+foreach my $program (qw(pg_createcluster pg_conftool))
+{
+	my $impatient = "$frozen/join.sh";
+	append_to_file($impatient,
+		slurp($script) =~ s/^(start|program)_seconds=\d+$/$1_seconds=2/gmr);
+	append_to_file("$frozen/$program", "#!/bin/sh\nkill -STOP \$\$\n");
+	chmod 0755, $frozen, "$frozen/$program";
+	my ($code, undef, $err) = run_script($impatient,
+		{ %env, PATH => "$frozen:$ENV{PATH}" }, @args);
+	is($code, 8, "$program stands still: exit code 8");
+	is(lscluster($name), '', "$program stands still: no cluster is left");
+	unlink $impatient, "$frozen/$program";
+}
+
 # Without --port it gets the one that pg_createcluster would take.
 ($code, $out, $err) =
   run_script($script, \%env, '--cluster', "$major/$name", '--dry-run');

@@ -134,6 +134,9 @@ foreach my $case (
 	[ 'psql', 4, qr/no answer within 1 seconds/ ],
 	[ 'pg_basebackup', 11, qr/has sent nothing for 5 seconds/ ],
 	[ 'pg_verifybackup', 11, qr/pg_verifybackup .* done nothing for 5 seconds/ ],
+	[ 'mv', 8, qr/could not write/ ],
+	[ 'rm', 1, qr/could not make a temporary file/ ],
+	[ 'mkdir', 8, qr/could not make directory/ ],
 	[ 'pg_ctl', 12, qr/the replica's server did not start/ ])
 {
 	my ($program, $expected, $words) = @$case;
@@ -152,6 +155,7 @@ foreach my $case (
 			answer => $program eq 'psql' ? 1 : 20,
 			clone => $program =~ /backup/ ? 5 : 600,
 			program => $program eq 'pg_ctl' ? 1 : 30,
+			work => $program =~ /^(mv|rm|mkdir)$/ ? 1 : 3600,
 			start => 1),
 		'--verify');
 	like($err, $words, "$program stands still: the script says so");

@@ -40,7 +40,7 @@
 # How long to wait, in seconds: for a connection to the upstream, for its answer
 # to one question, for any progress of a stream, and of a clone; for a program
 # of this machine, for one that starts or stops the server, for --start-command,
-# and for restore_command.
+# and for restore_command; for work on this machine's files.
 connect_seconds=10
 answer_seconds=20
 stream_seconds=60
@@ -49,6 +49,7 @@ program_seconds=30
 start_seconds=120
 command_seconds=600
 restore_seconds=60
+work_seconds=3600
 
 # How much of an answer is kept, in bytes, and what a connection that asks says
 # of its options.

@@ -80,11 +80,11 @@ make_cluster() {
     say "making the configuration of cluster $prk_major/$cluster in $confdir"
     as_owner sh -c ': >"$1"' sh "$state/creating"
     # It keeps the clone's lock: should this shell be killed, the next run waits.
-    if ! answer=$(exec 8>&- 9>&-; operator_locale; as_owner pg_createcluster -u "$owner" -d "$state/initial" \
+    if ! answer=$(exec 8>&- 9>&-; operator_locale; as_owner timeout -k 5 "$start_seconds" pg_createcluster -u "$owner" -d "$state/initial" \
         -p "$port" -o waldir= "$prk_major" "$cluster" 2>&1 7<&7); then
-        fail 8 "pg_createcluster failed: $(printf '%s\n' "$answer" | tail -n 1)"
+        fail 8 "pg_createcluster failed: $(printf '%s\n' "${answer:-it did not end}" | tail -n 1)"
     fi
-    as_owner pg_conftool "$confdir/postgresql.conf" set data_directory "$pgdata" ||
+    as_owner timeout -k 5 "$program_seconds" pg_conftool "$confdir/postgresql.conf" set data_directory "$pgdata" ||
         fail 8 "could not write \"$confdir/postgresql.conf\""
     as_owner rm -rf "$state/initial" "$state/creating"
     if [ "$become" != self ] && [ -d /run/systemd/system ]; then
@@ -210,7 +210,7 @@ start_job() {
     (
         # no word of this shell when the clone is ended
         exec 8>&- 9>&- 2>/dev/null
-        as_owner setsid sh -c '
+        as_owner_endless setsid sh -c '
             state=$1
             echo $$ >"$state/clone.pid"
             exec >"$state/clone.out" 2>&1 </dev/null

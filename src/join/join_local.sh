@@ -58,8 +58,17 @@ find_programs() {
     fail 3 "PostgreSQL $prk_major is not installed here" "$install"
 }
 
-# as_owner COMMAND...: run it as the server's user
+# as_owner COMMAND...: run it as the server's user.  Whatever stands still is
+# ended after a time, but for what only looks or sends a signal, and may be this
+# shell's own.
 as_owner() {
+    case $1 in
+        test | kill) as_owner_endless "$@" ;;
+        *) as_owner_endless timeout -k 5 "$work_seconds" "$@" ;;
+    esac
+}
+
+as_owner_endless() {
     case $become in
         self) "$@" ;;
         setpriv)
