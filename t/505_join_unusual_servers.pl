@@ -100,14 +100,20 @@ sub lose_slot
 	$upstream->safe_psql('postgres',
 		'ALTER SYSTEM RESET shared_preload_libraries');
 	$upstream->safe_psql('postgres',
-		"ALTER SYSTEM SET unix_socket_group = 'nosuchgroup'");
+		'ALTER SYSTEM SET ssl = on');
+	foreach my $file (qw(server.crt server.key))
+	{
+		append_to_file($upstream->data_dir . "/$file", "none\n");
+		chmod 0600, $upstream->data_dir . "/$file";
+	}
 	($code, $out, $err) = run_script($script, \%env, @args);
 	is($code, 12, 'a server that does not start: exit code 12');
-	like($err, qr/could not create any Unix-domain sockets/,
+	like($err, qr/could not load server certificate file/,
 		'a server that does not start: its log is shown');
-	$upstream->safe_psql('postgres', 'ALTER SYSTEM RESET unix_socket_group');
+	$upstream->safe_psql('postgres', 'ALTER SYSTEM RESET ssl');
+	unlink map { $upstream->data_dir . "/server.$_" } qw(crt key);
 	my $conf = slurp($replica->data_dir . '/postgresql.auto.conf');
-	$conf =~ s/^unix_socket_group.*\n//m;
+	$conf =~ s/^ssl .*\n//m;
 	unlink $replica->data_dir . '/postgresql.auto.conf';
 	append_to_file($replica->data_dir . '/postgresql.auto.conf', $conf);
 	($code, $out, $err) = run_script($script, \%env, @args);

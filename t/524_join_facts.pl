@@ -84,13 +84,17 @@ unlink "$pgdata/log/core";
 # ----------------------------------------------------------------------
 with_lines('postgresql.conf', join "\n", "listen_addresses = '10.99.99.99'", 'huge_pages = on',
 	"include_if_exists '$scratch/nosuch.conf'", 'logging_collector = on',
-	"log_directory = '/nonexistent/log'", "lc_messages = 'xx_XX.UTF-8'");
+	"log_directory = '/nonexistent/log'", "lc_messages = 'xx_XX.UTF-8'", "unix_socket_group = 'nosuchgroup'");
 noted('an address of another machine', 'names only 10\.99\.99\.99.*the replica gets listen_addresses = \'localhost\'');
 noted('huge pages', 'huge_pages = on needs \d+ free huge pages.*the replica gets huge_pages = \'try\'')
   if slurp('/proc/meminfo') =~ /^HugePages_Free:\s+0$/m;
 noted('an include that may be missing', "\"\Q$scratch\E/nosuch\\.conf\" is not on this machine");
 noted('a log directory elsewhere', "log_directory = \"/nonexistent/log\".*gets log_directory = 'log'");
 noted('a locale', "locale \"xx_XX\\.UTF-8\" is not installed here: the replica gets lc_messages = 'C'");
+noted('a group', 'is in no group "nosuchgroup" .*the replica gets unix_socket_group = \'\'');
+my ($mine) = getgrgid($));
+with_lines('postgresql.conf', "unix_socket_group = '$mine'");
+unlike($out, qr/the replica gets/, 'a group of the server\'s user is kept');
 append_to_file("$scratch/there.conf", "work_mem = '5MB'\n");
 with_lines('postgresql.conf', "listen_addresses = 'localhost, 10.99.99.99'\ninclude '$scratch/there.conf'");
 noted('one among others', 'names 10\.99\.99\.99, which is no address');
@@ -104,6 +108,18 @@ symlink "$scratch/there.conf", "$pgdata/linked.key" or die "symlink: $!";
 with_lines('postgresql.conf', "ssl = on\nssl_key_file = 'linked.key'");
 refused('a symbolic link', 16, 'ssl_key_file = "linked\.key"', 'symbolic link');
 unlink "$pgdata/linked.key", "$pgdata/server.crt";
+# Of the upstream's word, since no server of this machine has so much.
+my $memory = slurp('/proc/meminfo') =~ s/^(Mem|Swap)Total: .*/${1}Total:        1024 kB/gmr;
+append_to_file("$scratch/meminfo", $memory);
+my @apart = ('unshare', '-Urm', 'sh', '-c',
+	"mount --bind $scratch/meminfo /proc/meminfo && exec unshare -U --map-user=54321 --map-group=54321 \"\$@\"", 'sh');
+SKIP:
+{
+	skip 'this system lets users make no mount of their own', 2
+	  if system("unshare -Urm unshare -U --map-user=54321 true >/dev/null 2>&1") != 0;
+	with_lines('postgresql.conf', "shared_buffers = '8MB'\nio_method = io_uring", run_by => \@apart);
+	noted('more shared memory than this machine has', 'has \d+ MB of shared memory, this machine 2 MB in all.*the replica gets shared_buffers = \'256kB\'');
+}
 with_lines('postgresql.conf', "data_directory = '/nonexistent'");
 refused('data_directory', 16, 'sets data_directory', 'Remove that line');
 # ----------------------------------------------------------------------

@@ -62,6 +62,7 @@ static const SettingDef setting_defs[] = {
 	{"hba_file", KIND_PATH},
 	{"huge_pages", KIND_VALUE},
 	{"ident_file", KIND_PATH},
+	{"io_method", KIND_VALUE},
 	{"krb_server_keyfile", KIND_PATH},
 	{"lc_messages", KIND_VALUE},
 	{"lc_monetary", KIND_VALUE},
@@ -84,6 +85,7 @@ static const SettingDef setting_defs[] = {
 	{"recovery_target_timeline", KIND_VALUE},
 	{"recovery_target_xid", KIND_VALUE},
 	{"restore_command", KIND_HIDDEN},
+	{"shared_buffers", KIND_VALUE},
 	{"ssl", KIND_VALUE},
 	{"ssl_ca_file", KIND_TLS_FILE},
 	{"ssl_cert_file", KIND_TLS_FILE},
@@ -92,13 +94,15 @@ static const SettingDef setting_defs[] = {
 	{"ssl_dh_params_file", KIND_TLS_FILE},
 	{"ssl_key_file", KIND_TLS_FILE},
 	{"unix_socket_directories", KIND_VALUE},
+	{"unix_socket_group", KIND_VALUE},
 };
 
 /* Of the running server; nothing that SHOW would not tell that role. */
 static const char *const running[] = {
 	"max_connections", "max_worker_processes", "max_wal_senders",
 	"max_prepared_transactions", "max_locks_per_transaction",
-	"wal_segment_size", "data_checksums", "shared_memory_size_in_huge_pages",
+	"wal_segment_size", "data_checksums", "shared_memory_size",
+	"shared_memory_size_in_huge_pages",
 };
 
 static ConfigVariable * read_files(void);

@@ -296,6 +296,9 @@ check_clone_settings() {
     check_setting_files
     check_listen_addresses
     check_huge_pages
+    check_memory
+    check_io_method
+    check_socket_group
     check_log_directory
     check_setting_locales
 }
@@ -450,6 +453,52 @@ check_huge_pages() {
     [ "${pages:-0}" -lt "$value" ] || return 0
     set_here huge_pages try \
         "huge_pages = on needs $value free huge pages, this machine has ${pages:-0}, and the server would not start"
+}
+
+# Linux refuses at once what is more than all memory, mapped or not.
+check_memory() {
+    come_along shared_buffers && running_setting shared_memory_size &&
+        is_number "$value" 9 || return 0
+    total=$(awk '/^(MemTotal|SwapTotal):/ { total += $2 }
+        /^MemTotal:/ { memory = $2 }
+        END { printf "%.0f %.0f", total / 1024, memory / 4 }' /proc/meminfo 2>/dev/null)
+    is_number "${total% *}" 9 && is_number "${total#* }" 12 &&
+        [ "$value" -gt "${total% *}" ] || return 0
+    set_here shared_buffers "${total#* }kB" \
+        "the upstream server has $value MB of shared memory, this machine ${total% *} MB in all, and the server would not start"
+}
+
+check_io_method() {
+    come_along io_method || return 0
+    case $(printf '%s' "$value" | tr '[:upper:]' '[:lower:]') in
+        io_uring) ;;
+        *) return 0 ;;
+    esac
+    if as_owner ldd "$bindir/postgres" 2>/dev/null | grep -q liburing; then
+        case $(cat /proc/sys/kernel/io_uring_disabled 2>/dev/null) in
+            0 | '') return 0 ;;
+        esac
+    fi
+    set_here io_method worker \
+        "io_method = io_uring is not possible on this machine, and the server would not start"
+}
+
+# The server gives its sockets to that group, so its user has to be in it.
+check_socket_group() {
+    come_along unix_socket_group && [ -n "$value" ] || return 0
+    number=$value
+    case $value in
+        *[!0-9]*)
+            command -v getent >/dev/null 2>&1 || return 0
+            number=$(getent group "$value" 2>/dev/null | cut -d : -f 3)
+            ;;
+    esac
+    groups=$(as_owner id -G) || return 0
+    case " $groups " in
+        *" ${number:-none} "*) return 0 ;;
+    esac
+    set_here unix_socket_group "" \
+        "user \"$owner\" is in no group \"$(shown "$value")\" on this machine, and the server would not start"
 }
 
 check_log_directory() {
