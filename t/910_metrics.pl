@@ -83,6 +83,10 @@ sub replicas
 	return join "\n", sort map { my $family = $_; map { "$family\{$_}" } keys %{ $families->{$family}{series} } } grep { /^replica_kit_replica_/ } keys %$families;
 }
 
+is_deeply([ sort keys %{ metrics($primary)->{replica_kit_server_health}{series} } ],
+	[ map { "code=$_" } qw(archive_failing disk_filling sync_standby_missing worker_stale) ],
+	'the server has a series for each of its causes');
+
 # What is wrong with the alerts that monitoring/replica_kit.rules.yml raises when
 # a server has said this for 20 minutes: those wanted are "NAME OF", sorted, OF
 # being the replica or nothing.  undef: no promtool.

@@ -147,6 +147,11 @@ write_server(StringInfo text, const PrkReport *report,
 			 const PrkKnownReplicas *known)
 {
 	static const char *const health = PREFIX "server_health";
+	static const PrkCode codes[PRK_NTROUBLES] = {
+		[PRK_TROUBLE_DISK] = PRK_CODE_DISK_FILLING,
+		[PRK_TROUBLE_SYNC] = PRK_CODE_SYNC_STANDBY_MISSING,
+		[PRK_TROUBLE_ARCHIVE] = PRK_CODE_ARCHIVE_FAILING
+	};
 
 	prk_exposition_family(text, PREFIX "info", PRK_GAUGE,
 						  "Version of the extension's library.");
@@ -164,12 +169,9 @@ write_server(StringInfo text, const PrkReport *report,
 
 	prk_exposition_family(text, health, PRK_GAUGE,
 						  "Health of the server as a whole, by cause: " LEVELS ".");
-	write_labeled(text, health, "code",
-				  prk_code_name(PRK_CODE_DISK_FILLING),
-				  prk_number(report->troubles[PRK_TROUBLE_DISK].verdict.level));
-	write_labeled(text, health, "code",
-				  prk_code_name(PRK_CODE_SYNC_STANDBY_MISSING),
-				  prk_number(report->troubles[PRK_TROUBLE_SYNC].verdict.level));
+	for (int i = 0; i < PRK_NTROUBLES; i++)
+		write_labeled(text, health, "code", prk_code_name(codes[i]),
+					  prk_number(report->troubles[i].verdict.level));
 	write_labeled(text, health, "code",
 				  prk_code_name(PRK_CODE_WORKER_STALE),
 				  prk_number(report->worker_trouble != NULL ?
