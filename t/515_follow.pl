@@ -215,12 +215,17 @@ foreach my $name (qw(mv rm pg_ctl))
 		read -r n <'$count' || n=0
 		n=\$((n + 1))
 		echo \$n >'$count'
-		[ \$n -ne \$PRK_AT ] || kill -s KILL 0
+		[ "\$n" != "\$PRK_AT" ] || pkill -s 0 -KILL
+		case "\$PRK_AT \$*" in
+			"start "*" start") pkill -s 0 -KILL ;;
+		esac
 		exec $real "\$@"
 		SH
 	close $fh;
 	chmod 0755, "$programs/$name" or die "chmod: $!";
 }
+my ($bin) = `pg_config --bindir` =~ /(.*)/;
+symlink $_, "$programs/" . s!.*/!!r foreach grep { !m!/pg_ctl$! } glob "$bin/*";
 my %node = ($first->port => $first, $second->port => $second);
 my ($from, $to) = ($second, $first);
 foreach my $at ($ENV{PRK_LONG_TESTS} ? 1 .. 20 : (3, 7))
@@ -244,6 +249,17 @@ foreach my $at ($ENV{PRK_LONG_TESTS} ? 1 .. 20 : (3, 7))
 }
 follow('the second', 0, where($second));
 streams('the second', $second);
+
+# Between stop and start, where a setting of the new upstream takes a restart.
+$first->safe_psql('postgres', 'ALTER SYSTEM SET max_worker_processes = 20');
+$first->restart;
+($code, $out, $err) = run_script($copy, { PATH => "$programs:$ENV{PATH}", PRK_AT => 'start' }, '--follow', where($first));
+ok(!-e "$pgdata/postmaster.pid", 'killed between stop and start: it is down');
+($code, $out, $err) = run_script($copy, {}, '--follow', where($first));
+is($code, 0, 'killed between stop and start: run again, it follows');
+streams('killed between stop and start', $first, $second);
+follow('the second again', 0, where($second));
+streams('the second again', $second);
 
 # ----------------------------------------------------------------------
 # The password that is kept is not the role's any more
