@@ -231,6 +231,7 @@ PRK_SCRIPTS = \
 	scripts/local_users \
 	scripts/matrix \
 	scripts/package \
+	scripts/record_scenes \
 	debian/tests/installcheck \
 	debian/tests/replica \
 	debian/postinst.in \

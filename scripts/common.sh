@@ -97,6 +97,21 @@ packages_to_test()
 	[ "$1" != 15 ] || echo clang libclang-rt-14-dev
 }
 
+# What others watch replicas with and reach them with, as one test or another
+# tries it with PostgreSQL version $1, and libraries that only these need.  One
+# version is enough; the other has newer ones, and some that the first has not.
+packages_outside()
+{
+	case $1 in
+		15) echo prometheus prometheus-sql-exporter \
+			prometheus-node-exporter prometheus-postgres-exporter \
+			haproxy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1 \
+			pgbouncer libc-ares2 libevent-2.1-7 \
+			libpostgresql-jdbc-java ;;
+		18) echo pg-exporter prometheus-sql-exporter prometheus-postgres-exporter ;;
+	esac
+}
+
 # The mirror that this machine gets its own Debian from.
 machine_mirror()
 {
@@ -239,6 +254,30 @@ other_minor()
 	done
 	rm -r "$dir/packages"
 	"$bin/postgres" --version && "$bin/psql" --version
+}
+
+# outside_programs VERSION DIR: packages_outside, as far as apt can get them, below
+# DIR.  They are only unpacked, as Debian starts the servers that it installs.
+outside_programs()
+{
+	local package packages
+
+	read -ra packages < <(packages_outside "$1")
+	[ ${#packages[@]} -gt 0 ] || return 0
+	say "Getting ${packages[*]}"
+	mkdir -p "$2/packages"
+
+	# a chroot has no lists
+	[ -n "$(apt-cache policy "${packages[0]}" 2>/dev/null)" ] ||
+		apt-get -q update </dev/null >/dev/null
+	for package in "${packages[@]}"; do
+		(cd "$2/packages" &&
+			timeout 120 apt-get -qq -o APT::Sandbox::User=root \
+				-o Acquire::Retries=0 download "$package" &&
+			dpkg -x "$package"_*.deb "$2") </dev/null
+	done
+	rm -r "$2/packages"
+	chmod -R go+rX "$2"
 }
 
 # postgres_source VERSION DIR: Debian's source package of PostgreSQL VERSION,
