@@ -11,13 +11,14 @@ use lib $FindBin::RealBin;
 
 use DiagKit;
 use IPC::Run;
+use Outside;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
 my $primary = new_primary('primary', 'autovacuum = off', 'checkpoint_timeout = 1h');
-my ($standby) = new_standby($primary, 'replica1', 'max_standby_streaming_delay = -1', 'hot_standby_feedback = off');
+my ($standby) = new_standby($primary, 'replica1', 'max_standby_streaming_delay = -1', 'hot_standby_feedback = off', "listen_addresses = '127.0.0.1'");
 my $has_waker = $standby->safe_psql('postgres', 'SHOW server_version_num') < 190000;
 
 # A standby of the standby, without preloading.
@@ -330,6 +331,46 @@ SKIP:
 		PYTHON
 	IPC::Run::run([ $python, '-c', $program ], '>', \$out, '2>', \$err, IPC::Run::timeout(180));
 	is("$out$err", "[(1,)]\n", 'psycopg reads each write, and from the primary what no server has');
+}
+SKIP:
+{
+	my $driver = outside_file('/usr/share/java/postgresql.jar');
+	skip 'no pgjdbc', 1 if !defined $driver;
+	skip 'no Java that runs a source file', 1 if !run_java('class None { public static void main(String[] args) {} }', undef, $driver);
+	my @urls = map { 'jdbc:postgresql://127.0.0.1:' . $_->port . '/postgres?user=jdbc&password=secret' } $primary, $standby;
+	my $program = block('java') =~ s/500 ms/60 s/r;
+
+	$primary->safe_psql('postgres', q{CREATE ROLE jdbc LOGIN PASSWORD 'secret'; GRANT ALL ON page TO jdbc});
+	$primary->wait_for_catchup('replica1');
+
+	# the class with main() comes first
+	$program =~ s/^(?=final class)/<<~'JAVA'/me;
+		class Recipe {
+		    public static void main(String[] urls) throws SQLException {
+		        Connection primary = DriverManager.getConnection(urls[0]);
+		        Connection replica = DriverManager.getConnection(urls[1]);
+		        for (String commit : List.of("on", "off")) {
+		            primary.createStatement().execute("SET synchronous_commit = " + commit);
+		            for (int i = 0; i < 20; i++) {
+		                var position = Reads.write(primary, "UPDATE page SET body = ? WHERE id = ?", commit + i, 1);
+		                var found = Reads.read(replica, null, position, "SELECT body FROM page WHERE id = ?", 1).executeQuery();
+		                found.next();
+		                if (!found.getString(1).equals(commit + i))
+		                    System.out.println(commit + i + " " + found.getString(1));
+		            }
+		        }
+		        var lsn = primary.createStatement().executeQuery("SELECT pg_current_wal_insert_lsn() + 1000000");
+		        lsn.next();
+		        var found = Reads.read(primary, primary, new Reads.Position(lsn.getString(1), 1), "SELECT pg_is_in_recovery()").executeQuery();
+		        found.next();
+		        System.out.println(found.getString(1));
+		    }
+		}
+
+		JAVA
+	my $said;
+	run_java($program, \$said, $driver, @urls);
+	is($said, "f\n", 'pgjdbc reads each write, and from the primary what no server has');
 }
 
 # ----------------------------------------------------------------------
