@@ -130,12 +130,17 @@ found('a collation of another version', '', 'collation_version_mismatch', undef)
 is($standby1->safe_psql('postgres', q{SELECT name, evidence FROM replica_kit.diagnose('server')}),
 	qq{server|collation version "$recorded" here; "0.1" when collations of this database were made;\nindexes in this database that use such a collation: 1}, 'a collation of another version: which');
 unlike(advice($standby1), qr/ALTER|REFRESH/, 'a collation of another version: nothing that would only silence it');
+my $at_risk = qr/^  (SELECT DISTINCT .*?;)$/ms;
+is($standby1->safe_psql('postgres', advice($standby1) =~ $at_risk ? $1 : 'none'), 'words_pkey', 'a collation of another version: the indexes');
 $primary->safe_psql('postgres', q{DROP TABLE words; DROP COLLATION other});
 $primary->safe_psql('postgres', q{CREATE DATABASE icu TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en' ENCODING UTF8});
 $primary->safe_psql('postgres', q{UPDATE pg_database SET datcollversion = '0.1' WHERE datname = 'icu'});
 $primary->wait_for_catchup('standby1');
 found('a database of another version', '', 'collation_version_mismatch', undef);
 like($standby1->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose('server')}), qr/here; "0\.1" when databases were made: icu;\s/, 'a database of another version: which');
+$primary->safe_psql('icu', 'CREATE TABLE words (w text PRIMARY KEY, c text COLLATE "C" UNIQUE)');
+$primary->wait_for_catchup('standby1');
+is($standby1->safe_psql('icu', advice($standby1) =~ $at_risk ? $1 : 'none'), 'words_pkey', 'a database of another version: its indexes, where it is asked');
 $primary->safe_psql('postgres', 'DROP DATABASE icu');
 $primary->wait_for_catchup('standby1');
 found('gone', '', '', '');

@@ -387,7 +387,7 @@ word_collations(const PrkWordsInput *in, PrkWords *words)
 {
 	const PrkCollations *collations = &in->evidence->collations;
 
-	words->finding = "Text sorts differently here than on the primary: queries that use text indexes can miss rows here.";
+	words->finding = "Text may sort differently here than where its indexes were made: queries that use them can miss rows.";
 	prk_words_clause(words, "collation version %s here",
 					 prk_words_quoted(collations->here));
 	if (collations->databases != NULL)
@@ -400,5 +400,10 @@ word_collations(const PrkWordsInput *in, PrkWords *words)
 	prk_words_clause(words, "indexes in this database that use such a collation: %d",
 					 collations->indexes);
 	prk_words_advise(words, "Send text queries to the primary until this machine runs the primary's OS release. Do not promote it.");
-	prk_words_advise(words, "A REINDEX on the primary does not help. Recording another version there would only silence this.");
+	prk_words_advise(words, "The indexes in question of this database:");
+	prk_words_advise(words, "  SELECT DISTINCT i.indexrelid::regclass FROM pg_index i, unnest(i.indcollation) c, pg_collation l");
+	prk_words_advise(words, "  WHERE l.oid = c AND (l.collversion <> pg_collation_actual_version(l.oid) OR l.collprovider = 'd' AND EXISTS (");
+	prk_words_advise(words, "  SELECT FROM pg_database WHERE datname = current_database()");
+	prk_words_advise(words, "  AND datcollversion <> pg_database_collation_actual_version(oid)));");
+	prk_words_advise(words, "A REINDEX on the primary helps only if it has this version as well. Recording another one silences this.");
 }
