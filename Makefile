@@ -256,6 +256,7 @@ JOIN_PARTS = \
 	src/join/join_log.sh \
 	src/join/join_rebuild.sh \
 	src/join/join_history.sh \
+	src/join/join_copy.sh \
 	src/join/join_follow.sh \
 	src/join/join_run.sh
 

@@ -32,11 +32,22 @@ check_old() {
 
 check_old_cluster() {
     pid=$(live_pid)
+    check_old_version
     system_id=$(control_system_id)
     case $system_id in
         '' | "$prk_system_id") ;;
         *) fail 8 "\"$pgdata\" is another cluster's: its system identifier is $system_id, not $prk_system_id" \
             "Nothing in it has been touched. Choose another directory." ;;
+    esac
+}
+
+# The programs of one major version cannot read the data of another.
+check_old_version() {
+    version=$(as_owner sed -n '1s/^\([0-9]\{1,4\}\)$/\1/p' "$pgdata/PG_VERSION" 2>/dev/null)
+    case $version in
+        '' | "$prk_major") ;;
+        *) fail 8 "\"$pgdata\" is of PostgreSQL $version, and this script is for $prk_major" \
+            "pg_upgrade makes another cluster, which no old replica can follow. Make a new replica in another directory; this one serves reads meanwhile." ;;
     esac
 }
 
@@ -72,17 +83,22 @@ check_foreign_old() {
 }
 
 # A primary's data on the upstream's own timeline is the upstream's, or a copy
-# of it.  One that was promoted, or a former primary, is on another.
+# of it.  One that was promoted, or a former primary, is on another.  A copy
+# that can be proved becomes a replica as a former primary does.
 check_old_timeline() {
     [ "$dir_state" = old ] && [ -n "$old_primary" ] || return 0
     timeline=$(as_owner timeout -k 2 "$program_seconds" "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
         sed -n "s/^Latest checkpoint's TimeLineID: *//p")
     ask IDENTIFY_SYSTEM || fail 4 "the upstream server no longer answers: $said"
     theirs=$(upstream_number 2 10) || not_upstream "its timeline"
-    if [ "$timeline" = "$theirs" ]; then
-        fail 8 "\"$pgdata\" is the upstream server's own data directory, or a copy of it" \
-            "Choose another directory. If it was promoted by mistake, start it and stop it once, and run this script again."
+    [ "$timeline" = "$theirs" ] || return 0
+    [ -z "$demote" ] || ! is_copy || return 0
+    hint="Choose another directory. If it was promoted by mistake, start it and stop it once, and run this script again."
+    if [ -n "$demote" ]; then
+        hint="That it was copied while the upstream was shut down, and not used since, is not proved: $why. $hint"
     fi
+    fail 8 "\"$pgdata\" is the upstream server's own data directory, or a copy of it" \
+        "$hint"
 }
 
 # What else belongs to the old data: a WAL directory of its own, and the

@@ -379,8 +379,13 @@ check_upstream() {
     fi
     system_id=$(upstream_number 1 20) || not_upstream "its system identifier"
     if [ "$system_id" != "$prk_system_id" ]; then
+        hint="This script is of $prk_made_at; make a new one with replica_kit.join_script()."
+        if ask "SHOW server_version_num" && version=$(upstream_number 1 7) &&
+            [ "$((version / 10000))" != "$prk_major" ]; then
+            hint="It runs PostgreSQL $((version / 10000)), this script is for $prk_major. After pg_upgrade no old replica can follow: run there provision('$prk_name', '$(this_address)'), and make a new replica beside the old one, with a new script of join_script()."
+        fi
         fail 6 "the server at $prk_host, port $prk_port is another one: its system identifier is $system_id, not $prk_system_id" \
-            "This script is of $prk_made_at; make a new one with replica_kit.join_script()."
+            "$hint"
     fi
     ask "SHOW server_version_num" ||
         fail 6 "the upstream server does not tell its version: $said"
