@@ -61,7 +61,7 @@ compare_checkpoint() {
         theirs=$directory/$4
         [ -e "$theirs" ] || theirs=$theirs.partial
         if ! [ -s "$theirs" ]; then
-            tail -n 1 "$directory/words"
+            sed -n "s/^pg_receivewal: error: //p" "$directory/words" | head -n 1
         elif [ "$(head -c "$5" "$theirs" | sha256sum)" = \
             "$(head -c "$5" "$6" | sha256sum)" ]; then
             echo same
@@ -73,7 +73,7 @@ compare_checkpoint() {
     case $words in
         same) ;;
         other) why="the upstream has other WAL at $lsn" ;;
-        *) why="the upstream does not send its WAL at $lsn${words:+: ${words#pg_receivewal: error: }}" ;;
+        *) why="the upstream does not send its WAL at $lsn${words:+: $words}" ;;
     esac
 }
 
