@@ -298,7 +298,7 @@ prk_compat_backend_entries(void)
 }
 
 /*
- * Does a reload make the WAL receiver compute anew when it asks for an answer
+ * Does a reload make the WAL receiver compute again when it asks for an answer
  * and when it gives up?  (16+: WalReceiverMain() in
  * src/backend/replication/walreceiver.c)
  */

@@ -185,7 +185,7 @@ prk_foreign_has(const PrkForeignWords *words, const char *part)
 	return strstr(words->escaped, part) != NULL;
 }
 
-/* A name for eyes: printable ASCII, which every encoding has. */
+/* A name to be shown: printable ASCII, which every encoding has. */
 char *
 prk_foreign_show(const PrkForeign *foreign)
 {
@@ -193,7 +193,7 @@ prk_foreign_show(const PrkForeign *foreign)
 }
 
 /*
- * A message for eyes.  What is beyond ASCII stays if it is printable text in
+ * A message to be shown.  What is beyond ASCII stays if it is printable text in
  * the encoding of the database and the client can have it, else it is escaped.
  * Reads a catalog where the client's encoding is another one.
  *
@@ -277,7 +277,7 @@ prk_foreign_bytes(const PrkForeign *foreign)
 	return result;
 }
 
-/* A message to search in for words that are known: not for eyes. */
+/* A message to search in for words that are known: not to be shown. */
 char *
 prk_foreign_plain_words(const PrkForeignWords *words)
 {

@@ -39,7 +39,7 @@ typedef struct PrkThresholds
 	int64		stale_after;	/* age of a receiver's last reply from which
 								 * on its figures are of the past; from
 								 * wal_sender_timeout */
-	bool		strict;			/* who catches up is critical all the same */
+	bool		strict;			/* one that catches up is critical, too */
 } PrkThresholds;
 
 /* The settings that no override changes. */

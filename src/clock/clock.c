@@ -106,7 +106,7 @@ prk_clock_newest(const PrkClock *clock, PrkClockPair *pair)
 /*
  * Notes that the primary is at this position now.  A time that is not later
  * than the last one, or hardly, is ignored; a position before the last one
- * makes the clock begin anew.
+ * makes the clock begin again.
  */
 void
 prk_clock_add(PrkClock *clock, int64 at, XLogRecPtr position)

@@ -50,7 +50,7 @@
 /* What is less than this is not a clock that was set. */
 #define MIN_JUMP		(2 * USECS_PER_SEC)
 
-/* A worker that ticks at all does so within this. */
+/* A worker that ticks at all ticks within this. */
 #define ALIVE_TIME		(15 * USECS_PER_SEC)
 
 #define BOOT_ID_PATH	"/proc/sys/kernel/random/boot_id"

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * diagnose_attempts.c
- *	  Who wants in and can't, and why.
+ *	  Replicas that are not let in, and why.
  *
  * IDENTIFICATION
  *	  src/diagnose/diagnose_attempts.c

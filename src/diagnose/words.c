@@ -136,7 +136,7 @@ prk_words_advise(PrkWords *words, const char *fmt,...)
 }
 
 /*
- * Advises to give the replica its data anew, by its script: that does it all,
+ * Advises to give the replica its data again, by its script: that does it all,
  * with a slot that is lost or gone, too.
  */
 void

@@ -223,7 +223,7 @@ word_sync(const PrkWordsInput *in, PrkWords *words)
 	prk_words_advise(words, "  SELECT pg_reload_conf();");
 }
 
-/* Who watches the watcher */
+/* The watcher itself */
 static void
 word_worker(const PrkWordsInput *in, PrkWords *words)
 {

@@ -393,7 +393,7 @@ word_cut(const PrkWordsInput *in, PrkWords *words)
 		prk_words_advise(words, "On the upstream run: SELECT * FROM replica_kit.diagnose();");
 }
 
-/* How to give this standby its data anew. */
+/* How to give this standby its data again. */
 static void
 advise_rebuild(PrkWords *words)
 {

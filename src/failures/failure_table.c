@@ -3,7 +3,7 @@
  * failure_table.c
  *	  Where failures are counted: a table that may be written in any state.
  *
- * Who writes may be in a critical section, have no PGPROC, or be ended by a
+ * A writer may be in a critical section, have no PGPROC, or be ended by a
  * signal between any two instructions.  So there is no lock here, not even a
  * spinlock, only atomics over a fixed piece of shared memory.  (Those of 64
  * bits are lock-free wherever PG_HAVE_ATOMIC_U64_SIMULATION is not defined,
@@ -362,7 +362,7 @@ copy_seen(Seen *entry, uint64 peer, char *replica)
 
 /*
  * Counts the failure in its region of the table, in the entry that it has, or
- * in a free one, or in that which was longest not seen.
+ * in a free one, or in the one that was longest not seen.
  */
 void
 prk_failure_table_note(const PrkFailureId *id, PrkTrust trust,

@@ -64,7 +64,7 @@ typedef enum PrkTrust
 /* Failures that are the same in all but their time, counted. */
 typedef struct PrkFailure
 {
-	TimestampTz first_at;		/* for eyes: these decide nothing */
+	TimestampTz first_at;		/* to be shown: these decide nothing */
 	TimestampTz last_at;
 	int64		age;			/* microseconds since the last one */
 	uint64		number;			/* of the last one, in the order of events */

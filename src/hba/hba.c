@@ -23,7 +23,7 @@
  *   backslash already, and removing a last line takes one such empty line.
  *
  * - Where a carriage return stands before that backslash, an empty line would
- *   take it away: the server strips line endings from the joined line.  Within
+ *   make it vanish: the server strips line endings from the joined line.  Within
  *   quotes that changes a token, so our line goes before that one instead.
  *
  * IDENTIFICATION

@@ -110,7 +110,7 @@ static bool regex_matches(const AuthToken *token, const char *string);
  *
  * The result is a list of rules for prk_hba_rules_match().  Raises an error
  * if the server would refuse to load the file, and only then: a message of
- * the parser about a line for which it returns a rule all the same (hostssl
+ * the parser about a line for which it returns a rule nevertheless (hostssl
  * while ssl is off) is none.  The error names file and line and has the
  * server's words, without what the line says in its options.
  */

@@ -72,7 +72,7 @@ prk_hba_same(const char *path, const struct stat *wanted, const char *contents,
  * lease of a file that is not our own or of a file system without leases,
  * with something else.
  *
- * Who opens the file to write while the lease is held waits for its end, and
+ * A process that opens the file to write while the lease is held waits for its end, and
  * we get a signal.  It shall be one that is ignored: SIGIO would end us.
  */
 bool

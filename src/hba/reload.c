@@ -94,7 +94,7 @@ static bool is_over(const Reload *reload);
  *
  * Checks for interrupts while it waits, so it raises an error when cancelled;
  * where interrupts are held it returns false then, with *problem saying so.
- * The signal has been sent all the same: a postmaster that goes on, reloads.
+ * The signal has been sent nevertheless: a postmaster that goes on, reloads.
  *
  * A server in single-user mode serves nobody, and has no postmaster: the next
  * start reads the files.

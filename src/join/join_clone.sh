@@ -164,7 +164,7 @@ make_clone_directories() {
     done || exit
 }
 
-# A slot that has lost its WAL holds none until it is made anew.
+# A slot that has lost its WAL holds none until it is re-created.
 renew_slot() {
     [ -n "$slot_lost" ] || return 0
     if [ "$slot_lost" = missing ]; then

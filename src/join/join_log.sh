@@ -45,7 +45,7 @@ new_in() {
         END { print found + 0 }')
     as_owner sh -c '
         cd "$1" 2>/dev/null || cd / || exit
-        # a file that is smaller than before was begun anew
+        # a file that is smaller than before was begun again
         now=$(wc -c <"$2") || exit
         [ "$now" -ge "$3" ] || set -- "$1" "$2" 0 "$4"
         tail -c "+$(($3 + 1))" "$2" | tail -c "$4"' sh \

@@ -1,6 +1,6 @@
 
 # ======================================================================
-# Where things are to be on machines that are made anew: the passfile, the
+# Where things are to be on machines that are re-created: the passfile, the
 # WAL, temporary files; and a replica that is finished
 # ======================================================================
 
@@ -149,8 +149,8 @@ check_waldir() {
 
 # --------------------------------------------------------- a finished replica
 
-# With --no-start, what is finished needs no upstream: where a container is made
-# anew, this script runs before each start of the server, also while the
+# With --no-start, what is finished needs no upstream: where a container is
+# re-created, this script runs before each start of the server, also while the
 # upstream is away.
 end_if_finished() {
     [ -z "$start$rebuild$dry_run" ] || return 0

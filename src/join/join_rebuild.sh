@@ -178,7 +178,7 @@ stop_server() {
 }
 
 # missing_file: what is missing in the data directory, if anything.  A replica
-# can stream without: replay makes directories anew, and they stay empty.
+# can stream without: replay makes the directories again, and they stay empty.
 missing_file() {
     as_owner sh -c '
         cd "$1" || exit
@@ -195,8 +195,8 @@ missing_file() {
         done' sh "$pgdata"
 }
 
-# Ends the script if the replica streams after a restart, with a slot made
-# anew where it was lost; else dir_state becomes "old", and nothing runs.
+# Ends the script if the replica streams after a restart, with its slot
+# re-created where it was lost; else dir_state becomes "old", and nothing runs.
 try_restart() {
     case $dir_state in
         standby | running) ;;

@@ -98,7 +98,7 @@ idle_left(const PrkSample *sample, const PrkReplica *replica)
 }
 
 /*
- * How long do so many bytes last at so many a second?  In microseconds; -1:
+ * How long do these bytes last, at this many a second?  In microseconds; -1:
  * for ever.
  */
 int64

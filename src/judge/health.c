@@ -535,8 +535,8 @@ judge_lag(const PrkSample *sample, const PrkReplica *replica,
  * Judges by how much something is behind, given verdict->lag_time and
  * forecast.
  *
- * Who is late but will soon have caught up needs no help: that is a warning
- * only.  Who stands still, or falls behind further, does.
+ * A replica that is late but will soon have caught up needs no help: that is
+ * a warning only.  One that stands still, or falls behind further, does.
  */
 void
 prk_health_judge_lag(const PrkLag *lag, const PrkThresholds *thresholds,

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * provision_funcs.c
- *	  SQL functions that set a replica up and take it away again.
+ *	  SQL functions that set a replica up and remove it.
  *
  * They check everything, change the role at once, and leave slot and file to
  * commit (staged.c).  What they return says what the commit will do.

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * waiters.c
- *	  Who waits for which WAL to be replayed, in shared memory.
+ *	  The sessions that wait for WAL to be replayed, in shared memory.
  *
  * A heap by position, the least first, with room for each backend that there
  * can be; a backend has the place of its PGPROC.  One lightweight lock

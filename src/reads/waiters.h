@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * waiters.h
- *	  Who waits for which WAL to be replayed, in shared memory.
+ *	  The sessions that wait for WAL to be replayed, in shared memory.
  *
  * IDENTIFICATION
  *	  src/reads/waiters.h

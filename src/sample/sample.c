@@ -191,8 +191,8 @@ prk_sample_take(PrkSampleCache *cache)
 }
 
 /*
- * Is there anybody at the other end?  Who holds an invalidated slot and is no
- * walsender just takes it away: the checkpointer does so for a moment.
+ * Is there anybody at the other end?  A process that holds an invalidated slot
+ * and is no walsender is about to release it: the checkpointer, for a moment.
  */
 bool
 prk_sample_in_use(const PrkReplica *replica)

@@ -7,7 +7,7 @@
  * left by their replica, others were made for one that is still to come, and
  * only the first are anybody's trouble.  Neither views nor shared memory tell
  * them apart, but the files do.  A physical slot that is used moves, so its
- * file is written anew by the next checkpoint, and by the one at shutdown at
+ * file is written again by the next checkpoint, and by the one at shutdown at
  * the latest.  Where that never happened since the slot's directory was made,
  * nobody has used it.
  *

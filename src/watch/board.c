@@ -12,7 +12,7 @@
  * waits or raises.
  *
  * It lives as long as the shared memory does: a worker that was restarted
- * finds what it had announced, after a crash of the server all begins anew.
+ * finds what it had announced, after a crash of the server all begins again.
  *
  * IDENTIFICATION
  *	  src/watch/board.c
