@@ -106,6 +106,8 @@ PROVISION_OBJS = \
 	src/provision/lock.o \
 	src/provision/provision_checks.o \
 	src/provision/provision_funcs.o \
+	src/provision/rewind.o \
+	src/provision/rewind_funcs.o \
 	src/provision/role.o \
 	src/provision/server_address.o \
 	src/provision/slot.o \
@@ -252,12 +254,14 @@ JOIN_PARTS = \
 	src/join/join_place.sh \
 	src/join/join_compress.sh \
 	src/join/join_recovery.sh \
+	src/join/join_archive.sh \
 	src/join/join_clone.sh \
 	src/join/join_log.sh \
 	src/join/join_rebuild.sh \
 	src/join/join_history.sh \
 	src/join/join_copy.sh \
 	src/join/join_follow.sh \
+	src/join/join_rewind.sh \
 	src/join/join_run.sh
 
 EXTRA_CLEAN = src/join/join_text.inc pg_replica_kit_join.sh pg_replica_kit_join.1 \

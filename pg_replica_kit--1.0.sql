@@ -188,6 +188,48 @@ COMMENT ON FUNCTION replica_kit.revoke_address(text, inet) IS
 REVOKE ALL ON FUNCTION replica_kit.revoke_address(text, inet) FROM PUBLIC;
 
 --
+-- allow_rewind(), revoke_rewind(), end_rewind()
+--
+CREATE FUNCTION replica_kit.allow_rewind(
+    name text,
+    duration interval DEFAULT '1 hour'
+)
+RETURNS timestamp with time zone
+AS 'MODULE_PATHNAME', 'pg_replica_kit_allow_rewind_1_0'
+LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION replica_kit.allow_rewind(text, interval) IS
+'Lets the replica''s pg_rewind read this server''s files for a time, and returns when that ends.
+It gets a role of its own, NAME_rewind, with the replica''s password, in this database only.';
+
+REVOKE ALL ON FUNCTION replica_kit.allow_rewind(text, interval) FROM PUBLIC;
+
+CREATE FUNCTION replica_kit.revoke_rewind(
+    name text
+)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'pg_replica_kit_revoke_rewind_1_0'
+LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION replica_kit.revoke_rewind(text) IS
+'Takes back what allow_rewind() gave, and returns whether there was anything.';
+
+REVOKE ALL ON FUNCTION replica_kit.revoke_rewind(text) FROM PUBLIC;
+
+CREATE FUNCTION replica_kit.end_rewind()
+RETURNS void
+AS 'MODULE_PATHNAME', 'pg_replica_kit_end_rewind_1_0'
+LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION replica_kit.end_rewind() IS
+'Gives back what allow_rewind() gave: the script''s last act, in the session of that role.';
+
+REVOKE ALL ON FUNCTION replica_kit.end_rewind() FROM PUBLIC;
+
+--
 -- hba_match()
 --
 CREATE TYPE replica_kit.hba_match_row AS (

@@ -201,7 +201,7 @@ token_matches(const AuthToken *token, const char *role)
 char *
 oracle_check_rule(const char *role)
 {
-	char	   *rule = prk_hba_rule(role, "10.9.8.7/32", false);
+	char	   *rule = prk_hba_rule(NULL, role, "10.9.8.7/32", false);
 	char	   *contents = prk_hba_insert("", rule, "zz", 0);
 	FILE	   *context = prk_compat_open_auth_file(HbaFileName, ERROR, 0, NULL);
 	FILE	   *file = fmemopen(contents, strlen(contents), "r");

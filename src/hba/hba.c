@@ -118,12 +118,28 @@ role_from_field(const PrkHbaField *field)
 }
 
 /*
- * Our lines: those rules whose comment ends in the mark and a replica's name.
- * A list of PrkHbaManaged, in the order of the text.  A rule that somebody
- * has turned into a comment is not in it: the server does not see it either.
+ * Our lines that let replicas in: those rules whose comment ends in the mark
+ * and a replica's name, but for those for pg_rewind.  A list of PrkHbaManaged,
+ * in the order of the text.  A rule that somebody has turned into a comment is
+ * not in it: the server does not see it either.
  */
 List *
 prk_hba_managed(const char *contents)
+{
+	List	   *result = prk_hba_managed_all(contents);
+	ListCell   *lc;
+
+	foreach(lc, result)
+	{
+		if (((PrkHbaManaged *) lfirst(lc))->rewind)
+			result = foreach_delete_current(result, lc);
+	}
+	return result;
+}
+
+/* The same, with those for pg_rewind. */
+List *
+prk_hba_managed_all(const char *contents)
 {
 	List	   *result = NIL;
 	PrkHbaLogical line;
@@ -193,12 +209,13 @@ prk_hba_insert(const char *contents, const char *rule, const char *replica,
 
 /*
  * The text without our lines for a replica, or without those for one address
- * (as written in the line) if that is not NULL.  *removed says how many they
- * were.  All other bytes stay, and what prk_hba_insert() added goes entirely.
+ * (as written in the line) if that is not NULL, or those for pg_rewind only.
+ * *removed says how many they were.  All other bytes stay, and what
+ * prk_hba_insert() added goes entirely.
  */
 char *
 prk_hba_remove(const char *contents, const char *replica, const char *address,
-			   int *removed)
+			   bool rewind, int *removed)
 {
 	PrkHbaLogical line;
 	StringInfoData result;
@@ -217,6 +234,7 @@ prk_hba_remove(const char *contents, const char *replica, const char *address,
 
 		last_removed = managed != NULL &&
 			strcmp(managed->replica, replica) == 0 &&
+			(managed->rewind || !rewind) &&
 			(address == NULL ||
 			 (managed->address != NULL &&
 			  pg_strcasecmp(managed->address, address) == 0));
@@ -532,6 +550,8 @@ managed_from_line(const PrkHbaLogical *line)
 	managed->address = nfields > 3 && strcmp(fields[0].token, "local") != 0 ?
 		fields[3].token : NULL;
 	managed->rule = trimmed(line->joined.data, comment);
+	managed->rewind = managed->role != NULL &&
+		strcmp(managed->role, prk_hba_rewind_role(name)) == 0;
 	return managed;
 }
 

@@ -178,8 +178,27 @@ prk_hba_edit_count(const char *replica, const char *address)
 	PrkHbaFile *file = prk_hba_file_read(CurrentMemoryContext);
 	int			n;
 
-	(void) prk_hba_remove(prk_hba_file_text(file), replica, address, &n);
+	(void) prk_hba_remove(prk_hba_file_text(file), replica, address, false, &n);
 	return n;
+}
+
+/*
+ * The replica's managed lines in the file now, a list of PrkHbaManaged, those
+ * for pg_rewind among them.
+ */
+List *
+prk_hba_edit_managed(const char *replica)
+{
+	PrkHbaFile *file = prk_hba_file_read(CurrentMemoryContext);
+	List	   *result = prk_hba_managed_all(prk_hba_file_text(file));
+	ListCell   *lc;
+
+	foreach(lc, result)
+	{
+		if (strcmp(((PrkHbaManaged *) lfirst(lc))->replica, replica) != 0)
+			result = foreach_delete_current(result, lc);
+	}
+	return result;
 }
 
 /*
@@ -481,10 +500,10 @@ load_candidate(PrkHbaFile *file, const char *text)
 static char *
 remove_lines(const char *text, const PrkHbaRemoval *removal, List **audit)
 {
-	List	   *before = prk_hba_managed(text);
+	List	   *before = prk_hba_managed_all(text);
 	int			removed;
 	char	   *rest = prk_hba_remove(text, removal->replica, removal->address,
-									  &removed);
+									  removal->rewind, &removed);
 	ListCell   *lc;
 
 	if (removed == 0)
@@ -495,6 +514,7 @@ remove_lines(const char *text, const PrkHbaRemoval *removal, List **audit)
 		PrkHbaManaged *line = lfirst(lc);
 
 		if (strcmp(line->replica, removal->replica) == 0 &&
+			(line->rewind || !removal->rewind) &&
 			(removal->address == NULL ||
 			 (line->address != NULL &&
 			  strcmp(line->address, removal->address) == 0)))
@@ -580,7 +600,7 @@ matches_of(List *rules, const PrkHbaAddition *addition, bool ssl)
 {
 	PrkHbaQuery query = {
 		.role = addition->role,
-		.database = "replication",
+		.database = addition->database ? addition->database : "replication",
 		.ssl = ssl,
 		.addr = addition->first
 	};
@@ -618,7 +638,7 @@ first_match(List *rules, const PrkHbaAddition *addition, int variant,
 {
 	PrkHbaQuery query = {
 		.role = addition->role,
-		.database = "replication",
+		.database = addition->database ? addition->database : "replication",
 		.ssl = variant < 2,
 		.addr = variant % 2 == 0 ? addition->first : addition->last
 	};
@@ -634,7 +654,7 @@ is_present(const char *text, const PrkHbaAddition *addition)
 {
 	ListCell   *lc;
 
-	foreach(lc, prk_hba_managed(text))
+	foreach(lc, prk_hba_managed_all(text))
 	{
 		PrkHbaManaged *line = lfirst(lc);
 

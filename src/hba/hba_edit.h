@@ -19,6 +19,7 @@
 typedef struct PrkHbaAddition
 {
 	const char *replica;
+	const char *database;		/* NULL: replication */
 	const char *role;
 	const char *rule;			/* as prk_hba_rule() makes it */
 	const char *address;		/* as it stands in the rule */
@@ -33,6 +34,7 @@ typedef struct PrkHbaRemoval
 {
 	const char *replica;
 	const char *address;		/* NULL: all */
+	bool		rewind;			/* only those for pg_rewind */
 } PrkHbaRemoval;
 
 typedef struct PrkHbaEdit PrkHbaEdit;
@@ -41,6 +43,7 @@ extern void prk_hba_edit_plan(const PrkHbaAddition *addition);
 extern void prk_hba_edit_advise(const PrkHbaAddition *addition);
 extern bool prk_hba_edit_has(const PrkHbaAddition *addition);
 extern int	prk_hba_edit_count(const char *replica, const char *address);
+extern List *prk_hba_edit_managed(const char *replica);
 extern char *prk_hba_edit_role(const char *replica);
 
 extern bool prk_hba_edit_tidy(bool look);

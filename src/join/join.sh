@@ -35,7 +35,7 @@
 : "${prk_made_at:?}" "${prk_version:?}" "${prk_system_id:?}"
 : "${prk_server_port:?}" "${prk_data_size:?}" "${prk_segment_size:?}"
 : "${prk_data_directory:?}" "${prk_libraries?}" "${prk_tablespaces?}"
-: "${prk_auth?}" "${prk_tls?}"
+: "${prk_auth?}" "${prk_tls?}" "${prk_database:?}"
 
 # How long to wait, in seconds: for a connection to the upstream, for its answer
 # to one question, for any progress of a stream, and of a clone; for a program
@@ -52,9 +52,10 @@ restore_seconds=60
 work_seconds=3600
 
 # How much of an answer is kept, in bytes, and what a connection that asks says
-# of its options.
+# of its options, and of where to.
 answer_bytes=1000
 ask_options=
+ask_where=replication=1
 
 newline='
 '
@@ -111,12 +112,16 @@ Options:
                        else $prk_server_port
   --no-start           stop before starting the server
   --start-command CMD  start the server with this shell command
-  --rebuild            bring back the replica that is there: by a restart if that
-                       is enough, else by a new clone; the old data is kept
+  --rebuild            bring back the replica that is there by the least that is
+                       enough: a restart, its slot re-created, WAL from an
+                       archive, a rewind, a full clone; the old data is kept
+  --full               with --rebuild: a full clone, whatever less would be enough
   --remove-old         with --rebuild: remove the old data when it streams
   --demote             --rebuild where the directory is a former primary's that is
                        to become this replica: without a clone if the upstream
                        has all its WAL
+  --discard-diverged   with --rebuild: rewind also where that discards commits
+                       that only this data has; their WAL is kept
   --restore-command CMD
                        the replica's restore_command, if it fetches WAL on this
                        machine
@@ -163,7 +168,8 @@ Exit codes:
   12  the replica's server did not start
   13  it runs, but does not stream
   14  another run is at work on the same directory
-  15  the data does not fit the history of the upstream server
+  15  the data does not fit the history of the upstream server, or a rewind
+      would discard commits
   16  a file or a setting of the upstream server does not allow a clone that
       works here
   129, 130, 141, 143  ended by a signal (HUP, INT, PIPE, TERM)
@@ -264,11 +270,14 @@ parse_arguments() {
     set_password=
     rebuild=
     remove_old=
+    full=
     demote=
+    discard_diverged=
     follow=
     dry_run=
     allow_risk=
     restore_command=
+    restore_option=
     keep_recovery=
     verify=
     passfile_option=
@@ -290,8 +299,8 @@ parse_arguments() {
                 value=$2
                 shift
                 ;;
-            --no-start | --set-password | --rebuild | --remove-old | \
-                --demote | --keep-recovery-settings | --verify | \
+            --no-start | --set-password | --rebuild | --remove-old | --full | \
+                --discard-diverged | --demote | --keep-recovery-settings | --verify | \
                 --allow-cleartext-risk | --dry-run | --help | --version)
                 option=$1
                 value=-
@@ -315,12 +324,17 @@ parse_arguments() {
             --set-password) set_password=yes ;;
             --rebuild) rebuild=yes ;;
             --remove-old) remove_old=yes ;;
+            --full) full=yes ;;
+            --discard-diverged) discard_diverged=yes ;;
             --demote)
                 demote=yes
                 rebuild=yes
                 ;;
             --follow) follow=$value ;;
-            --restore-command) restore_command=$value ;;
+            --restore-command)
+                restore_command=$value
+                restore_option=yes
+                ;;
             --keep-recovery-settings) keep_recovery=yes ;;
             --verify) verify=yes ;;
             --allow-cleartext-risk) allow_risk=yes ;;
@@ -355,6 +369,12 @@ parse_arguments() {
     elif [ -n "$remove_old" ] && [ -z "$start" ]; then
         fail 2 "--remove-old and --no-start exclude each other" \
             "The old data is only removed when the replica streams."
+    fi
+    if [ -n "$full$discard_diverged" ] && [ -z "$rebuild" ]; then
+        fail 2 "--full and --discard-diverged belong to --rebuild" "Try --help."
+    elif [ -n "$full" ] && [ -n "$discard_diverged" ]; then
+        fail 2 "--full and --discard-diverged exclude each other" \
+            "A full clone keeps the old data."
     fi
     case $restore_command in
         *"$newline"*) fail 2 "the restore command has a line break in it" ;;

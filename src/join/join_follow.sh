@@ -529,10 +529,12 @@ demotable=
 # of the upstream, needs no clone.  Sets demotable, or says what stands in the
 # way.
 judge_former_primary() {
-    [ "$dir_state" = old ] && [ -n "$old_primary" ] || return 0
+    [ "$dir_state" = old ] && [ -n "$old_primary" ] && [ -z "$full" ] || return 0
     words=$(control_value 'Database cluster state')
     missing=$(missing_file)
-    if [ "$words" != 'shut down' ]; then
+    if was_rewinding; then
+        unfit="an earlier rewind did not come to its end, and it is neither the old data nor the new"
+    elif [ "$words" != 'shut down' ]; then
         unfit="it was not shut down cleanly: its control file says \"$words\""
     elif [ -n "$missing" ]; then
         unfit="\"$pgdata/$missing\" is missing"
@@ -543,6 +545,7 @@ judge_former_primary() {
         demotable=yes
     else
         say "a restart is not enough to make this former primary the replica: $unfit"
+        was_rewinding || judge_rewind
     fi
 }
 
@@ -552,6 +555,23 @@ try_demotion() {
     [ -n "$demotable" ] || return 0
     say "all WAL of this former primary is in the upstream's history: making it a standby, without a clone"
     renew_slot
+    make_standby
+    if [ -z "$start" ]; then
+        say "the replica is ready; start it with: $(start_words)"
+        tell_own_slots
+        exit 0
+    fi
+    find_log
+    if launch && streaming_within 20 && restart_replays; then
+        say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; nothing has been cloned"
+        tell_own_slots
+        exit 0
+    fi
+    give_up_restart
+}
+
+# make_standby: of data that has all its WAL in the upstream's history
+make_standby() {
     reset_recovery "$pgdata"
     lines="primary_conninfo = $(conf_quote "$(conninfo "$passfile" server)")
 primary_slot_name = '$prk_name'"
@@ -565,18 +585,6 @@ $lines
 EOF
     as_owner sh -c ': >"$1/standby.signal"' sh "$pgdata" ||
         fail 1 "could not write to \"$pgdata\""
-    if [ -z "$start" ]; then
-        say "the replica is ready; start it with: $(start_words)"
-        tell_own_slots
-        exit 0
-    fi
-    find_log
-    if launch && streaming_within 20 && restart_replays; then
-        say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; nothing has been cloned"
-        tell_own_slots
-        exit 0
-    fi
-    give_up_restart
 }
 
 # Its slots from when it was a primary retain WAL here for nobody.

@@ -19,6 +19,7 @@
 #include <arpa/inet.h>
 
 #include "access/xlog.h"
+#include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -106,6 +107,7 @@ pg_replica_kit_join_script_1_0(PG_FUNCTION_ARGS)
 	append_value(&out, "prk_host", host);
 	append_value(&out, "prk_port", psprintf("%d", port));
 	append_value(&out, "prk_role", role);
+	append_value(&out, "prk_database", get_database_name(MyDatabaseId));
 	append_authentication(&out, name);
 	append_facts(&out);
 	for (; *line != NULL; line++)

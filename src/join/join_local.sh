@@ -409,6 +409,7 @@ check_directory() {
     if [ "$dir_state" = standby ] && [ -n "$pid" ]; then
         dir_state=running
     fi
+    ! check_rewinding || return 0
     case $dir_state in
         absent | empty)
             check_parents

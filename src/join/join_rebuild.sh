@@ -86,7 +86,7 @@ check_foreign_old() {
 # of it.  One that was promoted, or a former primary, is on another.  A copy
 # that can be proved becomes a replica as a former primary does.
 check_old_timeline() {
-    [ "$dir_state" = old ] && [ -n "$old_primary" ] || return 0
+    [ "$dir_state" = old ] && [ -n "$old_primary" ] && ! was_rewinding || return 0
     timeline=$(as_owner timeout -k 2 "$program_seconds" "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
         sed -n "s/^Latest checkpoint's TimeLineID: *//p")
     ask IDENTIFY_SYSTEM || fail 4 "the upstream server no longer answers: $said"
@@ -203,33 +203,39 @@ try_restart() {
         *) return 0 ;;
     esac
     missing=$(missing_file)
-    if [ -n "$missing$unfit" ] || [ -z "$start" ]; then
+    if [ -n "$missing$unfit$full" ] || [ -z "$start" ]; then
         # It will be cloned, so a running server is not stopped in vain.
         check_nesting
         check_kept
         (dir_state=old && check_disk) || exit
     fi
+    own_state
     if [ -n "$(live_pid)" ]; then
         was_running=yes
         stop_server
     fi
     check_slot
-    if [ -n "$missing" ]; then
+    if [ -n "$full" ]; then
+        say "everything is cloned, as --full says"
+    elif [ -n "$missing" ]; then
         say "a restart is not enough: \"$pgdata/$missing\" is missing"
     elif [ -n "$unfit" ]; then
         say "a restart is not enough: $unfit"
     elif [ -n "$start" ]; then
-        say "trying first whether a restart is enough"
+        find_step
+        say "trying first whether a restart is enough$step_words"
         renew_slot
         use_slot
         reset_recovery "$pgdata"
         find_log
         if launch && streaming_within 20 && restart_replays; then
-            say "a restart was enough: replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; nothing has been rebuilt"
+            say "a restart was enough$step_words: replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; nothing has been rebuilt"
+            [ -z "$gap_words" ] || archive_ending
             end_rebuild
             exit 0
         fi
         give_up_restart
+        explain_gap
         # Whatever the slot holds, it is not what the old data needs.
         case $words in
             *"already been removed"* | *"can no longer"*)
@@ -386,6 +392,7 @@ undo_rebuild() {
 keep_old() {
     as_owner mv -f "$state/aside" "$state/kept" ||
         fail 1 "could not write \"$state/kept\""
+    as_owner rm -f "$state/rewinding"
     undo=
     was_running=
     old_named=yes

@@ -250,6 +250,9 @@ check_restore_command() {
         fetches "$restore_command" ||
             fail 2 "--restore-command does not fetch WAL segment $segment: $why" \
                 "Run it by hand as user \"$owner\", from an empty directory."
+        ! fetches_elsewhere "$restore_command" ||
+            fail 2 "--restore-command fetches $segment, of a timeline that the upstream is not on" \
+                "With it, the replica would follow that one. Was a replica promoted that archives to the same place?"
         return 0
     fi
     value=$(local_restore_command)
@@ -258,7 +261,11 @@ check_restore_command() {
         restore_command=$value
         restore_said="restore_command is kept, as --keep-recovery-settings asks"
     elif fetches "$value"; then
-        restore_command=$value
+        if fetches_elsewhere "$value"; then
+            say "note: restore_command fetches $segment, of a timeline that the upstream is not on and that the replica would follow: it is reset"
+        else
+            restore_command=$value
+        fi
     else
         say "note: restore_command does not fetch WAL segment $segment on this machine, and is reset: $why"
     fi
@@ -309,6 +316,17 @@ fetches() {
     done
     segment=$first
     why=${first_why:-the upstream has no complete one yet}
+    return 1
+}
+
+# fetches_elsewhere COMMAND: does it fetch the history of a timeline that is newer
+# than the upstream's?  Recovery would go there.  Sets segment.
+fetches_elsewhere() {
+    segment=$(printf '%08X.history' "$((timeline + 1))")
+    ! fetch_segment "$1" "$segment" || return 0
+    case $why in
+        *'status 0, but the file has '[1-9]*) return 0 ;;
+    esac
     return 1
 }
 

@@ -358,6 +358,7 @@ on_exit() {
         printf '\n' >/dev/tty
     fi
     [ -z "$clone_job" ] || stop_clone
+    remove_plan_dir
     if [ "$undo" = rebuild ]; then
         if undo_rebuild; then
             say "the old data is back in place" >&2
@@ -455,14 +456,19 @@ show_plan() {
             ;;
         standby | running)
             [ -z "$rebuild" ] || {
-                say "- restart the server, and stop there if it streams"
+                show_step
                 show_rebuild
             }
             ;;
         old)
             if [ -n "$demotable" ]; then
+                say "step: restart"
                 say "- make this former primary a standby, without a clone"
+            elif [ -n "$rewindable" ]; then
+                say "step: rewind"
+                say "- rewind this data, and move ${moved:+about }${moved:-a number of} MB from $prk_host, port $prk_port; what only this data has is kept in $state/diverged"
             else
+                say "step: full clone"
                 show_rebuild
             fi
             ;;
@@ -579,7 +585,7 @@ main() {
     check_compression
     check_old_timeline
     judge_former_primary
-    if [ "$dir_state" = old ] && [ -z "$demotable" ]; then
+    if [ "$dir_state" = old ] && [ -z "$demotable$rewindable" ]; then
         check_disk
         judge_facts
     fi
@@ -589,7 +595,7 @@ main() {
     check_restore_command
     find_log
     if [ "$dir_state" = running ] && [ -n "$rebuild" ]; then
-        if [ -z "$follow" ] && uses_slot && [ -z "$(missing_file)" ] && streaming_within 6; then
+        if [ -z "$follow$full" ] && uses_slot && [ -z "$(missing_file)" ] && streaming_within 6; then
             say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; there is nothing to rebuild"
             say "if its data is damaged nevertheless: stop it, and run this script with --rebuild --no-start"
             if [ -z "$dry_run" ]; then
@@ -617,8 +623,10 @@ main() {
     if [ -n "$dry_run" ]; then
         case $rebuild:$dir_state in
             yes:standby | yes:running)
+                missing=$(missing_file)
                 (dir_state=old && check_disk) || exit
                 judge_facts
+                own_state
                 ;;
         esac
         show_plan
@@ -636,6 +644,7 @@ main() {
     if [ -n "$rebuild" ]; then
         try_restart
         try_demotion
+        try_rewind
         if [ "$dir_state" = old ]; then
             check_nesting
             check_kept

@@ -182,7 +182,7 @@ server_knows_require_auth() {
 
 # replication_conninfo PASSFILE
 replication_conninfo() {
-    printf '%s replication=1 connect_timeout=%s' "$(conninfo "$1" here)" \
+    printf '%s %s connect_timeout=%s' "$(conninfo "$1" here)" "$ask_where" \
         "$connect_seconds"
 }
 

@@ -176,6 +176,8 @@ edit_file(List *entries)
 
 		if (entry->kind == PRK_STAGED_PROVISION && entry->provision.has_rule)
 			additions = lappend(additions, &entry->provision.rule);
+		else if (entry->kind == PRK_STAGED_RULE)
+			additions = lappend(additions, &entry->rule);
 		else if (entry->kind == PRK_STAGED_REVOKE)
 			removals = lappend(removals, &entry->revoke);
 	}
@@ -474,6 +476,7 @@ step_audit(void *arg)
 					log_change(user, psprintf("dropped role \"%s\"",
 											  entry->deprovision.role_dropped));
 				break;
+			case PRK_STAGED_RULE:
 			case PRK_STAGED_REVOKE:
 			case PRK_STAGED_TIDY:
 				break;
@@ -512,12 +515,16 @@ step_undo_remedy(void *arg)
 	{
 		PrkStaged  *entry = lfirst(lc);
 		PrkHbaAddition *rule = &entry->provision.rule;
+		const char *space = words->remedy->len > 0 ? " " : "";
 
 		if (entry->kind == PRK_STAGED_PROVISION && rule->added)
 			appendStringInfo(words->remedy,
 							 "%sSELECT replica_kit.revoke_address('%s', '%s');",
-							 words->remedy->len > 0 ? " " : "",
-							 rule->replica, rule->address);
+							 space, rule->replica, rule->address);
+		else if (entry->kind == PRK_STAGED_RULE && entry->rule.added)
+			appendStringInfo(words->remedy,
+							 "%sSELECT replica_kit.revoke_rewind('%s');",
+							 space, entry->rule.replica);
 	}
 }
 
@@ -551,14 +558,17 @@ step_undo_file(void *arg)
 	foreach(lc, entries)
 	{
 		PrkStaged  *entry = lfirst(lc);
+		bool		rewind = entry->kind == PRK_STAGED_RULE;
+		const PrkHbaAddition *rule = rewind ? &entry->rule :
+		&entry->provision.rule;
 		PrkHbaRemoval *removal;
 
-		if (entry->kind != PRK_STAGED_PROVISION ||
-			!entry->provision.rule.added)
+		if ((!rewind && entry->kind != PRK_STAGED_PROVISION) || !rule->added)
 			continue;
-		removal = palloc(sizeof(PrkHbaRemoval));
-		removal->replica = entry->provision.rule.replica;
-		removal->address = entry->provision.rule.address;
+		removal = palloc0(sizeof(PrkHbaRemoval));
+		removal->replica = rule->replica;
+		removal->address = rule->address;
+		removal->rewind = rewind;
 		removals = lappend(removals, removal);
 	}
 	if (removals == NIL && !undone)

@@ -28,6 +28,7 @@
 #include "provision/leave.h"
 #include "provision/lock.h"
 #include "provision/provision_checks.h"
+#include "provision/rewind.h"
 #include "provision/server_address.h"
 #include "provision/slot.h"
 #include "provision/staged.h"
@@ -152,7 +153,7 @@ pg_replica_kit_provision_1_0(PG_FUNCTION_ARGS)
 	prk_check_name(name);
 	prk_check_role_name(role_name);
 	prk_check_address(ip, &address);
-	rule = prk_hba_rule(role_name, address.text, require_ssl);
+	rule = prk_hba_rule(NULL, role_name, address.text, require_ssl);
 
 	if (!dry_run)
 	{
@@ -284,6 +285,8 @@ pg_replica_kit_deprovision_1_0(PG_FUNCTION_ARGS)
 						 name, prk_leave_options(true, keep_role))));
 
 	prk_leave_warn(name);
+	if (!dry_run && !RecoveryInProgress())
+		(void) prk_rewind_drop(name);
 	if (owner.in_comment)
 		deprovision.role_dropped = prk_leave_role(name, owner.role, keep_role,
 												  dry_run);
@@ -376,7 +379,10 @@ pg_replica_kit_revoke_address_1_0(PG_FUNCTION_ARGS)
 
 	nrules = prk_hba_edit_count(name, address.text);
 	if (nrules > 0)
-		prk_staged_revoke(name, address.text);
+		prk_staged_revoke(&(PrkHbaRemoval)
+						  {
+							  .replica = name,.address = address.text
+						  });
 
 	PG_RETURN_INT32(nrules);
 }

@@ -436,7 +436,18 @@ parse_mark(const char *comment)
 static List *
 read_mark(Oid roleid)
 {
-	List	   *result = NIL;
+	char	   *comment = prk_role_comment(roleid);
+
+	return comment ? parse_mark(comment) : NIL;
+}
+
+/*
+ * The comment on a role, palloc'd, or NULL.
+ */
+char *
+prk_role_comment(Oid roleid)
+{
+	char	   *result = NULL;
 	Relation	rel;
 	ScanKeyData key[2];
 	SysScanDesc scan;
@@ -453,7 +464,7 @@ read_mark(Oid roleid)
 							  NULL, 2, key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
-		result = parse_mark(comment_text(rel, tuple));
+		result = comment_text(rel, tuple);
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 

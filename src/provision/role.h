@@ -46,6 +46,7 @@ typedef struct PrkRoleMark
 
 extern void prk_role_look_up(const char *name, PrkRole *role);
 extern char *prk_role_of_replica(const char *replica);
+extern char *prk_role_comment(Oid roleid);
 extern PrkRoleMark *prk_role_marks(int *nmarks);
 extern const PrkRoleMark *prk_role_marks_of(const PrkRoleMark *marks,
 											int nmarks, const char *replica);

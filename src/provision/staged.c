@@ -151,16 +151,37 @@ prk_staged_find_deprovision(void)
 }
 
 /*
- * Have the replica's managed lines of this address removed at commit.
+ * Have a line that is no replica's own added at commit.  What it points to is
+ * copied.
  */
 void
-prk_staged_revoke(const char *name, const char *address)
+prk_staged_rule(const PrkHbaAddition *rule)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(TopTransactionContext);
-	PrkStaged  *entry = add_entry(PRK_STAGED_REVOKE);
+	PrkHbaAddition *copy = &add_entry(PRK_STAGED_RULE)->rule;
 
-	entry->revoke.replica = pstrdup(name);
-	entry->revoke.address = pstrdup(address);
+	*copy = *rule;
+	copy->replica = pstrdup(rule->replica);
+	copy->database = pstrdup(rule->database);
+	copy->role = pstrdup(rule->role);
+	copy->rule = pstrdup(rule->rule);
+	copy->address = pstrdup(rule->address);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/*
+ * Have these managed lines of the replica removed at commit.
+ */
+void
+prk_staged_revoke(const PrkHbaRemoval *removal)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopTransactionContext);
+	PrkHbaRemoval *copy = &add_entry(PRK_STAGED_REVOKE)->revoke;
+
+	*copy = *removal;
+	copy->replica = pstrdup(removal->replica);
+	if (removal->address)
+		copy->address = pstrdup(removal->address);
 	MemoryContextSwitchTo(oldcontext);
 }
 

@@ -23,7 +23,8 @@ extern int	prk_staged_count_provisions(void);
 extern void prk_staged_deprovision(const PrkDeprovision *deprovision);
 extern const PrkDeprovision *prk_staged_find_deprovision(void);
 
-extern void prk_staged_revoke(const char *name, const char *address);
+extern void prk_staged_rule(const PrkHbaAddition *rule);
+extern void prk_staged_revoke(const PrkHbaRemoval *removal);
 extern void prk_staged_note(const char *line);
 extern void prk_staged_tidy(void);
 

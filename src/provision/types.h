@@ -40,6 +40,7 @@ typedef enum PrkStagedKind
 {
 	PRK_STAGED_PROVISION,
 	PRK_STAGED_DEPROVISION,
+	PRK_STAGED_RULE,
 	PRK_STAGED_REVOKE,
 	PRK_STAGED_NOTE,
 	PRK_STAGED_TIDY
@@ -52,6 +53,7 @@ typedef struct PrkStaged
 	PrkStagedKind kind;
 	PrkProvision provision;
 	PrkDeprovision deprovision;
+	PrkHbaAddition rule;
 	PrkHbaRemoval revoke;
 	const char *note;
 
