@@ -58,6 +58,7 @@ ASK_OBJS = \
 	src/ask/ask.o \
 	src/ask/backup_files.o \
 	src/ask/clone_settings.o \
+	src/ask/summaries.o \
 	src/ask/versions.o
 
 JUDGE_OBJS = \
@@ -262,6 +263,8 @@ JOIN_PARTS = \
 	src/join/join_copy.sh \
 	src/join/join_follow.sh \
 	src/join/join_rewind.sh \
+	src/join/join_delta.sh \
+	src/join/join_delta_checks.sh \
 	src/join/join_run.sh
 
 EXTRA_CLEAN = src/join/join_text.inc pg_replica_kit_join.sh pg_replica_kit_join.1 \

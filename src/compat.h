@@ -322,6 +322,11 @@ prk_compat_oldest_unsummarized(void)
 #endif
 }
 
+/* 17 added WAL summaries, and incremental backups that go by them. */
+#if PG_VERSION_NUM >= 170000
+#define PRK_COMPAT_HAS_SUMMARIES
+#endif
+
 /*
  * From which level on does that kind of process write to the log?  19 has a
  * level for each (log_min_messages is a list there).

@@ -30,6 +30,7 @@ my $good = <<~CONF;
 	wal_log_hints = on
 	CONF
 $good .= "ssl = on\n" if $tls;
+$good .= "summarize_wal = on\n" if $is_17;
 $node->append_conf('postgresql.conf', $good);
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION pg_replica_kit');
@@ -106,10 +107,11 @@ my @cases = (
 	{ check => 'wal_sender_timeout', conf => 'wal_sender_timeout = 0', row => 'warning|f', fix => 1, reload => 1 },
 	{ check => 'password_encryption', conf => 'password_encryption = md5', row => 'warning|f', fix => 1, reload => 1 },
 	{ check => 'log_min_messages', conf => 'log_min_messages = fatal', row => 'warning|f', fix => 1, reload => 1 },
+	$is_17 ? { check => 'summarize_wal', conf => 'summarize_wal = off', row => 'info|f', fix => 1, reload => 1 } : (),
 	{ check => 'hot_standby', conf => 'hot_standby = off', row => 'warning|t', fix => 1 },
 	{ check => 'pg_rewind', conf => 'wal_log_hints = off', row => 'info|t', fix => 1, unless => q{SELECT current_setting('data_checksums')} },
 	{ check => 'worker', conf => q{shared_preload_libraries = ''}, row => 'info|t', fix => 1 },
-	{ check => 'wal_level', conf => "wal_level = minimal\nmax_wal_senders = 0", row => 'critical|t', fix => 1 },
+	{ check => 'wal_level', conf => "wal_level = minimal\nmax_wal_senders = 0" . ($is_17 ? "\nsummarize_wal = off" : ''), row => 'critical|t', fix => 1 },
 	{ check => 'max_wal_senders', conf => 'max_wal_senders = 1', row => 'critical|t', fix => 1 },
 	{ check => 'max_replication_slots', conf => 'max_replication_slots = 0', row => 'critical|t', fix => 1 },
 	{ check => 'listen_addresses', conf => q{listen_addresses = 'localhost, 127.0.0.1'}, row => 'critical|t', fix => 0 },

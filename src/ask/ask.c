@@ -17,6 +17,8 @@
  *		collations			versions of glibc and ICU, locales of databases
  *		slot NAME			does it exist, does somebody use it, wal_status,
  *							why it was invalidated
+ *		limits TLI FROM TO SKIP
+ *							what changed in that range of WAL; see summaries.c
  *
  * In every other session, and to every other question, the answer is empty.
  * Nobody can set the answer; the question is fixed when a connection begins.
@@ -39,6 +41,7 @@
 #include "ask/ask.h"
 #include "ask/backup_files.h"
 #include "ask/clone_settings.h"
+#include "ask/summaries.h"
 #include "ask/versions.h"
 #include "compat.h"
 #include "sample/sample.h"
@@ -66,6 +69,7 @@ static void reply_settings(PrkAnswer *answer, const char *argument);
 static void reply_libraries(PrkAnswer *answer, const char *argument);
 static void reply_collations(PrkAnswer *answer, const char *argument);
 static void reply_slot(PrkAnswer *answer, const char *argument);
+static void reply_limits(PrkAnswer *answer, const char *argument);
 static int64 time_limit(void);
 
 static const Question questions[] = {
@@ -75,6 +79,7 @@ static const Question questions[] = {
 	{"libraries", false, reply_libraries},
 	{"collations", false, reply_collations},
 	{"slot", true, reply_slot},
+	{"limits", true, reply_limits},
 };
 
 /* Defines both settings; to be called once, before their prefix is reserved. */
@@ -213,6 +218,12 @@ reply_slot(PrkAnswer *answer, const char *argument)
 		return;
 	}
 	prk_answer_bool(answer, false);
+}
+
+static void
+reply_limits(PrkAnswer *answer, const char *argument)
+{
+	prk_summaries_limits(answer, argument, time_limit());
 }
 
 /* When is the time for files over? */

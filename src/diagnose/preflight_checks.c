@@ -55,6 +55,7 @@ static void check_hba_owner(PrkPreflight *preflight);
 static void check_recovery_target(PrkPreflight *preflight);
 static void check_recovery(PrkPreflight *preflight);
 static void check_rewind(PrkPreflight *preflight);
+static void check_summaries(PrkPreflight *preflight);
 static void check_ssl(PrkPreflight *preflight);
 static void check_shutdown_timeout(PrkPreflight *preflight);
 static void check_worker(PrkPreflight *preflight);
@@ -107,6 +108,9 @@ const PrkCheck prk_checks[] = {
 	{"pg_rewind", "info", true,
 		"one of them: without it an old primary must be cloned again",
 	check_rewind},
+	{"summarize_wal", "info", false,
+		"on: then its changed blocks are enough; costs about 1 % of a core, and 50 kB for each GB of WAL",
+	check_summaries},
 	{"ssl", "info", false,
 	"on, with a certificate, and require_ssl for the replicas", check_ssl},
 	{"wal_sender_shutdown_timeout", "info", false,
@@ -505,6 +509,19 @@ check_rewind(PrkPreflight *preflight)
 			   "wal_log_hints",
 			   prk_config_next_bool(preflight->facts->config,
 									"wal_log_hints") ? NULL : "on");
+}
+
+/* A setting of 17's, which the server does not start with if WAL is minimal. */
+static void
+check_summaries(PrkPreflight *preflight)
+{
+	const char *next_level = prk_config_next(preflight->facts->config,
+											 "wal_level");
+
+	if (strcmp(in_force("summarize_wal"), "off") == 0)
+		report(preflight, "off: a replica whose slot is lost must be cloned again",
+			   "summarize_wal",
+			   pg_strcasecmp(next_level, "minimal") == 0 ? NULL : "on");
 }
 
 /* No fix: it takes a certificate, and clients may not be ready. */

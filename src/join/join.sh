@@ -114,7 +114,8 @@ Options:
   --start-command CMD  start the server with this shell command
   --rebuild            bring back the replica that is there by the least that is
                        enough: a restart, its slot re-created, WAL from an
-                       archive, a rewind, a full clone; the old data is kept
+                       archive, a rewind, the blocks that have changed (17
+                       and later), a full clone; the old data is kept
   --full               with --rebuild: a full clone, whatever less would be enough
   --remove-old         with --rebuild: remove the old data when it streams
   --demote             --rebuild where the directory is a former primary's that is

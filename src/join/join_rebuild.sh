@@ -459,12 +459,14 @@ doubt_slot() {
 
 rebuild_replica() {
     doubt_slot
+    judge_delta
+    say_no_delta
     choose_compression
     move_aside
     remove_partial
     make_clone_directories
     renew_slot
-    run_clone
+    bring_changed || run_clone
     check_clone
     configure
     keep_old

@@ -480,6 +480,12 @@ show_plan() {
 
 show_rebuild() {
     say "- move the old data aside${remove_old:+, and remove it in the end}"
+    judge_delta
+    if [ -n "$delta" ]; then
+        say "- fetch what has changed since $from from $prk_host, port $prk_port: about $(megabytes "$delta_bytes") MB of $(megabytes "$delta_all") MB"
+        return 0
+    fi
+    say_no_delta
     show_clone
 }
 
