@@ -107,7 +107,7 @@ packages_outside()
 			prometheus-node-exporter prometheus-postgres-exporter \
 			haproxy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1 \
 			pgbouncer libc-ares2 libevent-2.1-7 \
-			libpostgresql-jdbc-java ;;
+			libpostgresql-jdbc-java python3-psycopg-pool ;;
 		18) echo pg-exporter prometheus-sql-exporter prometheus-postgres-exporter ;;
 	esac
 }

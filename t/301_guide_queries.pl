@@ -5,6 +5,8 @@
 use strict;
 use warnings FATAL => 'all';
 
+use FindBin;
+
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -154,6 +156,26 @@ is( $primary->safe_psql('postgres', <<~'SQL'),
 	SQL
 	'replica1|disconnected|t|t|reserved|t',
 	'down: status() says so, how far it is behind, and that its WAL is kept');
+
+# What doc/reads.md gives an application that asks for one row of a name and a
+# number, as a role that is in nobody's group.
+my $page = slurp_file("$FindBin::RealBin/../doc/reads.md");
+my ($grant) = $page =~ /^```sql grant\n(.*?)^```$/ms or die 'no grant';
+my ($bytes, $seconds) = map { $page =~ /"$_": "(.*)"/ ? $1 : die "no $_" } qw(QueryAbsoluteLag QueryTimeLag);
+$primary->safe_psql('postgres', "CREATE ROLE mmuser LOGIN; $grant");
+
+sub application_sees
+{
+	my ($query) = @_;
+
+	return $primary->safe_psql('postgres', $query, extra_params => [ '-U', 'mmuser' ]);
+}
+
+is(application_sees($lag), '', 'down: an application that is given the guide\'s query gets no row');
+cmp_ok((split /\|/, application_sees($bytes))[1], '>', 500000, 'down: with ours it gets the lag');
+like(application_sees($bytes), qr/^replica1\|\d+$/, 'one row of name and number');
+like(application_sees($seconds), qr/^replica1\|\d[\d.]*$/, 'in time, too');
+is(application_sees($bytes =~ s/name = 'replica1'/name = 'nosuch'/r), 'replica1|NaN', 'a replica that is not there has one row, too');
 
 # The inner join loses whatever has no partner.
 $primary->safe_psql('postgres',

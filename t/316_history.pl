@@ -134,6 +134,66 @@ foreach my $statement (split /; /, $asks)
 	like($err, qr/permission denied for/, "others may not: $statement");
 }
 
+# ----------------------------------------------------------------------
+# Over a restart
+# ----------------------------------------------------------------------
+
+# After a start, which takes a sample, the worker takes none.
+my $file = $primary->data_dir . '/pg_stat_tmp/pg_replica_kit.history';
+my $rows = q{SELECT name, state, lag_bytes, lag_time, retained_bytes FROM replica_kit.history(since => '1 day')};
+my $oldest_age = q{SELECT extract(epoch FROM clock_timestamp() - min(sampled_at)) FROM replica_kit.history(since => '1 day')};
+
+sub samples_are
+{
+	my ($wanted, $what) = @_;
+	ok($primary->poll_query_until('postgres', "SELECT count(DISTINCT sampled_at) = $wanted AND max(sampled_at) > pg_postmaster_start_time() FROM replica_kit.history(since => '1 day')"), $what);
+	return;
+}
+
+$primary->append_conf('postgresql.conf', "replica_kit.check_interval = 1h\nreplica_kit.history_samples = 50");
+$primary->reload;
+$primary->poll_query_until('postgres', q{SELECT current_setting('replica_kit.check_interval') = '1h' AND max(sampled_at) < clock_timestamp() - interval '1 s' FROM replica_kit.history()})
+  or die 'the worker goes on';
+my $before = $primary->safe_psql('postgres', $rows);
+my $age = $primary->safe_psql('postgres', $oldest_age);
+my $since = time;
+$primary->stop;
+ok(-s $file, 'a clean stop leaves a file');
+is((stat $file)[2] & 0777, 0600, 'that its owner alone may read');
+$primary->start;
+samples_are(21, 'after it all samples are there, and a new one');
+is($primary->safe_psql('postgres', "$rows LIMIT 40"), $before, 'which are the same');
+cmp_ok(abs($primary->safe_psql('postgres', $oldest_age) - $age - (time - $since)), '<=', 2, 'and of the same time');
+ok(!-e $file, 'the file is used up');
+like($primary->safe_psql('postgres', q{SELECT replica_kit.lag_graph('r1', '10 min')}), qr/#/, 'they are drawn');
+
+$primary->append_conf('postgresql.conf', 'replica_kit.history_samples = 10');
+$primary->restart;
+samples_are(5, 'of what is more than is to be kept the newest are taken');
+is($primary->safe_psql('postgres', "$rows LIMIT 6"), join("\n", (split /\n/, $before)[ -6 .. -1 ]), 'in their order');
+
+$primary->stop;
+open my $fh, '+<', $file or die "$file: $!";
+seek $fh, -20, 2;
+print $fh "\xff";
+close $fh;
+$primary->start;
+samples_are(1, 'a damaged file is ignored');
+like(slurp_file($primary->logfile), qr/LOG:  ignoring file "pg_stat_tmp\/pg_replica_kit\.history": it is damaged$/m, 'which is told');
+
+# Nor does a worker that is ended while the server goes on leave one that counts.
+$primary->restart;
+samples_are(2, 'a good one is not');
+my ($worker) = slurp_file($primary->logfile) =~ /.*\[(\d+)\][^\n]*replica_kit worker started/s or die 'no worker';
+is(kill('TERM', $worker), 1, 'a worker is ended');
+$primary->poll_query_until('postgres', q{SELECT (pg_stat_file('pg_stat_tmp/pg_replica_kit.history', true)).size > 0}) or die 'it leaves nothing';
+ok($primary->poll_query_until('postgres', q{SELECT pg_stat_file('pg_stat_tmp/pg_replica_kit.history', true) IS NULL}), 'the next one removes what it left');
+samples_are(3, 'and goes on with what is in memory');
+$primary->stop('immediate');
+ok(!-e $file, 'a crash leaves none');
+$primary->start;
+samples_are(1, 'and so no samples');
+
 # Without it
 foreach my $settings ('replica_kit.history_samples = 0', "shared_preload_libraries = ''")
 {

@@ -126,6 +126,8 @@ my $lag = $primary->safe_psql('postgres', 'SELECT extract(epoch FROM lag_time) F
 push @asked, time;
 cmp_ok(error_of($lag, \@written, \@asked), '<=', 2, 'lag_time is true after a restart during which the clock was set');
 check_silence('a restart during which the clock was set');
+is($primary->safe_psql('postgres', q{SELECT count(*) FILTER (WHERE sampled_at > clock_timestamp()), count(*) FILTER (WHERE step > '10 min' OR step < '0'), count(*) > 10
+	FROM (SELECT sampled_at, sampled_at - lag(sampled_at) OVER () AS step FROM replica_kit.history('r1', '1 day')) s}), '0|0|t', 'the history is of the past, without a gap');
 ok(slurp_file($primary->logfile) !~ /WARNING:  replica/, 'there was no alert');
 
 $primary->stop;

@@ -1,6 +1,6 @@
 # The read gate and the programs that stand before replicas, with passwords by
-# SCRAM: what pgjdbc, HAProxy and PgBouncer do when it closes and opens, and how
-# long a pool goes on.  libpq and pg_isready are t/801_read_gate.pl.
+# SCRAM: what pgjdbc, HAProxy, PgBouncer and psycopg_pool do when it closes and
+# opens, and how long a pool goes on.  libpq and pg_isready are t/801_read_gate.pl.
 
 use strict;
 use warnings FATAL => 'all';
@@ -124,6 +124,7 @@ SKIP:
 	$config =~ s/^(\s+bind ).*/${1}127.0.0.1:$port/m or die 'no bind';
 	$config =~ s/^(\s+server replica1 )\S+/"${1}127.0.0.1:" . $standby->port/me or die 'no replica1';
 	$config =~ s/^(\s+server primary )\S+/"${1}127.0.0.1:" . $primary->port/me or die 'no primary';
+	$config =~ s/inter 2s/inter 500ms/ or die 'no interval';
 	my ($listen) = $config =~ /^(listen .*)/ms;
 	$listen =~ s/^listen \w+/listen blind/;
 	$listen =~ s/:$port/:$blind/;
@@ -161,7 +162,7 @@ SKIP:
 	skip 'no PgBouncer here', 8 if !defined $pgbouncer;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 	my ($limits) = $page =~ /^```ini\n(.*?)^```$/ms or die 'no settings of PgBouncer';
-	my ($lifetime, $wait) = (6, 3);
+	my ($lifetime, $wait) = (4, 3);
 
 	$limits =~ s/^(server_lifetime = )\d+$/$1$lifetime/m or die 'no server_lifetime';
 	$limits =~ s/^(query_wait_timeout = )\d+$/$1$wait/m or die 'no query_wait_timeout';
@@ -204,6 +205,54 @@ SKIP:
 	set_gate('open');
 	is(session_soon($port, qr/^t$/), 't', 'PgBouncer, open again: it connects');
 	stop_outside('pgbouncer');
+}
+
+# ----------------------------------------------------------------------
+# A pool in the application
+# ----------------------------------------------------------------------
+
+SKIP:
+{
+	my $python = outside_program('python3');
+	my $modules = ($ENV{PRK_OUTSIDE} // '') . '/usr/lib/python3/dist-packages';
+	my ($lifetime, $in, $out, $err) = (4, '', '', '');
+
+	# Debian's own, which has Debian's modules
+	$python = '/usr/bin/python3' if -x '/usr/bin/python3';
+	local $ENV{PYTHONPATH} = $modules;
+	skip 'no psycopg_pool here', 5 if !defined $python || system("$python -c 'import psycopg_pool' 2>/dev/null") != 0;
+
+	# At each line that it reads it asks, and tells.
+	my $pool = IPC::Run::start([ $python, '-c', <<~PYTHON, 'host=127.0.0.1,127.0.0.1 port=' . $standby->port . ',' . $primary->port . ' dbname=postgres user=app password=secret' ], '<', \$in, '>', \$out, '2>', \$err);
+		import sys, psycopg_pool
+		with psycopg_pool.ConnectionPool(sys.argv[1], min_size=1, max_size=1, max_lifetime=$lifetime) as pool:
+		    for line in sys.stdin:
+		        with pool.connection() as connection:
+		            print(connection.execute("SELECT pg_is_in_recovery()").fetchone()[0], flush=True)
+		PYTHON
+	my $ask = sub {
+		$out = '';
+		$in .= "\n";
+		$pool->pump until $out =~ /\n/;
+		return $out =~ s/\n//r;
+	};
+
+	is($ask->(), 'True', 'psycopg_pool, open: reads go to the replica');
+	set_gate('closed');
+	is($ask->(), 'True', 'psycopg_pool, closed: its connection goes on reading');
+	my ($said, $closed) = ('', time);
+	while (time - $closed < 60)
+	{
+		$said = $ask->();
+		last if $said ne 'True';
+		usleep(100_000);
+	}
+	note sprintf 'the pool has drained after %.1f s', time - $closed;
+	is($said, 'False', 'psycopg_pool, closed: the next one is to the primary');
+	cmp_ok(time - $closed, '<=', $lifetime + 3, 'psycopg_pool, closed: that is so after max_lifetime');
+	set_gate('open');
+	$pool->finish;
+	note $err;
 }
 
 done_testing();

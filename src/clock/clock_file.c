@@ -49,9 +49,6 @@ typedef struct AttachmentHead
 	pg_crc32c	crc;			/* of those */
 } AttachmentHead;
 
-/* What is longer was not written by this code. */
-#define MAX_ATTACHMENT	(1024 * 1024)
-
 static pg_crc32c compute_crc(const ClockFile *file);
 static bool write_all(int fd, const void *data, size_t size);
 static const char *read_head(int fd, ClockFile *file,
@@ -195,7 +192,7 @@ prk_clock_file_attachment(const char *path, const PrkClockMoment *moment,
 	file = palloc0(sizeof(ClockFile));
 	if (read_head(fd, file, moment) == NULL &&
 		read(fd, &head, sizeof(head)) == sizeof(head) &&
-		head.size > 0 && head.size <= MAX_ATTACHMENT)
+		head.size > 0 && head.size <= PRK_CLOCK_MAX_ATTACHMENT)
 	{
 		pg_crc32c	crc;
 

@@ -14,6 +14,9 @@
 #include "clock/clock.h"
 #include "datatype/timestamp.h"
 
+/* Bytes; what is longer was not written by this code. */
+#define PRK_CLOCK_MAX_ATTACHMENT	(16 * 1024 * 1024)
+
 /* Which server, and when, by both kinds of clock. */
 typedef struct PrkClockMoment
 {

@@ -365,6 +365,49 @@ prk_clock_attachment(Size *size, int64 *shift)
 }
 
 /*
+ * Puts what another room has into a file of its own, of PRK_CLOCK_MAX_ATTACHMENT
+ * bytes at most, which is believed for the same reasons as the clock's.  What
+ * fails is logged.
+ */
+void
+prk_clock_keep(const char *path, const void *data, Size size)
+{
+	PrkClock   *none = palloc(sizeof(PrkClock));
+	PrkClockMoment moment;
+
+	prk_clock_clear(none);
+	note_moment(&moment);
+	(void) prk_clock_file_write(path, none, &moment, data, size);
+	pfree(none);
+}
+
+/*
+ * What prk_clock_keep() has put there, as prk_clock_attachment() returns it.
+ * The file is removed: after a crash it would be of another time.  Why it is
+ * ignored, if it is there, is logged.
+ */
+void *
+prk_clock_kept(const char *path, Size *size, int64 *shift)
+{
+	PrkClock   *none = palloc(sizeof(PrkClock));
+	PrkClockMoment moment;
+	const char *problem;
+	void	   *result;
+
+	note_moment(&moment);
+	problem = prk_clock_file_read(path, none, &moment);
+	result = prk_clock_file_attachment(path, &moment, size, shift);
+	if (problem == NULL && result == NULL)
+		problem = "it is damaged";
+	if (problem != NULL && problem[0] != '\0')
+		ereport(LOG,
+				(errmsg("ignoring file \"%s\": %s", path, problem)));
+	unlink(path);
+	pfree(none);
+	return result;
+}
+
+/*
  * Takes up what an earlier life of this server has left in the file.  A
  * server that stops writes little; if it is more, it was written some other
  * time.

@@ -42,5 +42,7 @@ extern void prk_clock_note_reload(void);
 extern void prk_clock_tick(void);
 extern void prk_clock_save(bool watched, const void *attachment, Size size);
 extern void *prk_clock_attachment(Size *size, int64 *shift);
+extern void prk_clock_keep(const char *path, const void *data, Size size);
+extern void *prk_clock_kept(const char *path, Size *size, int64 *shift);
 
 #endif							/* PRK_CLOCK_SHARED_H */

@@ -27,6 +27,8 @@ typedef enum PrkState
 	PRK_STATE_LOST
 } PrkState;
 
+#define PRK_NSTATES		(PRK_STATE_LOST + 1)
+
 typedef enum PrkWalStatus
 {
 	PRK_WAL_NONE,				/* the slot reserves nothing, or no slot */

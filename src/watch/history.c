@@ -13,6 +13,10 @@
  * is room for twice as many names as there can be replicas at a time; should
  * more come and go, the rows of the newest are not kept.
  *
+ * Over a clean restart the rows are kept in a file beside the clock's, the
+ * newest of them if they are very many.  Its times are those of the clock,
+ * so that they are right where the wall clock was set meanwhile.
+ *
  * The worker alone writes, once a cycle; readers copy the rows they want.  One
  * lightweight lock protects all of it.  Nothing under the lock allocates,
  * waits or raises.
@@ -24,17 +28,30 @@
  */
 #include "postgres.h"
 
+#include <unistd.h>
+
+#include "pgstat.h"
 #include "replication/slot.h"
 #include "replication/walsender.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
+#include "clock/clock_file.h"
+#include "clock/clock_shared.h"
 #include "compat.h"
 #include "watch/history.h"
 
 #define HISTORY_NAME	"pg_replica_kit history"
 
+/* Base backups and pg_rewind leave the contents of this directory out. */
+#define HISTORY_PATH	PG_STAT_TMP_DIR "/pg_replica_kit.history"
+
+/* Says that the file has rows and names as they are below. */
+#define LAYOUT			0x68730001
+
+/* In the file sampled_at is a time of the clock. */
 typedef struct StoredRow
 {
 	TimestampTz sampled_at;
@@ -55,14 +72,28 @@ typedef struct StoredName
 typedef struct SharedHistory
 {
 	LWLock	   *lock;			/* set once, at startup */
+	bool		loaded;			/* the file was looked at */
 	int			next;			/* where the next row goes */
 	int			nrows;			/* how many there are before it */
 	StoredRow	rows[FLEXIBLE_ARRAY_MEMBER];	/* then the names */
 } SharedHistory;
 
+/* The file: this, the names, the rows, oldest first. */
+typedef struct KeptHistory
+{
+	uint32		layout;
+	int32		nnames;
+	int32		nrows;
+	int32		unused;			/* 0 */
+} KeptHistory;
+
 /* NULL where the library was not preloaded, or nothing is to be kept. */
 static SharedHistory *shared = NULL;
 static StoredName *names = NULL;
+
+static int	find_name(const char *name, int hint);
+static int	add_row(const char *name, const StoredRow *row, int hint);
+static bool is_sound(const KeptHistory *kept, Size size);
 
 /* So many names are kept: of today's replicas, and as many that have gone. */
 static int
@@ -211,6 +242,32 @@ find_name(const char *name, int hint)
 	return unused;
 }
 
+/*
+ * Adds a row, whose name is not set, in place of the oldest if need be; under
+ * the lock.  Returns where the search for the next name begins.
+ */
+static int
+add_row(const char *name, const StoredRow *row, int hint)
+{
+	StoredRow  *place = &shared->rows[shared->next];
+	int			number;
+
+	if (shared->nrows == prk_history_samples)
+	{
+		names[place->name].nrows--;
+		shared->nrows--;
+	}
+	number = find_name(name, hint);
+	if (number < 0)
+		return hint;
+	names[number].nrows++;
+	*place = *row;
+	place->name = number;
+	shared->next = (shared->next + 1) % prk_history_samples;
+	shared->nrows++;
+	return (number + 1) % max_names();
+}
+
 /* Adds the rows of one cycle; the oldest ones go. */
 void
 prk_history_add(const PrkHistoryRow *rows, int nrows)
@@ -222,29 +279,132 @@ prk_history_add(const PrkHistoryRow *rows, int nrows)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < nrows; i++)
 	{
-		StoredRow  *row = &shared->rows[shared->next];
-		int			name;
+		StoredRow	row = {0};
 
-		if (shared->nrows == prk_history_samples)
-		{
-			names[row->name].nrows--;
-			shared->nrows--;
-		}
-		name = find_name(rows[i].name, hint);
-		if (name < 0)
-			continue;
-		hint = (name + 1) % max_names();
-		names[name].nrows++;
-		row->sampled_at = rows[i].sampled_at;
-		row->name = name;
-		row->state = rows[i].state;
-		row->lag_bytes = rows[i].lag_bytes;
-		row->lag_time = rows[i].lag_time;
-		row->retained_bytes = rows[i].retained_bytes;
-		shared->next = (shared->next + 1) % prk_history_samples;
-		shared->nrows++;
+		row.sampled_at = rows[i].sampled_at;
+		row.state = rows[i].state;
+		row.lag_bytes = rows[i].lag_bytes;
+		row.lag_time = rows[i].lag_time;
+		row.retained_bytes = rows[i].retained_bytes;
+		hint = add_row(rows[i].name, &row, hint);
 	}
 	LWLockRelease(shared->lock);
+}
+
+/*
+ * To be called when the worker ends: writes the file.  The worker is the only
+ * one who changes the rows, so it may read them without the lock.
+ */
+void
+prk_history_save(void)
+{
+	KeptHistory *kept;
+	StoredName *kept_names;
+	StoredRow  *rows;
+	Size		size;
+	int64		to_clock = prk_clock_now() - GetCurrentTimestamp();
+	int			nrows;
+
+	if (shared == NULL || shared->nrows == 0)
+		return;
+	size = sizeof(KeptHistory) + max_names() * sizeof(StoredName);
+	if (size >= PRK_CLOCK_MAX_ATTACHMENT)
+		return;
+	nrows = Min((Size) shared->nrows,
+				(PRK_CLOCK_MAX_ATTACHMENT - size) / sizeof(StoredRow));
+	size += nrows * sizeof(StoredRow);
+
+	kept = palloc0(size);
+	kept->layout = LAYOUT;
+	kept->nnames = max_names();
+	kept->nrows = nrows;
+	kept_names = (StoredName *) (kept + 1);
+	memcpy(kept_names, names, max_names() * sizeof(StoredName));
+	rows = (StoredRow *) (kept_names + kept->nnames);
+	for (int i = 0; i < nrows; i++)
+	{
+		int			place = shared->next - nrows + i;
+
+		if (place < 0)
+			place += prk_history_samples;
+		rows[i] = shared->rows[place];
+		rows[i].sampled_at += to_clock;
+	}
+	prk_clock_keep(HISTORY_PATH, kept, size);
+	pfree(kept);
+}
+
+/*
+ * To be called when the worker starts: takes over what a clean stop has left,
+ * the first time after the server's start.  A worker that was ended while the
+ * server went on leaves a file that nobody needs.
+ */
+void
+prk_history_load(void)
+{
+	KeptHistory *kept;
+	const StoredName *kept_names;
+	const StoredRow *rows;
+	Size		size;
+	int64		shift;
+	int			hint = 0;
+
+	if (shared == NULL || shared->loaded)
+	{
+		unlink(HISTORY_PATH);
+		return;
+	}
+	shared->loaded = true;
+	kept = prk_clock_kept(HISTORY_PATH, &size, &shift);
+	if (kept == NULL)
+		return;
+	if (!is_sound(kept, size))
+	{
+		ereport(LOG,
+				(errmsg("ignoring file \"%s\": %s", HISTORY_PATH,
+						"it is of another version")));
+		pfree(kept);
+		return;
+	}
+
+	shift += GetCurrentTimestamp() - prk_clock_now();
+	kept_names = (const StoredName *) (kept + 1);
+	rows = (const StoredRow *) (kept_names + kept->nnames);
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = Max(kept->nrows - prk_history_samples, 0); i < kept->nrows; i++)
+	{
+		StoredRow	row = rows[i];
+
+		row.sampled_at += shift;
+		hint = add_row(kept_names[row.name].name, &row, hint);
+	}
+	LWLockRelease(shared->lock);
+	pfree(kept);
+}
+
+/* Has the file what can be taken over? */
+static bool
+is_sound(const KeptHistory *kept, Size size)
+{
+	const StoredName *kept_names = (const StoredName *) (kept + 1);
+	const StoredRow *rows;
+
+	if (size < sizeof(KeptHistory) || kept->layout != LAYOUT ||
+		kept->nnames <= 0 || kept->nrows < 0 ||
+		size != sizeof(KeptHistory) + kept->nnames * sizeof(StoredName) +
+		kept->nrows * sizeof(StoredRow))
+		return false;
+	rows = (const StoredRow *) (kept_names + kept->nnames);
+	for (int i = 0; i < kept->nrows; i++)
+	{
+		const StoredRow *row = &rows[i];
+
+		if (row->name < 0 || row->name >= kept->nnames ||
+			strnlen(kept_names[row->name].name, NAMEDATALEN) == NAMEDATALEN ||
+			row->state < 0 || row->state >= PRK_NSTATES)
+			return false;
+	}
+	return true;
 }
 
 /*

@@ -32,6 +32,8 @@ extern PrkHistoryRow *prk_history_read(const char *name, TimestampTz since,
 									   int *nrows);
 
 /* for the worker */
+extern void prk_history_load(void);
+extern void prk_history_save(void);
 extern void prk_history_shift(int64 jump);
 extern void prk_history_add(const PrkHistoryRow *rows, int nrows);
 

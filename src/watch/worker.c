@@ -139,6 +139,7 @@ prk_worker_main(Datum arg)
 	prk_board_worker_started();
 	prk_clock_show_life();
 	prk_silence_load();
+	prk_history_load();
 	prk_clock_drop_file(false);
 
 	while (!ShutdownRequestPending)
@@ -206,6 +207,7 @@ prk_worker_main(Datum arg)
 	/* what was dropped when the watch was switched off stays dropped */
 	silences = prk_silence_to_save(&size);
 	prk_clock_save(prk_worker_enabled, silences, size);
+	prk_history_save();
 	proc_exit(1);
 }
 
