@@ -58,6 +58,7 @@ static void raise_level(PrkVerdict *verdict, PrkLevel level, bool at_once,
 						PrkCode code);
 static PrkState refine_state(const PrkReplica *replica,
 							 const PrkKnown *known);
+static bool has_not_told(const PrkSample *sample, const PrkReplica *replica);
 static int64 measure_lag_time(const PrkSample *sample,
 							  const PrkReplica *replica,
 							  const PrkThresholds *thresholds,
@@ -242,6 +243,20 @@ refine_state(const PrkReplica *replica, const PrkKnown *known)
 }
 
 /*
+ * Had a receiver that does not replay no time yet to tell how far it is?  Nor
+ * has a standby in the instant before its first reply.  What its slot retains
+ * says nothing of that.
+ */
+static bool
+has_not_told(const PrkSample *sample, const PrkReplica *replica)
+{
+	return replica->has_walsender && !replica->logical &&
+		XLogRecPtrIsInvalid(replica->replay_lsn) &&
+		replica->backend_start != 0 &&
+		sample->taken_at - replica->backend_start < FIRST_REPORT;
+}
+
+/*
  * How old the first WAL is that the replica has not replayed, in
  * microseconds; 0 when it is at this server's position, -1 when unknown.
  *
@@ -258,7 +273,7 @@ measure_lag_time(const PrkSample *sample, const PrkReplica *replica,
 
 	if (replica->lag_bytes == 0)
 		return 0;
-	if (replica->lag_bytes < 0)
+	if (replica->lag_bytes < 0 || has_not_told(sample, replica))
 		return -1;
 	if (replica->has_lag_age)
 		return replica->lag_age;
@@ -510,9 +525,7 @@ judge_lag(const PrkSample *sample, const PrkReplica *replica,
 
 	lag.bytes = replica->lag_bytes;
 	if (replica->logical || replica->temporary ||
-		(XLogRecPtrIsInvalid(replica->replay_lsn) &&
-		 replica->backend_start != 0 &&
-		 sample->taken_at - replica->backend_start < FIRST_REPORT))
+		has_not_told(sample, replica))
 	{
 		verdict->fact = PRK_FACT_STREAMS;
 		verdict->lag_bytes = replica->lag_bytes;
