@@ -192,6 +192,13 @@ SQL
 my $dropped = q{SELECT (SELECT code || ' ' || level FROM replica_kit.diagnose('twin')), (SELECT level FROM replica_kit.unhealthy() WHERE name = 'twin')};
 soon_is($primary, $dropped, 'slot_missing critical|critical', 'a slot that is dropped: critical everywhere');
 ok($primary->wait_for_log(qr/WARNING:  replica "twin" critical: asks for a slot that does not exist/), 'a slot that is dropped: the worker says so');
+
+# a role that may not replicate any more has not tried so yet
+$alive->stop;
+$primary->safe_psql('postgres', 'ALTER ROLE twin NOREPLICATION');
+is($primary->safe_psql('postgres', $dropped), 'slot_missing critical|critical', 'a slot that is dropped, and the role changed: still the same everywhere');
+$primary->safe_psql('postgres', 'ALTER ROLE twin REPLICATION');
+$alive->start;
 wait_for_diagnosis($primary, 'slot_lost,slot_missing');
 do_remedies($primary);
 soon_is($primary, q{SELECT count(*) FROM replica_kit.unhealthy() WHERE name = 'twin'}, '0', 'created again: nothing anywhere');

@@ -225,6 +225,9 @@ $primary->reload;
 found('ended', '');
 $program->kill_kill;
 drop_slot($primary, 'subscriber');
+is($primary->safe_psql('postgres', q{SELECT code FROM replica_kit.diagnose() UNION ALL SELECT reason FROM replica_kit.unhealthy()}), '',
+	'the slot dropped: that it was missing once is over, also when nothing of it is left');
+
 # ----------------------------------------------------------------------
 # A file that this server cannot read
 # ----------------------------------------------------------------------

@@ -17,6 +17,9 @@
 /* Who is refused is not connected for so many microseconds. */
 #define SHORT_LIVED		(2 * USECS_PER_SEC)
 
+static void diagnose_unserved(PrkFindings *findings,
+							  const PrkAttempt *attempt);
+static bool is_critical(const PrkFindings *findings, const char *name);
 static PrkCode attempt_code(const PrkFindings *findings,
 							const PrkAttempt *attempt, bool has_slot);
 static PrkCode door_code(const PrkAttempt *attempt);
@@ -88,6 +91,11 @@ prk_diagnose_attempts(PrkFindings *findings)
 		const PrkOwner *owner = NULL;
 		bool		has_row = false;
 
+		if (attempt->unserved)
+		{
+			diagnose_unserved(findings, attempt);
+			continue;
+		}
 		if (!prk_diagnose_is_recent(evidence, failure) ||
 			!(attempt->role.can_replicate || attempt->role.superuser) ||
 			prk_diagnose_has(findings, name))
@@ -109,6 +117,57 @@ prk_diagnose_attempts(PrkFindings *findings)
 		if (!has_row)
 			prk_diagnose_attempt(findings, attempt, NULL, owner);
 	}
+}
+
+/*
+ * A replica that comes in vain is critical, whatever else is wrong with it, and
+ * also in the instant in which it tries again: unhealthy() lists it.
+ */
+static void
+diagnose_unserved(PrkFindings *findings, const PrkAttempt *attempt)
+{
+	const PrkEvidence *evidence = findings->evidence;
+	const PrkOwner *owner = NULL;
+	bool		has_row = false;
+	PrkThresholds thresholds;
+
+	for (int i = 0; i < evidence->report->nrows; i++)
+	{
+		const PrkReportRow *row = &evidence->report->rows[i];
+
+		if (!prk_attempt_concerns(attempt, row->replica->name))
+			continue;
+		if (!row->replica->has_slot &&
+			prk_diagnose_is_attempt(evidence, row->replica))
+		{
+			owner = &evidence->owners[i];
+			continue;
+		}
+		has_row = true;
+		if (!row->verdict.off && !is_critical(findings, row->replica->name))
+			prk_diagnose_attempt(findings, attempt, row,
+								 &evidence->owners[i]);
+	}
+	prk_settings_thresholds(attempt->name, &thresholds);
+	if (!has_row && !thresholds.off && !is_critical(findings, attempt->name))
+		prk_diagnose_attempt(findings, attempt, NULL, owner);
+}
+
+/* Was something found of that replica that is critical? */
+static bool
+is_critical(const PrkFindings *findings, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, findings->diagnoses)
+	{
+		const PrkDiagnosis *diagnosis = lfirst(cell);
+
+		if (diagnosis->name != NULL && strcmp(diagnosis->name, name) == 0 &&
+			diagnosis->gravity == PRK_GRAVITY_CRITICAL)
+			return true;
+	}
+	return false;
 }
 
 /* Of what is the failure the evidence, if it is as things are now? */

@@ -37,6 +37,7 @@
 #include "hba/hba_file.h"
 #include "judge/disk.h"
 #include "provision/slot.h"
+#include "watch/unserved.h"
 
 static List *load_rules(PrkEvidence *evidence, List **managed);
 static void gather_attempts(PrkEvidence *evidence, List *rules,
@@ -152,12 +153,15 @@ gather_attempts(PrkEvidence *evidence, List *rules, List *managed)
 {
 	const PrkFailures *failures = evidence->report->failures;
 	PrkSession *sessions = NULL;
+	List	   *unserved = prk_unserved_list(evidence->report->sample, failures,
+											 evidence->report->board);
 
 	evidence->attempts = palloc0(Max(failures->nfailures, 1) *
 								 sizeof(PrkAttempt));
 	for (int i = 0; i < failures->nfailures; i++)
 	{
 		PrkAttempt *attempt = &evidence->attempts[evidence->nattempts];
+		const PrkUnserved *why;
 		char		host[NI_MAXHOST];
 
 		memset(attempt, 0, sizeof(PrkAttempt));
@@ -168,8 +172,15 @@ gather_attempts(PrkEvidence *evidence, List *rules, List *managed)
 			continue;
 		if (sessions == NULL)
 			sessions = gather_sessions(evidence->report);
-		if (is_over(evidence, attempt, sessions))
+		why = prk_unserved_of(unserved, attempt->failure);
+		if (why == NULL && (prk_unserved_is_kind(attempt->failure) ||
+							is_over(evidence, attempt, sessions)))
 			continue;
+
+		/* What unhealthy() lists is told here under the same name. */
+		attempt->unserved = why != NULL && why->name != NULL;
+		if (attempt->unserved)
+			attempt->name = why->name;
 		evidence->nattempts++;
 		if (prk_failures_address(attempt->failure, host,
 								 sizeof(host)) != NULL)
@@ -253,6 +264,8 @@ is_over(const PrkEvidence *evidence, const PrkAttempt *attempt,
 {
 	const PrkFailure *failure = attempt->failure;
 
+	if (failure->over)
+		return true;
 	for (int i = 0; i < evidence->report->nrows; i++)
 	{
 		const PrkReplica *replica = evidence->report->rows[i].replica;

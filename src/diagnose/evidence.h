@@ -41,6 +41,7 @@ typedef struct PrkAttempt
 	PrkHbaMatch match;			/* for it as it came */
 	PrkHbaMatch tls_match;		/* had it come with TLS */
 	bool		let_in;			/* a managed line names role and address */
+	bool		unserved;		/* unhealthy() lists it: critical */
 } PrkAttempt;
 
 /*

@@ -79,6 +79,7 @@ typedef struct Entry
 	pg_atomic_uint64 last_at;
 	pg_atomic_uint64 last_clock;	/* the same by now_by_clock() */
 	pg_atomic_uint64 number;	/* in the order of events */
+	pg_atomic_uint64 over;		/* number of the last one that was mended */
 	pg_atomic_uint64 writing_since;
 	pg_atomic_uint32 sequence;	/* odd while the rest is being written */
 	PrkFailureId id;
@@ -180,6 +181,7 @@ start_entries(void)
 		pg_atomic_init_u64(&entry->last_at, 0);
 		pg_atomic_init_u64(&entry->last_clock, 0);
 		pg_atomic_init_u64(&entry->number, 0);
+		pg_atomic_init_u64(&entry->over, 0);
 		pg_atomic_init_u64(&entry->writing_since, 0);
 		pg_atomic_init_u32(&entry->sequence, 0);
 	}
@@ -314,6 +316,17 @@ prk_failures_seen(uint64 peer, const char *replica, bool by_slot)
 	pg_write_barrier();
 	pg_atomic_write_u32(&entry->sequence,
 						pg_atomic_read_u32(&entry->sequence) + 1);
+}
+
+/* Notes that it is over.  A later one has a greater number, in any entry. */
+void
+prk_failures_end(const PrkFailure *failure)
+{
+	for (int i = 0; shared != NULL && i < NENTRIES; i++)
+	{
+		if (pg_atomic_read_u64(&shared->entries[i].key) == failure->key)
+			pg_atomic_write_u64(&shared->entries[i].over, failure->number);
+	}
 }
 
 /*
@@ -483,6 +496,7 @@ add_up(PrkFailure *first, const PrkFailure *failure)
 		first->last_at = failure->last_at;
 		first->number = failure->number;
 		first->age = failure->age;
+		first->over = failure->over;
 	}
 	if (failure->trust > first->trust)
 	{
@@ -641,8 +655,10 @@ convert(const Entry *entry, PrkTrust trust, PrkFailure *failure)
 	failure->number = pg_atomic_read_u64(&counters->number);
 	failure->peer = hash_peer(id);
 	failure->outgoing = id->outgoing != 0;
-	failure->over = failure->outgoing &&
-		failure->number < pg_atomic_read_u64(&shared->streaming);
+	failure->key = pg_atomic_read_u64(&counters->key);
+	failure->over = failure->number <=
+		pg_atomic_read_u64(failure->outgoing ? &shared->streaming :
+						   &counters->over);
 	failure->trust = failure->outgoing ? PRK_TRUST_OURS : trust;
 	strlcpy(failure->replica, entry->replica, NAMEDATALEN);
 	failure->kind = (PrkFailureKind) id->kind;

@@ -62,5 +62,6 @@ extern PrkSession prk_failures_session(int pid);
 
 /* for the worker only */
 extern void prk_failures_seen(uint64 peer, const char *replica, bool by_slot);
+extern void prk_failures_end(const PrkFailure *failure);
 
 #endif							/* PRK_FAILURE_TABLE_H */

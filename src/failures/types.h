@@ -69,9 +69,11 @@ typedef struct PrkFailure
 	int64		age;			/* microseconds since the last one */
 	uint64		number;			/* of the last one, in the order of events */
 	uint64		peer;			/* hash of role, application and address */
+	uint64		key;			/* the table's own */
 	int64		count;
 	bool		outgoing;		/* of our own wal receiver */
-	bool		over;			/* outgoing: it has streamed since */
+	bool		over;			/* it has streamed since, as our wal receiver
+								 * or the worker has noted */
 	PrkFailureKind kind;
 	PrkTrust	trust;
 	char		replica[NAMEDATALEN];	/* whose it is, as rule or worker say:

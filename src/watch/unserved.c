@@ -62,6 +62,50 @@ prk_unserved_list(const PrkSample *sample, const PrkFailures *failures,
 	return result;
 }
 
+/*
+ * For the worker: keeps in mind which failures are over.  The slot or the
+ * walsender that tells may be gone when one is asked about next.
+ */
+void
+prk_unserved_settle(const PrkSample *sample, PrkFailures *failures,
+					const PrkBoard *board)
+{
+	for (int i = 0; i < failures->nfailures; i++)
+	{
+		PrkFailure *failure = &failures->failures[i];
+
+		if (!failure->outgoing && !failure->over &&
+			is_over(sample, failures, board, i))
+		{
+			prk_failures_end(failure);
+			failure->over = true;
+		}
+	}
+}
+
+/* Is it a failure that no other attempt would mend, as long as it is not over? */
+bool
+prk_unserved_is_kind(const PrkFailure *failure)
+{
+	return classify(failure) != NULL;
+}
+
+/* That which the failure is the evidence of; NULL: none. */
+const PrkUnserved *
+prk_unserved_of(List *unserved, const PrkFailure *failure)
+{
+	ListCell   *cell;
+
+	foreach(cell, unserved)
+	{
+		const PrkUnserved *one = lfirst(cell);
+
+		if (one->failure == failure)
+			return one;
+	}
+	return NULL;
+}
+
 /* That of the replica of this name, the newest; NULL: none. */
 const PrkUnserved *
 prk_unserved_find(List *unserved, const char *name)
@@ -144,6 +188,8 @@ is_over(const PrkSample *sample, const PrkFailures *failures,
 {
 	const PrkFailure *failure = &failures->failures[place];
 
+	if (failure->over)
+		return true;
 	for (int i = 0; i < sample->nreplicas; i++)
 	{
 		const PrkReplica *replica = &sample->replicas[i];

@@ -28,6 +28,11 @@ typedef struct PrkUnserved
 extern List *prk_unserved_list(const PrkSample *sample,
 							   const PrkFailures *failures,
 							   const PrkBoard *board);
+extern void prk_unserved_settle(const PrkSample *sample,
+								PrkFailures *failures, const PrkBoard *board);
+extern bool prk_unserved_is_kind(const PrkFailure *failure);
+extern const PrkUnserved *prk_unserved_of(List *unserved,
+										  const PrkFailure *failure);
 extern const PrkUnserved *prk_unserved_find(List *unserved,
 											const char *name);
 

@@ -386,11 +386,13 @@ static void
 watch_unserved(Watch *watch, const PrkSample *sample, const PrkBoard *board,
 			   const PrkSilences *silences)
 {
+	PrkFailures *failures = prk_failures_read();
 	ListCell   *cell;
 
+	prk_unserved_settle(sample, failures, board);
 	foreach(cell, watch->unserved)
 		((Told *) lfirst(cell))->seen = false;
-	foreach(cell, prk_unserved_list(sample, prk_failures_read(), board))
+	foreach(cell, prk_unserved_list(sample, failures, board))
 	{
 		const PrkUnserved *unserved = lfirst(cell);
 		const char *name = unserved->name != NULL ? unserved->name : "";
