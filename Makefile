@@ -196,7 +196,7 @@ endif
 # appended to the file that PRK_CHECKS names (test/voice_check.c).  For the
 # tests, never to be installed elsewhere.
 ifdef CHECKED
-OBJS += test/voice_check.o
+OBJS += test/voice_check.o test/voice_lines.o
 SHLIB_LINK += $(addprefix -Wl$(comma)--wrap=, \
 	prk_alerts_create prk_alerts_shift prk_alerts_step prk_announce_line \
 	prk_evidence_gather prk_report_take prk_server_alert_step prk_trouble_step)
