@@ -244,6 +244,7 @@ PRK_SCRIPTS = \
 	scripts/sanitize \
 	scripts/systemd \
 	scripts/test \
+	scripts/walk \
 	pg_replica_kit_join.sh
 
 # in this order

@@ -20,9 +20,12 @@ sub new
 	my ($class, $target) = @_;
 	my $self = bless {
 		port => PostgreSQL::Test::Cluster::get_free_port(),
-		file => "$PostgreSQL::Test::Utils::tmp_check/slow_net_$target",
+		rate => 0,
+		dead => 0,
+		cut => '',
 		owner => $$
 	}, $class;
+	$self->{file} = "$PostgreSQL::Test::Utils::tmp_check/slow_net_$self->{port}";
 	my $listener = IO::Socket::INET->new(
 		LocalAddr => '127.0.0.1',
 		LocalPort => $self->{port},
@@ -51,8 +54,26 @@ sub port
 sub tell
 {
 	my ($self, $rate, $dead) = @_;
+	@$self{qw(rate dead)} = ($rate, $dead ? 1 : 0);
+	$self->write_file;
+	return;
+}
+
+# Nothing passes in a direction, 'up' to the primary, 'down' to the standby, or
+# 'both'; '': it does.  That is so for new connections, too.
+sub cut
+{
+	my ($self, $direction) = @_;
+	$self->{cut} = $direction;
+	$self->write_file;
+	return;
+}
+
+sub write_file
+{
+	my ($self) = @_;
 	open my $out, '>', "$self->{file}.new" or die "slow net: $!";
-	print $out "$rate ", $dead ? 1 : 0, "\n";
+	print $out "$self->{rate} $self->{dead} $self->{cut}\n";
 	close $out;
 	rename "$self->{file}.new", $self->{file} or die "slow net: $!";
 	return;
@@ -100,8 +121,12 @@ sub serve
 	while (getppid() != 1)
 	{
 		open my $in, '<', $file or last;
-		my ($rate, $dead) = split ' ', <$in>;
+		my ($rate, $dead, $cut) = split ' ', <$in>;
+		$cut //= '';
 		close $in;
+
+		# those that are gone need no place
+		@links = grep { defined } @links if !$dead;
 		$dead_links = !$dead ? 0 : $dead_links || @links;
 
 		my $now = Time::HiRes::time();
@@ -114,8 +139,8 @@ sub serve
 		{
 			my $link = $links[$number] or next;
 			next if $number < $dead_links;
-			$select->add($link->{standby});
-			$select->add($link->{primary}) if $budget >= 1024;
+			$select->add($link->{standby}) if $cut ne 'up' && $cut ne 'both';
+			$select->add($link->{primary}) if $cut ne 'down' && $cut ne 'both' && $budget >= 1024;
 		}
 		foreach my $socket ($select->can_read($rate == 0 ? 0.1 : 0.02))
 		{

@@ -8,13 +8,16 @@ use warnings FATAL => 'all';
 
 use IO::Socket::IP;
 use IO::Socket::UNIX;
+use Socket qw(SOL_SOCKET SO_RCVTIMEO);
 
 # A session of a user on a node's Unix socket, which must not ask for a password.
+# With seconds, a server that is silent for so long is as good as gone.
 sub new
 {
-	my ($class, $node, $user) = @_;
+	my ($class, $node, $user, $seconds) = @_;
 	my $self = bless { socket => unix_socket($node) }, $class;
 
+	setsockopt $self->{socket}, SOL_SOCKET, SO_RCVTIMEO, pack('l!l!', $seconds, 0) if $seconds;
 	send_startup($self->{socket}, user => $user, database => 'postgres');
 	while (my ($type, $body) = message($self->{socket}))
 	{
