@@ -50,6 +50,9 @@ SELECT replica_kit.provision('replica1', '127.0.0.1'); -- ERROR
 SELECT replica_kit.deprovision('replica1'); -- ERROR
 SELECT replica_kit.rotate_password('replica1'); -- ERROR
 SELECT replica_kit.revoke_address('replica1', '127.0.0.1'); -- ERROR
+SELECT replica_kit.allow_rewind('replica1'); -- ERROR
+SELECT replica_kit.revoke_rewind('replica1'); -- ERROR
+SELECT replica_kit.end_rewind(); -- ERROR
 RESET ROLE;
 
 -- The private server of the tests listens on no address at all.
@@ -67,5 +70,7 @@ SELECT replica_kit.deprovision(NULL); -- ERROR
 SELECT replica_kit.deprovision('replica1', force => NULL); -- ERROR
 SELECT replica_kit.rotate_password(NULL); -- ERROR
 SELECT replica_kit.revoke_address('replica1', NULL); -- ERROR
+SELECT replica_kit.allow_rewind('replica1', NULL); -- ERROR
+SELECT replica_kit.revoke_rewind(NULL); -- ERROR
 
 DROP ROLE regress_prk_user;

@@ -601,4 +601,9 @@ prk_compat_wait_for_replay(XLogRecPtr position, int milliseconds)
 #define pgstat_get_local_beentry_by_index(i) pgstat_fetch_stat_local_beentry(i)
 #endif
 
+/* 19 says that it is a fast one. */
+#if PG_VERSION_NUM < 190000
+#define CHECKPOINT_FAST CHECKPOINT_IMMEDIATE
+#endif
+
 #endif							/* PRK_COMPAT_H */

@@ -18,10 +18,12 @@ use Test::More;
 # How each function is called here; undef: it changes something, and whoever may
 # do that may do the whole job.
 my %calls = (
+	'allow_rewind' => undef,
 	'assert_healthy' => q{replica_kit.assert_healthy()},
 	'connection_errors' => q{replica_kit.connection_errors()},
 	'deprovision' => undef,
 	'diagnose' => q{replica_kit.diagnose()},
+	'end_rewind' => undef,
 	'hba_match' => q{replica_kit.hba_match('replica1', '127.0.0.1')},
 	'help' => q{replica_kit.help()},
 	'history' => q{replica_kit.history()},
@@ -33,6 +35,7 @@ my %calls = (
 	'preflight_facts' => q{replica_kit.preflight_facts('')},
 	'provision' => undef,
 	'revoke_address' => undef,
+	'revoke_rewind' => undef,
 	'rotate_password' => undef,
 	'silence' => undef,
 	'silences' => q{replica_kit.silences()},

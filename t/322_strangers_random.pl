@@ -34,6 +34,7 @@ note "PRK_FUZZ_SEED=$seed";
 
 my %silent = map { $_ => 1 } qw(
   join_script rotate_password revoke_address deprovision provision
+  allow_rewind revoke_rewind end_rewind
   preflight_facts preflight_accepts history lag_graph
   wait_for_lsn silence unsilence help);
 my %mouths = (

@@ -157,13 +157,12 @@ is(tree($pgdata), $before, 'promoted, with commits: nothing is changed');
 rebuild('promoted, with commits', 'rewind', '--discard-diverged');
 is($replica->safe_psql('postgres', q{SELECT to_regclass('only_here') IS NULL}), 't', 'promoted, with commits: they are gone');
 my ($kept) = $out =~ /are kept in (\S+)$/m;
-my ($first) = sort map { s!.*/!!r } glob "$kept/data/pg_wal/00000002????????????????";
-my ($lost) = run_command([ 'pg_waldump', '--rmgr=Transaction', '-p', "$kept/data/pg_wal", $first ]);
+my ($fork) = slurp("$kept/data/pg_wal/00000002.history") =~ m!^1\t(\S+)!;
+my ($lost) = run_command([ 'pg_waldump', '--rmgr=Transaction', '-p', "$kept/data/pg_wal", '-t', '2', '-s', $fork ]);
 is(scalar(() = $lost =~ /desc: COMMIT/g), 2, 'promoted, with commits: their WAL is kept');
 
-# Killed in the midst of it, it is neither the old data nor the new.
-promote_and_stop('CREATE TABLE only_here AS SELECT 1');
-$primary->safe_psql('postgres', q{SELECT replica_kit.allow_rewind('replica1', '1 hour')});
+# One that fails, and one that is killed in its midst, leave neither the old data
+# nor the new.
 my $programs = tempdir(CLEANUP => 1);
 my $bindir = `pg_config --bindir` =~ s/\n//r;
 symlink $_, $programs . '/' . s!.*/!!r for grep { !/pg_rewind$/ } glob "$bindir/*";
@@ -171,13 +170,29 @@ open my $fh, '>', "$programs/pg_rewind" or die "open: $!";
 print $fh <<~SH;
 	#!/bin/sh
 	case " \$* " in *' -n '*) exec '$bindir/pg_rewind' "\$@" ;; esac
-	kill -s KILL 0
+	[ -e '$programs/kill' ] || exit 1
+	p=\$\$
+	while p=\$(awk '{ print \$4 }' "/proc/\$p/stat") && [ "\$p" -gt 1 ]; do
+		! grep -q 'join\.sh' "/proc/\$p/cmdline" || pids="\$pids \$p"
+	done
+	kill -s KILL \$pids \$\$
 	SH
 close $fh;
 chmod 0755, "$programs/pg_rewind" or die "chmod: $!";
 unlink "$programs/postgres";
 system('cp', "$bindir/postgres", "$programs/postgres") == 0 or die 'cp';
-($code, $out, $err) = run_script($script, { PATH => "$programs:$ENV{PATH}" }, '--pgdata', $pgdata, '--rebuild', '--discard-diverged');
+my @discard = ('--pgdata', $pgdata, '--rebuild', '--discard-diverged', '--remove-old');
+promote_and_stop('CREATE TABLE only_here AS SELECT 1');
+$primary->safe_psql('postgres', q{SELECT replica_kit.allow_rewind('replica1', '1 hour')});
+($code, $out, $err) = run_script($script, { PATH => "$programs:$ENV{PATH}" }, @discard);
+is($code, 0, 'a rewind that fails: exit code 0');
+like($out, qr/the rewind failed, and no server can use this data any more.*^pg_replica_kit: cloning /ms, 'a rewind that fails: it is cloned');
+adopt_replica($replica);
+run_script($script, {}, @discard);
+promote_and_stop('CREATE TABLE only_here AS SELECT 1');
+$primary->safe_psql('postgres', q{SELECT replica_kit.allow_rewind('replica1', '1 hour')});
+append_to_file("$programs/kill", '');
+($code, $out, $err) = run_script($script, { PATH => "$programs:$ENV{PATH}" }, @discard);
 ok(-e "$state/rewinding", 'a rewind that was killed: it is noted') or diag("$out$err");
 isnt(system("$bindir/pg_ctl", '-D', $pgdata, '-s', '-w', '-t', '5', '-l', "$programs/log", 'start'), 0,
 	'a rewind that was killed: no server starts with that data');

@@ -136,11 +136,25 @@ prk_words_advise(PrkWords *words, const char *fmt,...)
 }
 
 /*
- * Advises to give the replica its data again, by its script: that does it all,
- * with a slot that is lost or gone, too.
+ * Which step of the script's --rebuild brings back what needs WAL that is
+ * removed.  archived: an archive may have it.
+ */
+const char *
+prk_words_step_removed(bool archived)
+{
+	return archived ?
+		"The step there: WAL from the archive, if its restore_command or --restore-command fetches it; else a full clone." :
+		"The step there: a full clone, unless --restore-command fetches the WAL from an archive.";
+}
+
+/*
+ * Advises to bring the replica back by its script, which takes the least that
+ * is enough: step says what that will be.  It does it all, with a slot that is
+ * lost or gone, too.
  */
 void
-prk_words_advise_rebuild(PrkWords *words, const PrkWordsInput *in)
+prk_words_advise_rebuild(PrkWords *words, const PrkWordsInput *in,
+						 const char *step)
 {
 	const char *script = prk_words_script(in->diagnosis->name);
 
@@ -150,7 +164,14 @@ prk_words_advise_rebuild(PrkWords *words, const PrkWordsInput *in)
 					 script);
 	prk_words_advise(words, "  %s --rebuild              does it; the old data is kept",
 					 script);
-	prk_words_advise(words, "Nothing has to be done on this server. The script, if it is gone (provision() first if the slot is):");
+	prk_words_advise(words, "%s", step);
+	if (in->diagnosis->code == PRK_CODE_OTHER_TIMELINE)
+		prk_words_advise(words, "  SELECT replica_kit.allow_rewind(%s, '1 hour');",
+						 quote_literal_cstr(in->diagnosis->name));
+	prk_words_advise(words, "%s The script, if it is gone (provision() first if the slot is):",
+					 in->diagnosis->code == PRK_CODE_OTHER_TIMELINE ?
+					 "Nothing else has to be done on this server." :
+					 "Nothing has to be done on this server.");
 	prk_words_advise(words, "  SELECT replica_kit.join_script(%s, 'ADDRESS_OF_THIS_SERVER');",
 					 quote_literal_cstr(in->diagnosis->name));
 }

@@ -45,7 +45,9 @@ extern void prk_words_server(const PrkWordsInput *in, PrkWords *words);
 /* clauses of the evidence, lines of the advice */
 extern void prk_words_clause(PrkWords *words, const char *fmt,...) pg_attribute_printf(2, 3);
 extern void prk_words_advise(PrkWords *words, const char *fmt,...) pg_attribute_printf(2, 3);
-extern void prk_words_advise_rebuild(PrkWords *words, const PrkWordsInput *in);
+extern void prk_words_advise_rebuild(PrkWords *words, const PrkWordsInput *in,
+									 const char *step);
+extern const char *prk_words_step_removed(bool archived);
 extern void prk_words_failure(PrkWords *words, const PrkFailure *failure);
 extern void prk_words_slot(PrkWords *words, const PrkWordsInput *in);
 extern void prk_words_absence(PrkWords *words, const PrkWordsInput *in);

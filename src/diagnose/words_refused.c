@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "diagnose/words.h"
 #include "foreign.h"
 
@@ -316,7 +317,10 @@ word_rebuild(const PrkWordsInput *in, PrkWords *words)
 		prk_words_advise(words, "Run provision() for it, and on its machine the script of join_script() with --rebuild.");
 		return;
 	}
-	prk_words_advise_rebuild(words, in);
+	prk_words_advise_rebuild(words, in,
+							 diagnosis->code == PRK_CODE_OTHER_TIMELINE ?
+							 "The step there: a rewind where its data allows one, else a full clone. A rewind needs this, here and before:" :
+							 prk_words_step_removed(XLogArchivingActive()));
 }
 
 static const char *

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "postmaster/autovacuum.h"
 #include "utils/guc.h"
@@ -282,7 +283,9 @@ word_lost(const PrkWordsInput *in, PrkWords *words)
 	}
 	else if (known)
 	{
-		prk_words_advise_rebuild(words, in);
+		prk_words_advise_rebuild(words, in, !prk_health_wal_removed(replica) ?
+								 "The step there: the slot re-created." :
+								 prk_words_step_removed(XLogArchivingActive()));
 		return;
 	}
 	else

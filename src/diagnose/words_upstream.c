@@ -30,7 +30,7 @@ static const char *lock_words(const LOCKTAG *tag);
 static void word_target(const PrkWordsInput *in, PrkWords *words);
 static void word_delayed(const PrkWordsInput *in, PrkWords *words);
 static void word_cut(const PrkWordsInput *in, PrkWords *words);
-static void advise_rebuild(PrkWords *words);
+static void advise_rebuild(PrkWords *words, bool removed);
 static const char *script_of_this(void);
 
 /* Puts a diagnosis of this server as a standby into words. */
@@ -346,15 +346,15 @@ word_cut(const PrkWordsInput *in, PrkWords *words)
 			break;
 		case PRK_CODE_SLOT_LOST:
 			words->finding = "This server's slot is lost. A restart is not enough: it must be rebuilt.";
-			advise_rebuild(words);
+			advise_rebuild(words, true);
 			break;
 		case PRK_CODE_WAL_REMOVED:
 			words->finding = "The upstream has removed WAL that this server needs. A restart is not enough: it must be rebuilt.";
-			advise_rebuild(words);
+			advise_rebuild(words, true);
 			break;
 		case PRK_CODE_OTHER_TIMELINE:
 			words->finding = "This server has WAL that the upstream's history does not contain. Rewind or rebuild it.";
-			advise_rebuild(words);
+			advise_rebuild(words, false);
 			break;
 		case PRK_CODE_NEWER_TIMELINE_EXISTS:
 			words->finding = "This server has a newer timeline than its upstream: one was promoted of which that does not know.";
@@ -393,12 +393,17 @@ word_cut(const PrkWordsInput *in, PrkWords *words)
 		prk_words_advise(words, "On the upstream run: SELECT * FROM replica_kit.diagnose();");
 }
 
-/* How to give this standby its data again. */
+/* How to bring this standby back, where WAL is removed, or its own is strange. */
 static void
-advise_rebuild(PrkWords *words)
+advise_rebuild(PrkWords *words, bool removed)
 {
+	const char *command = GetConfigOption("restore_command", true, false);
+
 	prk_words_advise(words, "On this machine, as root:");
 	prk_words_advise(words, "  %s --rebuild", script_of_this());
+	if (removed)
+		prk_words_advise(words, "%s",
+						 prk_words_step_removed(command != NULL && command[0] != '\0'));
 	prk_words_advise(words, "Nothing has to be done on the upstream.");
 	prk_words_advise(words, "The script, if it is gone, comes from there: replica_kit.join_script().");
 }

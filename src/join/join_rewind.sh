@@ -415,7 +415,7 @@ try_rewind() {
     fi
     say "rewinding: about $moved MB from $prk_host, port $prk_port; WAL and files that only this data has are kept in $kept_in"
     rewind "$bindir/pg_rewind"
-    if [ "$status" -ne 0 ]; then
+    if [ -z "$rewound" ]; then
         say "the rewind failed, and no server can use this data any more: $words"
         return 0
     fi
@@ -431,7 +431,7 @@ try_rewind() {
     give_up_restart
 }
 
-# rewind COMMAND: sets status, and words if that is not 0
+# rewind COMMAND: sets rewound, or words
 rewind() {
     renew_slot
     as_owner sh -c '
@@ -442,10 +442,12 @@ rewind() {
     eval "set -- \"\$@\" $options"
     start_job "$@"
     await_job
+    rewound=
+    [ "$status" -ne 0 ] || rewound=yes
     words=$(as_owner tail -n 1 "$state/clone.out" | rewind_words)
     remove_plan_dir
     end_rewind_right
-    [ "$status" -eq 0 ] || return 0
+    [ -n "$rewound" ] || return 0
     restore_own_files ||
         fail 1 "could not put back the configuration in \"$pgdata\"" \
             "It is in $kept_in/data; run this script again."

@@ -366,6 +366,7 @@ pg_replica_kit_revoke_address_1_0(PG_FUNCTION_ARGS)
 	char	   *name;
 	inet	   *ip;
 	PrkAddress	address;
+	PrkHbaRemoval removal = {0};
 	int			nrules;
 
 	prk_sql_check(fcinfo, &revoke_address_signature);
@@ -377,12 +378,11 @@ pg_replica_kit_revoke_address_1_0(PG_FUNCTION_ARGS)
 	prk_check_address(ip, &address);
 	prk_lock_name(name);
 
+	removal.replica = name;
+	removal.address = address.text;
 	nrules = prk_hba_edit_count(name, address.text);
 	if (nrules > 0)
-		prk_staged_revoke(&(PrkHbaRemoval)
-						  {
-							  .replica = name,.address = address.text
-						  });
+		prk_staged_revoke(&removal);
 
 	PG_RETURN_INT32(nrules);
 }

@@ -31,15 +31,17 @@
 #include "commands/dbcommands.h"
 #include "commands/user.h"
 #include "common/controldata_utils.h"
-#include "executor/spi.h"
 #include "libpq/crypt.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "parser/parse_node.h"
+#include "postmaster/bgwriter.h"
+#include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "hba/hba.h"
 #include "provision/provision_checks.h"
 #include "provision/rewind.h"
@@ -65,7 +67,8 @@ static void set_lines(const char *name, const char *rewind_role);
 static bool has_rule(List *additions, const char *rule);
 static void drop_lines(const char *name);
 static void checkpoint_timeline(void);
-static void run(const char *statement);
+static void grant(const char *statement);
+static void take_rights(Oid roleid);
 
 /*
  * Give the replica's pg_rewind the right to read files until that time, from
@@ -98,10 +101,10 @@ prk_rewind_allow(const char *name, const char *role_name, TimestampTz until)
 						 psprintf(REWIND_MARK "%s", name));
 	CommandCounterIncrement();
 
-	run(psprintf("GRANT EXECUTE ON FUNCTION " REWIND_FUNCTIONS " TO %s",
-				 quote_identifier(rewind_role)));
-	run(psprintf("GRANT CONNECT ON DATABASE %s TO %s",
-				 quote_identifier(database), quote_identifier(rewind_role)));
+	grant(psprintf("GRANT EXECUTE ON FUNCTION " REWIND_FUNCTIONS " TO %s",
+				   quote_identifier(rewind_role)));
+	grant(psprintf("GRANT CONNECT ON DATABASE %s TO %s",
+				   quote_identifier(database), quote_identifier(rewind_role)));
 	set_lines(name, rewind_role);
 	checkpoint_timeline();
 	prk_staged_note(psprintf("allowed role \"%s\" to read files for pg_rewind until %s",
@@ -130,7 +133,7 @@ prk_rewind_end(const char *name)
 {
 	char	   *rewind_role = prk_hba_rewind_role(name);
 
-	run(psprintf("DROP OWNED BY %s", quote_identifier(rewind_role)));
+	take_rights(get_role_oid(rewind_role, false));
 	alter_role(rewind_role, true, false, NULL, 0);
 	drop_lines(name);
 	prk_staged_note(psprintf("ended the right of role \"%s\" to read files",
@@ -152,7 +155,7 @@ prk_rewind_drop(const char *name)
 		!OidIsValid(find_role(rewind_role, NULL)))
 		return false;
 
-	run(psprintf("DROP OWNED BY %s", quote_identifier(rewind_role)));
+	take_rights(get_role_oid(rewind_role, false));
 	prk_role_look_up(rewind_role, &role);
 	if (prk_role_is_needed(&role, &detail))
 	{
@@ -181,9 +184,9 @@ find_role(const char *rewind_role, const char *name)
 	Oid			roleid = get_role_oid(rewind_role, true);
 	char	   *comment = OidIsValid(roleid) ? prk_role_comment(roleid) : NULL;
 	size_t		len = strlen(REWIND_MARK);
-	bool		ours = comment != NULL &&
-		strncmp(comment, REWIND_MARK, len) == 0;
+	bool		ours;
 
+	ours = comment != NULL && strncmp(comment, REWIND_MARK, len) == 0;
 	if (!OidIsValid(roleid) || (ours && name == NULL) ||
 		(ours && strcmp(comment + len, name) == 0))
 		return roleid;
@@ -365,16 +368,23 @@ checkpoint_timeline(void)
 
 	if (!crc_ok ||
 		control->checkPointCopy.ThisTimeLineID != GetWALInsertionTimeLine())
-		run("CHECKPOINT");
+		RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 }
 
-/* Run a statement that only names what is ours or the server's. */
+/* Run a GRANT that names only what is ours or the server's. */
 static void
-run(const char *statement)
+grant(const char *statement)
 {
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute(statement, false, 0) != SPI_OK_UTILITY)
-		elog(ERROR, "SPI_execute failed: %s", statement);
-	SPI_finish();
+	RawStmt    *raw = linitial_node(RawStmt, pg_parse_query(statement));
+
+	ExecuteGrantStmt(castNode(GrantStmt, raw->stmt));
+	CommandCounterIncrement();
+}
+
+/* As DROP OWNED BY: what it was granted in this database, and on databases. */
+static void
+take_rights(Oid roleid)
+{
+	shdepDropOwned(list_make1_oid(roleid), DROP_RESTRICT);
+	CommandCounterIncrement();
 }
