@@ -50,7 +50,10 @@
 #include "failures/failures.h"
 #include "mark.h"
 
-/* Under this name the replica's script asks whether its slot is in use. */
+/*
+ * Under this name the replica's script asks whether its slot is in use, and
+ * whether there still is the WAL that it needs.
+ */
 #define SCRIPT_NAME "pg_replica_kit-script"
 
 /*
@@ -209,7 +212,7 @@ note_incoming(const ErrorData *edata)
 	id.sqlerrcode = edata->sqlerrcode;
 	identify_client(&id);
 	identify_slot(&id);
-	if (kind == PRK_FAILURE_SLOT_TAKEN &&
+	if ((kind == PRK_FAILURE_SLOT_TAKEN || kind == PRK_FAILURE_WAL_REMOVED) &&
 		prk_foreign_is(&id.application_name, SCRIPT_NAME))
 		return;
 

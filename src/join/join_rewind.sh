@@ -259,7 +259,7 @@ find_rewind_right() {
         [ "$(upstream_name 1)" = t ]; then
         return 0
     fi
-    obstacle="role \"${prk_name}_rewind\" may not read files on the upstream; to allow it for an hour, run there, in database \"$prk_database\": SELECT replica_kit.allow_rewind('$prk_name', '1 hour');"
+    obstacle="role \"${prk_name}_rewind\" may not read files on the upstream; to allow it for an hour, run there, in database \"$(shown "$prk_database")\": SELECT replica_kit.allow_rewind('$prk_name', '1 hour');"
 }
 
 # ------------------------------------------------------------ before it runs
