@@ -182,7 +182,7 @@ fuzz_hba(const uint8 *data, size_t size)
 	if (size == 0)
 		return;
 	contents = text_of(data + 1, size - 1);
-	managed = prk_hba_managed(contents);
+	managed = prk_hba_managed_all(contents);
 	(void) prk_hba_owner(contents);
 	(void) prk_hba_next_include(contents, data[0]);
 	(void) prk_hba_rule_without_options(contents);
@@ -196,7 +196,7 @@ fuzz_hba(const uint8 *data, size_t size)
 
 		if (strcmp(replica, "zz") == 0)
 			return;
-		rest = prk_hba_remove(contents, replica, NULL, &removed);
+		rest = prk_hba_remove(contents, replica, NULL, false, &removed);
 		oracle_check_remove(contents, rest, replica, removed);
 	}
 
@@ -226,7 +226,7 @@ fuzz_hba(const uint8 *data, size_t size)
 		}
 	}
 
-	rest = prk_hba_remove(after, "zz", NULL, &removed);
+	rest = prk_hba_remove(after, "zz", NULL, false, &removed);
 	oracle_check(removed == 1 && strcmp(rest, contents) == 0,
 				 "removing does not undo inserting", contents, after);
 }

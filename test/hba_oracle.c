@@ -118,7 +118,7 @@ oracle_check_insert(const char *before, const char *after, const char *replica)
 		line_number = line->number;
 	}
 
-	foreach(cell, prk_hba_managed(after))
+	foreach(cell, prk_hba_managed_all(after))
 	{
 		PrkHbaManaged *managed = (PrkHbaManaged *) lfirst(cell);
 		bool		exists = false;
@@ -145,7 +145,7 @@ oracle_check_remove(const char *before, const char *after, const char *replica,
 					int removed)
 {
 	List	   *rest = oracle_view(after, false);
-	List	   *managed = prk_hba_managed(before);
+	List	   *managed = prk_hba_managed_all(before);
 	int			nrest = 0;
 	int			gone = 0;
 	ListCell   *cell;

@@ -134,10 +134,10 @@ hba_test_text(PG_FUNCTION_ARGS)
 
 			oracle_check_insert(contents, after, replica);
 			same = prk_hba_remove(after, replica,
-								  pick(2) ? "10.9.8.7/32" : NULL, &removed);
+								  pick(2) ? "10.9.8.7/32" : NULL, false, &removed);
 			oracle_check(removed == 1 && strcmp(same, contents) == 0,
 						 "removing does not undo inserting", contents, after);
-			same = prk_hba_remove(after, replica, "10.9.8.8/32", &removed);
+			same = prk_hba_remove(after, replica, "10.9.8.8/32", false, &removed);
 			oracle_check(removed == 0 && strcmp(same, after) == 0,
 						 "a line of another address is removed", contents, after);
 			contents = after;
@@ -146,7 +146,7 @@ hba_test_text(PG_FUNCTION_ARGS)
 		{
 			contents = prk_hba_remove(contents,
 									  psprintf("zz_%d", (first + i) % ninserts),
-									  NULL, &removed);
+									  NULL, false, &removed);
 			oracle_check(removed == 1, "a line is not removed", original, contents);
 		}
 		oracle_check(strcmp(contents, original) == 0,
