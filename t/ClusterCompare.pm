@@ -2,8 +2,8 @@
 # block?
 #
 # What may differ and means nothing is masked: positions, checksums and hints in
-# page headers, hint bits, command numbers, killed index entries, and space that
-# nothing refers to.  Free space maps have no WAL and are left out, so are
+# page headers, hint bits, command numbers, killed index entries, pages of indexes
+# that were deleted, and space that nothing refers to.  Free space maps have no WAL and are left out, so are
 # unlogged tables, and the tuple of a sequence, of which the WAL is ahead.  A
 # clone or replica may have fewer bits in visibility maps than its primary, but
 # none more.
@@ -95,19 +95,23 @@ sub masked
 	  : $size == 16 && $last == 0xFF80 ? 'hash'
 	  : $size == 16 && $last <= 0xFF7F ? 'btree'
 	  : 'other';
+	# what is left on a page of GIN that was deleted, replay does not keep
+	return 'deleted' if $size == 8 && $kind eq 'other' && unpack('v', substr $tail, 6, 2) & 0x04;
+	# SP-GiST's first page remembers, without WAL, where there was space
+	return 'spgist' if $kind eq 'spgist' && unpack('v', $tail) & 0x01;
 	my $items = $kind eq 'heap' || $kind eq 'gist';
 	if ($kind eq 'btree')
 	{
 		my $bits = unpack 'v', substr $tail, 12, 2;
 		$items = !($bits & 0x08);
-		# no "has garbage", and no number of a vacuum
-		substr($tail, 12, 4) = pack 'vv', $bits & ~0x40, 0;
-		# a deleted page has nothing to refer to
-		$items = 0 if $bits & 0x04;
+		return 'deleted' if $bits & 0x04;
+		# hints, and the number of a vacuum
+		substr($tail, 12, 4) = pack 'vv', $bits & ~0x60, 0;
 	}
 	elsif ($kind eq 'hash')
 	{
 		my $bits = unpack 'v', substr $tail, 12, 2;
+		return 'deleted' if !($bits & 0x0F);
 		$items = $bits & 0x03;
 		substr($tail, 12, 2) = pack 'v', $bits & ~0x80;
 	}
