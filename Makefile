@@ -303,9 +303,18 @@ indent:
 shellcheck: pg_replica_kit_join.sh
 	shellcheck --external-sources $(PRK_SCRIPTS)
 
+# The drawings of the pages, by graphviz.  Each names the sum of its source, so
+# that t/005_readme.pl sees one that was not drawn again.
+drawings: $(patsubst %.dot,%.svg,$(wildcard $(srcdir)/doc/drawings/*.dot))
+
+%.svg: %.dot
+	dot -Tsvg $< >$@.new
+	printf '<!-- source: %s -->\n' "$$(sha256sum <$< | sed 's, .*,,')" >>$@.new
+	mv $@.new $@
+
 FORCE:
 
-.PHONY: headerscheck indentcheck indent shellcheck FORCE
+.PHONY: headerscheck indentcheck indent shellcheck drawings FORCE
 
 # The script for the replica's machine: for the tests as a file, for
 # join_script() as C strings, one a line, since C99 promises no compiler that

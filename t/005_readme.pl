@@ -5,6 +5,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use Digest::SHA qw(sha256_hex);
 use File::Temp qw(tempdir);
 use FindBin;
 use lib $FindBin::RealBin;
@@ -236,4 +237,32 @@ foreach my $page (@all)
 	is("@dead", '', "$page: no dead link");
 }
 is(join(' ', grep { !$linked{$_} } @all), '', 'a link leads to each page');
+
+# What a reader needs first: for whom the page is.
+foreach my $page (grep { m!^doc/! } @all)
+{
+	like($text{$page}, qr/\A# .+\n\n(?!```)[^\n#|-]/, "$page begins with its title and a sentence");
+}
+
+# On which machine a block is to be run is seen on the page, too.
+foreach my $page (@all)
+{
+	my @silent = grep { $_->{kind} =~ /^(?:sh|sql) .*on (\S+)$/ && $_->{text} !~ /^(?:#|--) on \Q$1\E$/m } blocks($text{$page});
+	is(join("\n", map { $_->{text} } @silent), '', "$page: its blocks say where they are run");
+}
+
+# What psql shows fits on a terminal of 120 columns.
+foreach my $page (@all)
+{
+	my @wide = grep { length > 120 } map { split /\n/, $_->{text} } grep { $_->{kind} eq '' && $_->{text} =~ /^-*\+-|^-\[ RECORD| +\| /m } blocks($text{$page});
+	is(join("\n", @wide), '', "$page: psql's output is not wider than 120 columns");
+}
+
+# Drawings are of their sources.
+foreach my $source (glob("$top/doc/drawings/*.dot"))
+{
+	my $drawing = $source =~ s/dot$/svg/r;
+	my $sum = sha256_hex(slurp_file($source));
+	like(slurp_file($drawing), qr/^<!-- source: \Q$sum\E -->$/m, "$drawing: drawn of its source, by make drawings");
+}
 done_testing();

@@ -1,12 +1,13 @@
 # The script where machines are made anew: as an init container with a user that
-# has a number and no name, a read-only root file system, and volumes.  What is
-# finished needs no upstream.
+# has a number and no name, a read-only root file system, and volumes; with the
+# command of the manifest in doc/kubernetes.md.  What is finished needs no upstream.
 use strict;
 use warnings FATAL => 'all';
 
 use FindBin;
 use lib $FindBin::RealBin;
 
+use CPAN::Meta::YAML;
 use JoinKit;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -76,7 +77,18 @@ $script = write_script($upstream, 'replica2');
 my $volume = "$scratch/volume";
 mkdir $volume or die "mkdir: $!";
 my $pod = new_replica('pod');
-my @pod = ('--pgdata', "$volume/pgdata", '--port', $pod->port, '--passfile', "$volume/passfile");
+
+# The manifest's own command, with its volume elsewhere.  --no-start is given below.
+my ($manifest) = slurp("$FindBin::RealBin/../doc/kubernetes.md") =~ /^```yaml\n(.*?)^```$/ms;
+my $spec = CPAN::Meta::YAML->read_string($manifest)->[0]{spec}{template}{spec};
+my ($join) = @{ $spec->{initContainers} };
+my ($mount) = map { $_->{mountPath} } grep { $_->{name} eq 'data' } @{ $join->{volumeMounts} };
+my ($shell, $file, @pod) = map { s/^\Q$mount\E(?=\/)/$volume/r } @{ $join->{command} };
+is_deeply([ $shell, $file, pop @pod ], [ 'sh', '/replica-kit/join_replica1.sh', '--no-start' ], 'the manifest runs the script');
+is_deeply([ map { $_->{name} } @{ $join->{env} } ], ['PGPASSWORD'], 'with the password');
+is(join(' ', @{ $spec->{containers}[0]{command} }) =~ s/\Q$mount\E/$volume/r, "postgres -D $pod[1]", 'and then the server in the same directory');
+is($spec->{containers}[0]{volumeMounts}[0]{mountPath}, $mount, 'of the same volume');
+push @pod, '--port', $pod->port;
 my @ids = ('--map-user=54321', '--map-group=54321');
 my $readonly = join ' && ', "mount --bind $volume $volume",
   'mount -o remount,bind,ro /', '! touch /etc/x 2>/dev/null', '! touch /tmp/x 2>/dev/null',
