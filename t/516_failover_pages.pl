@@ -6,137 +6,20 @@ use warnings FATAL => 'all';
 use FindBin;
 use lib $FindBin::RealBin;
 
-use File::Copy qw(copy);
-use IPC::Run ();
 use JoinKit;
-use PostgreSQL::Test::Cluster;
+use PageKit;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my ($major) = `pg_config --version` =~ /(\d+)/;
-plan skip_all => 'postgresql-common is not installed'
-  if system('pg_lsclusters -h >/dev/null 2>&1') != 0;
-foreach my $dir ("/etc/postgresql/$major", "/var/lib/postgresql/$major")
-{
-	my $parent = $dir =~ s!/[^/]*$!!r;
-	plan skip_all => "$dir cannot be written to"
-	  unless -d $dir ? -w $dir : -w $parent;
-}
-
-# The machines: a cluster's name, its port, and where its root's files are.
-my $work = PostgreSQL::Test::Utils::tempdir;
-my @machine = map {
-	mkdir "$work/$_" or die "mkdir: $!";
-	{ cluster => "regress_prk_${$}_$_", port => PostgreSQL::Test::Cluster::get_free_port(), home => "$work/$_" }
-} 1 .. 3;
-
-END
-{
-	my $status = $?;
-	foreach my $machine (@machine)
-	{
-		my $cluster = $machine->{cluster};
-		system("pg_dropcluster --stop $major $cluster >/dev/null 2>&1");
-		system('rm', '-rf', "/var/lib/postgresql/$major/$cluster.pg_replica_kit");
-	}
-	$? = $status;
-}
-
-# What the page calls 10.0.0.1, 10.0.0.2 and 10.0.0.3.
-my @at = @machine;
-my $password;
-
-# The page's text as it is on this machine, for a block on the machine.
-sub here
-{
-	my ($text, $machine) = @_;
-	$text =~ s!\b15/main\b!$major/$machine->{cluster}!g;
-	$text =~ s!\b15 main\b!$major $machine->{cluster}!g;
-	$text =~ s!(--follow) 10\.0\.0\.([123])\b!"$1 127.0.0.1:" . $at[ $2 - 1 ]{port}!ge;
-	$text =~ s!\b10\.0\.0\.[123]\b!127.0.0.1!g;
-	$text =~ s!\b10\.0\.0\.33\b!127.0.0.0/8!g;
-	$text =~ s!^runuser -u postgres -- !!mg;
-	$text =~ s!^(sh .*)!join ' ', $1, risk()!mge;
-	return $text;
-}
-
-# Runs something on a machine: exit code, and all that it said.
-sub on
-{
-	my ($machine, $env, $input, @command) = @_;
-	my $out = '';
-	chomp($machine->{socket} //= `pg_conftool -s $major $machine->{cluster} show unix_socket_directories`);
-	local %ENV = (%ENV, HOME => $machine->{home}, PGHOST => $machine->{socket}, PGPORT => $machine->{port},
-		PGDATABASE => 'postgres', %$env);
-	delete $ENV{PGAPPNAME};
-	my $harness = IPC::Run::start([ 'sh', '-c', 'cd "$HOME" && exec setsid "$@"', 'sh', @command ],
-		'<', \$input, '>', \$out, '2>&1', IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
-	$harness->finish;
-	print map { "#   $_\n" } split /\n/, $out;
-	return ($harness->full_result(0) >> 8, $out);
-}
-
-sub sql
-{
-	my ($machine, $sql) = @_;
-	my ($code, $out) = on($machine, {}, $sql, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1');
-	chomp $out;
-	return $out;
-}
-
-sub poll
-{
-	my ($machine, $sql, $what) = @_;
-	ok(eventually(sub { sql($machine, $sql) eq 't' }), $what);
-	return;
-}
-
-# Runs the page's blocks from heading to heading; what each said.
-my %said;
-
-sub run_page
-{
-	my ($page, %before) = @_;
-	my $section = '';
-	%said = ();
-	foreach my $part (split /^(?=#)/m, slurp("$FindBin::RealBin/../doc/$page"))
-	{
-		$section = $1 if $part =~ /^#+ (.*)$/m;
-		$before{$section}->() if $before{$section};
-		while ($part =~ /^```(\w+) on 10\.0\.0\.([123])\n(.*?)^```$/msg)
-		{
-			my ($kind, $number, $text) = ($1, $2, $3);
-			my $machine = $at[ $number - 1 ];
-			my $needs = $text =~ /--demote|--set-password/;
-			$text = here($text, $machine);
-			print "# $page, $section, on 10.0.0.$number:\n$text";
-			my @command = $kind eq 'sql' ? ('psql', '-X', '-v', 'ON_ERROR_STOP=1') : ('dash', '-ec', $text);
-			my ($code, $out) = on($machine, $needs ? { PGPASSWORD => $password } : {}, $kind eq 'sql' ? $text : '', @command);
-			ok($code == 0 || ($text =~ /disabled/ && $out =~ /not running/), "$page: $section, on 10.0.0.$number: $kind");
-			$password = $1 if $out =~ /^ (?:replica2 +\| )?([A-Za-z0-9]{32})$/m;
-			$said{$section} .= $out;
-			foreach my $script (glob "$machine->{home}/join_*.sh")
-			{
-				my ($name) = $script =~ m!([^/]*)$!;
-				next if $text !~ /> $name/;
-				copy($script, "$_->{home}/$name") foreach grep { $_ != $machine } @at;
-			}
-		}
-	}
-	return;
-}
+my $cannot = cannot_run();
+plan skip_all => $cannot if $cannot;
+my @machine = new_machines(3);
 
 # ----------------------------------------------------------------------
 # A primary and two replicas, as the README makes them
 # ----------------------------------------------------------------------
 my ($old, $new, $third) = @machine;
-system("pg_createcluster $major $old->{cluster} -p $old->{port} -- --no-sync >/dev/null") == 0 or die 'no cluster';
-foreach my $setting ('wal_retrieve_retry_interval 100ms', 'fsync off', "listen_addresses '*'", 'max_replication_slots 15', 'max_wal_senders 15')
-{
-	system("pg_conftool $major $old->{cluster} set $setting") == 0 or die 'no setting';
-}
-system("pg_ctlcluster $major $old->{cluster} start") == 0 or die 'no server';
-sql($old, 'CREATE EXTENSION pg_replica_kit; CREATE TABLE rows AS SELECT 1 AS n');
+make_primary($old, 'max_replication_slots 15', 'max_wal_senders 15');
 foreach my $number (1, 2)
 {
 	my $machine = $machine[$number];
@@ -154,7 +37,7 @@ foreach my $number (1, 2)
 # ----------------------------------------------------------------------
 # The primary crashes
 # ----------------------------------------------------------------------
-system("pg_ctlcluster $major $old->{cluster} stop -m immediate") == 0 or die 'no stop';
+stop_machine($old, '-m immediate');
 run_page(
 	'failover.md',
 	'2. Find the replica that has most' => sub {
