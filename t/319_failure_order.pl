@@ -1,6 +1,6 @@
 # A failure that was mended is over, and one that goes on is not, whatever the
-# machine's clock is set to meanwhile.  (It is set for one server only, by a
-# library that stands between it and the system.)
+# machine's clock is set to meanwhile; and a stream that is back is.  (The clock
+# is set for one server only, by a library that stands between it and the system.)
 
 use strict;
 use warnings FATAL => 'all';
@@ -15,11 +15,12 @@ use Test::More;
 
 my $library = "$FindBin::RealBin/../test/wall_clock.so";
 my $clock = "$PostgreSQL::Test::Utils::tmp_check/failure_clock";
+my $standby_clock = "$clock.standby";
 
 # The file keeps its place, since it is mapped.
 sub set_clock
 {
-	my ($seconds) = @_;
+	my ($seconds, $clock) = (@_, $clock);
 
 	open my $out, -e $clock ? '+<' : '>', $clock or die "could not open \"$clock\": $!";
 	binmode $out;
@@ -29,8 +30,9 @@ sub set_clock
 }
 
 set_clock(0);
+set_clock(3600, $standby_clock);
 my $primary = new_primary('primary');
-my ($standby, $password) = new_standby($primary, 'replica1');
+my ($standby, $password) = new_standby($primary, 'replica1', 'replica_kit.warning_disconnected = 1s');
 my %login = (user => 'replica1', application_name => 'replica1');
 $standby->stop;
 $primary->stop;
@@ -76,6 +78,22 @@ foreach my $jump (-3600, 7200)
 	$standby->start;
 	wait_for_stream();
 }
+
+# A machine that boots with its clock ahead, and sets it right when it has found
+# its time server, just after the stream has come back.
+$standby->stop;
+set_conninfo($standby, $primary, %login, port => 1);
+{
+	local $ENV{LD_PRELOAD} = $library;
+	local $ENV{PRK_WALL_CLOCK} = $standby_clock;
+	$standby->start;
+}
+soon_is($standby, q{SELECT count(*) FROM replica_kit.unhealthy() WHERE name = 'upstream'}, '1', 'a standby that is cut off: it says so');
+set_conninfo($standby, $primary, %login, password => $password);
+$standby->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_wal_receiver}) or die 'the standby does not stream';
+set_clock(0, $standby_clock);
+soon_is($standby, q{SELECT count(*) FROM replica_kit.unhealthy()}, '0', 'its clock set back when it streams again: that is over');
+soon_is($standby, q{SELECT lag_time FROM replica_kit.standby_status()}, '00:00:00', 'its clock set back when it streams again: it is not behind');
 
 $standby->stop;
 $primary->stop;

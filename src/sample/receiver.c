@@ -60,6 +60,7 @@ prk_receiver_read(PrkReceiver *receiver, int64 reload_age)
 	pg_time_t	started;
 	int64		patience;
 	int64		unanswered;
+	int64		elapsed;
 
 	memset(receiver, 0, sizeof(PrkReceiver));
 	SpinLockAcquire(&WalRcv->mutex);
@@ -81,8 +82,11 @@ prk_receiver_read(PrkReceiver *receiver, int64 reload_age)
 								receiver->received_lsn);
 
 	receiver->streaming = state == WALRCV_STREAMING && ready;
+
+	/* It cannot start in the future: the clock was set back since. */
+	elapsed = (int64) time(NULL) - started;
 	receiver->settled = receiver->streaming &&
-		(pg_time_t) time(NULL) - started >= SETTLED_AFTER;
+		(elapsed >= SETTLED_AFTER || elapsed < 0);
 	receiver->connecting = prk_compat_receiver_connects(state) ?
 		Max((pg_time_t) time(NULL) - started, 0) * USECS_PER_SEC : -1;
 
