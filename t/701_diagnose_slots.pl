@@ -83,6 +83,14 @@ $remedy = found('the limit is near', 'slot_at_risk');
 is($primary->safe_psql('postgres', q{SELECT level, finding ~ 'Started before, it only has to catch up' FROM replica_kit.diagnose('replica1') WHERE code <> 'reload_needed'}), 'warning|t', 'the limit is near: a warning, and not lost yet');
 $primary->safe_psql('postgres', $remedy);
 found('more time', 'replica_down');
+
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'});
+$primary->reload;
+$remedy = found('past the limit', 'slot_at_risk');
+soon_is($primary, q{SELECT alert FROM replica_kit.status()}, 'critical', 'past the limit: announced as critical');
+$primary->safe_psql('postgres', $remedy);
+found('more time again', 'replica_down');
+soon_is($primary, q{SELECT level, reason ~ '^disconnected for [^,]*$' FROM replica_kit.unhealthy()}, 'warning|t', 'more time again: what is left of the alarm is that it is away');
 $standby->start;
 found('back', '');
 

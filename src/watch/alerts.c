@@ -560,6 +560,12 @@ choose_level(const PrkThresholds *thresholds, const Watched *watched,
 
 	if (verdict->level < announced)
 	{
+		/* Its slot was given more room: that it is away is what is left. */
+		if (watched->announced_code == PRK_CODE_SLOT_AT_RISK &&
+			verdict->state == PRK_STATE_DISCONNECTED &&
+			verdict->code == PRK_CODE_REPLICA_DOWN)
+			return verdict->level;
+
 		/*
 		 * Not there yet, or not for itself, or away: again, or before it had
 		 * recovered from something else.
