@@ -82,7 +82,8 @@ sub take_step
 	return $wrong if $wrong ne '' || $step->{undo};
 
 	# What was mended is not to be found any more, and nothing else comes of it.
-	return '' if !run_remedies($tree, $active, \$wrong);
+	my $count = eval { run_remedies($tree, $active, \$wrong) } // return "remedies: $@";
+	return '' if !$count;
 	return $wrong if $wrong ne '';
 	$_->{remedied} = 1 foreach @$active;
 	$wrong = settle($tree, $active);
@@ -126,8 +127,8 @@ sub look
 	}
 	push @wrong, map { "has $_ ($found{$_}{finding}; " . ($found{$_}{evidence} // '') . ')' } grep { !$expected->{may}{$_} } sort keys %found;
 	push @wrong, contradictions($said);
-	push @wrong, is_whole($tree, $node) if !@wrong && !@$active;
-	return join ', ', @wrong;
+	push @wrong, eval { is_whole($tree, $node) } // 'cannot be asked any more' if !@wrong && !@$active;
+	return join ', ', grep { $_ ne '' } @wrong;
 }
 
 # What diagnose() and unhealthy() say otherwise, and status().
@@ -170,7 +171,7 @@ sub is_whole
 	my $streaming = $tree->run($node, q{SELECT string_agg(name, ' ' ORDER BY name) FROM replica_kit.status() WHERE state = 'streaming' AND slot_type = 'physical'}) // '';
 	push @wanted, 'consumer' if $node eq 'primary';
 	$streaming .= ' consumer' if $node eq 'primary' && ($tree->run($node, q{SELECT active FROM pg_replication_slots WHERE slot_name = 'consumer'}) // '') eq 't';
-	return $streaming eq "@wanted" ? () : "only \"$streaming\" stream";
+	return $streaming eq "@wanted" ? '' : "only \"$streaming\" stream";
 }
 
 # Runs the remedies as they are printed, unseen.  Returns how many there were.

@@ -361,11 +361,11 @@ $kinds{consumer_without_slot} = {
 # Replay
 # ----------------------------------------------------------------------
 
-# Replay of a standby stands still, and WAL is written.
+# Replay of a standby stands still, and WAL is written, which has to get there.
 sub replay_touches
 {
 	my ($target) = @_;
-	return ("node:$target", "link:$target", 'wal');
+	return ('wal', map { ("node:$_", "link:$_") } $target eq 'cascade' ? qw(replica1 cascade) : $target);
 }
 
 $kinds{lock} = {
@@ -413,7 +413,7 @@ $kinds{delay} = {
 
 $kinds{target} = {
 	targets => [qw(replica2 cascade)],
-	touches => sub { (link_of($_[0]), 'wal') },
+	touches => \&replay_touches,
 	must => sub { +{ $_[0] => ['recovery_target_set:upstream'] } },
 	may => sub { +{ $upstream{ $_[0] } => ["replay_slow:$_[0]"] } },
 	do => sub { my ($t, $x) = @_; $t->set($x, recovery_target_name => 'walk'); $t->restart($x) },
