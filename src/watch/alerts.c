@@ -566,10 +566,7 @@ choose_level(const PrkThresholds *thresholds, const Watched *watched,
 			verdict->code == PRK_CODE_REPLICA_DOWN)
 			return verdict->level;
 
-		/*
-		 * Not there yet, or not for itself, or away: again, or before it had
-		 * recovered from something else.
-		 */
+		/* Not there yet, or away: again, or before it had recovered. */
 		if (verdict->state == PRK_STATE_STARTUP ||
 			verdict->state == PRK_STATE_CATCHUP ||
 			verdict->state == PRK_STATE_STOPPING ||
