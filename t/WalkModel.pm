@@ -271,7 +271,7 @@ $kinds{no_password} = {
 
 $kinds{drop_slot} = {
 	targets => \@standbys,
-	touches => sub { ("node:$_[0]", "link:$_[0]") },
+	touches => sub { link_of($_[0]) },
 	must => sub { away($_[0], 'slot_missing', 'slot_missing') },
 	do => sub {
 		my ($t, $x) = @_;
@@ -283,7 +283,7 @@ $kinds{drop_slot} = {
 
 $kinds{slot_taken} = {
 	targets => \@standbys,
-	touches => sub { ("node:$_[0]", "link:$_[0]") },
+	touches => sub { link_of($_[0]) },
 	must => sub { away($_[0], 'slot_taken', 'slot_taken') },
 	do => sub {
 		my ($t, $x) = @_;
