@@ -209,10 +209,10 @@ find_role(const char *rewind_role, const char *name)
 static char *
 replicas_secret(const char *role_name)
 {
-	const char *log_detail = NULL;
-	char	   *secret = get_role_password(role_name, &log_detail);
+	bool		expired;
+	char	   *secret = prk_role_secret(role_name, &expired);
 
-	if (secret == NULL ||
+	if (secret == NULL || expired ||
 		get_password_type(secret) != PASSWORD_TYPE_SCRAM_SHA_256)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -41,6 +41,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "provision/role.h"
@@ -68,8 +69,8 @@ prk_role_look_up(const char *name, PrkRole *role)
 {
 	HeapTuple	tuple;
 	Form_pg_authid form;
-	char	   *shadow_pass;
-	const char *logdetail = NULL;
+	char	   *secret;
+	bool		expired;
 
 	memset(role, 0, sizeof(*role));
 
@@ -83,27 +84,47 @@ prk_role_look_up(const char *name, PrkRole *role)
 	role->superuser = form->rolsuper;
 	ReleaseSysCache(tuple);
 
-	shadow_pass = get_role_password(name, &logdetail);
-	if (shadow_pass == NULL)
-	{
-		bool		isnull;
-
-		/* NULL stands for no password as well as for one that has expired */
-		tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role->oid));
-		if (!HeapTupleIsValid(tuple))
-			elog(ERROR, "cache lookup failed for role %u", role->oid);
-		(void) SysCacheGetAttr(AUTHOID, tuple, Anum_pg_authid_rolpassword,
-							   &isnull);
-		ReleaseSysCache(tuple);
-		role->secret = isnull ? PRK_SECRET_NONE : PRK_SECRET_EXPIRED;
-	}
-	else if (get_password_type(shadow_pass) == PASSWORD_TYPE_SCRAM_SHA_256)
+	secret = prk_role_secret(name, &expired);
+	if (secret == NULL)
+		role->secret = PRK_SECRET_NONE;
+	else if (expired)
+		role->secret = PRK_SECRET_EXPIRED;
+	else if (get_password_type(secret) == PASSWORD_TYPE_SCRAM_SHA_256)
 		role->secret = PRK_SECRET_SCRAM;
 	else
 		role->secret = PRK_SECRET_MD5;
 
 	role->replicas = read_mark(role->oid);
 	role->ours = role->replicas != NIL;
+}
+
+/*
+ * The role's secret as the catalog has it, palloc'd, or NULL; and whether its
+ * time is over.  get_role_password() is for sessions that begin: from 19 on it
+ * raises an error in any other where that time is near.
+ */
+char *
+prk_role_secret(const char *name, bool *expired)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(name));
+	char	   *secret = NULL;
+	Datum		value;
+	bool		isnull;
+
+	*expired = false;
+	if (!HeapTupleIsValid(tuple))
+		return NULL;
+	value = SysCacheGetAttr(AUTHNAME, tuple, Anum_pg_authid_rolpassword,
+							&isnull);
+	if (!isnull)
+		secret = TextDatumGetCString(value);
+	value = SysCacheGetAttr(AUTHNAME, tuple, Anum_pg_authid_rolvaliduntil,
+							&isnull);
+	if (!isnull)
+		*expired = DatumGetTimestampTz(value) < GetCurrentTimestamp();
+	ReleaseSysCache(tuple);
+
+	return secret;
 }
 
 /*

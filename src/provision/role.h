@@ -45,6 +45,7 @@ typedef struct PrkRoleMark
 } PrkRoleMark;
 
 extern void prk_role_look_up(const char *name, PrkRole *role);
+extern char *prk_role_secret(const char *name, bool *expired);
 extern char *prk_role_of_replica(const char *replica);
 extern char *prk_role_comment(Oid roleid);
 extern PrkRoleMark *prk_role_marks(int *nmarks);
