@@ -119,11 +119,16 @@ my @calls = (
 	q{SELECT * FROM replica_kit.silences()},
 	q{SELECT replica_kit.unsilence('server')},
 	q{CALL replica_kit.wait_for_lsn('0/1')},
+	q{SELECT replica_kit.allow_rewind('x', '1 hour')},
+	q{SELECT replica_kit.revoke_rewind('x')},
 	q{SELECT * FROM replica_kit.deprovision('x', dry_run => true)},
 	q{SELECT * FROM replica_kit.deprovision('x')});
 my %public = map { $_ => 1 } split /\n/, $node->safe_psql('postgres', <<~'SQL');
 	SELECT proname FROM pg_proc WHERE pronamespace = 'replica_kit'::regnamespace AND obj_description(oid, 'pg_proc') NOT LIKE 'Internal:%'
 	SQL
+
+# for the role of allow_rewind() alone: t/115_allow_rewind.pl
+delete $public{end_rewind};
 for my $path ('evil, pg_catalog', 'evil, public', q{''})
 {
 	for my $sql (@calls)
