@@ -136,6 +136,40 @@ is((answer('slot replica1'))[1], 'slot|t|f|reserved|', 'a slot');
 is((answer('slot nosuch'))[1], 'slot|f', 'and one that does not exist');
 
 # ----------------------------------------------------------------------
+# What changed in a range of WAL
+# ----------------------------------------------------------------------
+sub redo_position { return $upstream->safe_psql('postgres', 'CHECKPOINT; SELECT redo_lsn FROM pg_control_checkpoint()') =~ s/.*\n//sr }
+
+if ($upstream->pg_version < 17)
+{
+	is((answer('limits 1 0/1 0/2000000 0'))[1], '', 'before 17 nothing is summarized');
+}
+else
+{
+	$upstream->safe_psql('postgres', 'ALTER SYSTEM SET summarize_wal = on');
+	$upstream->safe_psql('postgres', 'CREATE TABLE cut AS SELECT g FROM generate_series(1, 20000) g');
+	$upstream->reload;
+	my $from = redo_position();
+	$upstream->safe_psql('postgres', $_) foreach
+	  'DELETE FROM cut WHERE g > 10000', 'VACUUM cut', 'UPDATE cut SET g = 1 WHERE g = 5';
+	my $to = redo_position();
+	$upstream->poll_query_until('postgres',
+		"SELECT bool_or(end_lsn >= '$to') FROM pg_available_wal_summaries()") or die 'no summary';
+	my $oids = $upstream->safe_psql('postgres',
+		"SELECT '1663 ' || (SELECT oid FROM pg_database WHERE datname = 'postgres') || ' ' || pg_relation_filenode('cut') || ' 0 0'");
+	my @columns = split /\|/, (answer("limits 1 $from $to 0"))[1], -1;
+	my $bytes = splice @columns, 4, 1;
+	my ($high, $low) = split m!/!, $to;
+	$to = sprintf '%s/%X', $high, hex $low;
+	is("@columns", "limits $to t  1 $oids", 'a truncated table');
+	cmp_ok($bytes, '>', 300_000, 'and how much would be sent');
+	cmp_ok($bytes, '<', 3_000_000, 'which is not everything');
+	like((answer("limits 1 $from $to 1"))[1], qr/\|1\z/, 'from the next on, none');
+	like((answer("limits 1 0/1 $to 0"))[1], qr!\Alimits\|0/1\|t\|[0-9A-F]+/[0-9A-F]+\|!, 'a gap in the beginning is told');
+	like((answer("limits 2 $from $to 0"))[1], qr!\Alimits\|[0-9A-F/]+\|t\|\|0\|0\z!, 'of another timeline there are none');
+}
+
+# ----------------------------------------------------------------------
 # Who is told nothing
 # ----------------------------------------------------------------------
 my $superuser = $upstream->safe_psql('postgres', 'SELECT current_user');
@@ -165,7 +199,7 @@ foreach my $statement ("SET replica_kit.answer = 'x'", "SET replica_kit.ask = 'x
 # ----------------------------------------------------------------------
 foreach my $question (undef, '', 'nosuch', 'librariesx', 'libraries ', 'LIBRARIES',
 	'data_directory /etc', 'slot', "slot '; DROP TABLE filler; --", 'slot ' . 'x' x 5000,
-	'../../etc/passwd', '%s%n%n', "slot \x01\xff\n", '$(id)', 'slot a|b')
+	'../../etc/passwd', '%s%n%n', "slot \x01\xff\n", '$(id)', 'slot a|b', 'limits', 'limits 1', 'limits 1 0/2 0/1 0', 'limits 1 0/1 0/2 0 x', 'limits 1 0/1 0/2 -1')
 {
 	($code, $out, $err) = answer($question);
 	is("$code$err", '0', 'no error');
