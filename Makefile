@@ -219,6 +219,7 @@ TAP_TESTS = 1
 PRK_SCRIPTS = \
 	.ci/run \
 	bench/clone_speed \
+	bench/rebuild_speed \
 	bench/figures \
 	bench/healthy_hour \
 	bench/many_replicas \

@@ -511,7 +511,10 @@ check_rewind(PrkPreflight *preflight)
 									"wal_log_hints") ? NULL : "on");
 }
 
-/* A setting of 17's, which the server does not start with if WAL is minimal. */
+/*
+ * A setting of 17's.  The server does not start with it where WAL is minimal,
+ * for which check_wal_level() has the fix, if there can be one.
+ */
 static void
 check_summaries(PrkPreflight *preflight)
 {
@@ -521,7 +524,8 @@ check_summaries(PrkPreflight *preflight)
 	if (strcmp(in_force("summarize_wal"), "off") == 0)
 		report(preflight, "off: a replica whose slot is lost must be cloned again",
 			   "summarize_wal",
-			   pg_strcasecmp(next_level, "minimal") == 0 ? NULL : "on");
+			   pg_strcasecmp(next_level, "minimal") == 0 &&
+			   prk_config_on_command_line("wal_level") ? NULL : "on");
 }
 
 /* No fix: it takes a certificate, and clients may not be ready. */
