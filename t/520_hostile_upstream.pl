@@ -52,6 +52,12 @@ is("@shells", 'dash bash ash', 'all shells are there');
 # ----------------------------------------------------------------------
 my $upstream = new_upstream('upstream', 'max_wal_senders = 20',
 	'wal_retrieve_retry_interval = 100ms');
+my $has_delta = $upstream->pg_version >= 17;
+if ($has_delta)
+{
+	$upstream->safe_psql('postgres', 'ALTER SYSTEM SET summarize_wal = on');
+	$upstream->reload;
+}
 my $hostile = HostileUpstream->new('127.0.0.1', $upstream->port);
 
 # The script of a replica, for the port where somebody else answers.
@@ -80,7 +86,7 @@ sub hurried
 }
 
 my %replica;
-foreach my $name (qw(absent running stopped closed))
+foreach my $name (qw(absent running stopped closed), $has_delta ? 'lost' : ())
 {
 	my $node = new_replica($name);
 	my $script = hostile_script($name);
@@ -94,9 +100,10 @@ foreach my $name (qw(absent running stopped closed))
 		args => \@args };
 	next if $name eq 'absent';
 	my ($code) = run_script($script, \%env, @args,
-		$name eq 'running' ? () : '--no-start');
+		$name eq 'running' || $name eq 'lost' ? () : '--no-start');
 	is($code, 0, "an honest upstream: replica \"$name\" is made");
-	adopt_replica($node) if $name eq 'running';
+	adopt_replica($node) if $name eq 'running' || $name eq 'lost';
+	$node->stop if $name eq 'lost';
 }
 append_to_file($replica{closed}{node}->data_dir . '/postgresql.auto.conf',
 	"hot_standby = off\n");
@@ -110,6 +117,7 @@ my %modes = (
 	'set password' => [ 'running', '--set-password' ],
 	'again' => ['running'],
 	'rebuild' => [ 'stopped', '--rebuild', '--no-start' ],
+	'changed blocks' => [ 'lost', '--rebuild', '--dry-run' ],
 	'no login' => ['closed']);
 
 # Leaves things as the next case wants to find them.
@@ -356,7 +364,8 @@ my @answers = (
 	libraries => 'libraries|pg_replica_kit',
 	settings => 'settings',
 	collations => 'collations|2.36|72.1|libc en_US.UTF-8',
-	slot => 'slot|t|f|reserved|');
+	slot => 'slot|t|f|reserved|',
+	limits => 'limits|0/5000000|t||100000|0');
 my @forms = (
 	[ data_directory => 'data_directory|%s|t|0' ],
 	[ data_directory => 'data_directory|5|t|1|%s' ],
@@ -375,14 +384,20 @@ my @forms = (
 	[ settings => 'settings|unix_socket_directories auto - %s' ],
 	[ collations => 'collations|%s|%1$s|libc %1$s' ],
 	[ slot => 'slot|%s|f|reserved|' ],
-	[ slot => 'slot|t|f|%s|%1$s' ]);
+	[ slot => 'slot|t|f|%s|%1$s' ],
+	[ limits => 'limits|%s|t||1|0' ],
+	[ limits => 'limits|0/5000000|t|%s|1|0' ],
+	[ limits => 'limits|0/5000000|t||%s|%1$s' ],
+	[ limits => 'limits|0/5000000|t||1|1|%s' ],
+	[ limits => 'limits|0/5000000|t||1|2|1663 5 16400 0 0|1663 5 %s 0 0' ]);
 my $next_value = 0;
 foreach my $form (@forms, $ENV{PRK_LONG_TESTS} ? (@forms) x $#values : ())
 {
 	my ($question, $format) = @$form;
+	next if $question eq 'limits' && !$has_delta;
 	my $value = $values[ $next_value++ % @values ];
 	no warnings 'redundant';
-	try_all("answer to $question", $value->[0], ['dry run'],
+	try_all("answer to $question", $value->[0], [ $question eq 'limits' ? 'changed blocks' : 'dry run' ],
 		map { { question => 'answer', asks => $answers[ 2 * $_ ], act => 'say',
 				words => $answers[ 2 * $_ ] eq $question
 				  ? sprintf($format, $value->[1] // '') : $answers[ 2 * $_ + 1 ] } }
