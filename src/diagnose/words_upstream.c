@@ -290,7 +290,8 @@ word_delayed(const PrkWordsInput *in, PrkWords *words)
 	if (upstream->lag_age >= 0)
 		prk_words_clause(words, "data of %s ago",
 						 prk_words_duration(upstream->lag_age));
-	prk_words_advise(words, "To rescue dropped data, stop before the mistake is replayed: SELECT pg_wal_replay_pause();");
+	prk_words_advise(words, "To rescue deleted rows, stop before the mistake is replayed: SELECT pg_wal_replay_pause();");
+	prk_words_advise(words, "A table that was dropped or truncated is locked here already. How to read it: doc/delayed.md");
 	prk_words_advise(words, "If the primary warns about it, set there: replica_kit.overrides =");
 	prk_words_advise(words, "  '%s: warning_lag=-1 critical_lag=-1 warning_lag_time=" INT64_FORMAT "s critical_lag_time=" INT64_FORMAT "s'",
 					 upstream->slot_name[0] != '\0' ? upstream->slot_name :

@@ -444,9 +444,13 @@ primary_slot_name = '$prk_name'"
         restart=yes
     fi
     write_passfile
+    before=$(auto_conf_line primary_conninfo)$(auto_conf_line primary_slot_name)
     auto_conf "$pgdata" <<EOF
 $lines
 EOF
+    # One that receives from there with another role or slot has to connect again.
+    [ "$before" = "$(auto_conf_line primary_conninfo)$(auto_conf_line primary_slot_name)" ] ||
+        at_once=
     keep_script
 }
 
