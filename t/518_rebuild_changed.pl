@@ -271,6 +271,7 @@ system_or_bail('cp', '-a', $kept, $pgdata);
 system_or_bail('cp', '-a', "$kept.wal", $wal);
 ($code, $out, $err) = run_script($script, { PGPASSWORD => 'secret-word-1' }, @where, '--rebuild', '--dry-run');
 my ($about) = $out =~ /fetch what has changed since [0-9A-F\/]+ .*: about (\d+) MB of \d+ MB$/m;
+like($out, qr/^pg_replica_kit: step: changed blocks$/m, 'over a switch of timeline: the step of a dry run');
 ok($about, 'over a switch of timeline: a dry run says what would be fetched');
 rebuild('over a switch of timeline', $script);
 my ($fetched) = $out =~ $said;

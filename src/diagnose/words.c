@@ -22,6 +22,7 @@
 
 #include "pgtime.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "diagnose/words.h"
@@ -137,14 +138,29 @@ prk_words_advise(PrkWords *words, const char *fmt,...)
 
 /*
  * Which step of the script's --rebuild brings back what needs WAL that is
- * removed.  archived: an archive may have it.
+ * removed.  archived: an archive may have it; summarized: the upstream keeps
+ * summaries of its WAL.
  */
 const char *
-prk_words_step_removed(bool archived)
+prk_words_step_removed(bool archived, bool summarized)
 {
+	const char *last = summarized ? "the changed blocks, or a full clone" :
+	"a full clone";
+
 	return archived ?
-		"The step there: WAL from the archive, if its restore_command or --restore-command fetches it; else a full clone." :
-		"The step there: a full clone, unless --restore-command fetches the WAL from an archive.";
+		psprintf("The step there: WAL from the archive, if its restore_command or --restore-command fetches it; else %s.",
+				 last) :
+		psprintf("The step there: %s, unless --restore-command fetches the WAL from an archive.",
+				 last);
+}
+
+/* Does this server keep summaries of its WAL (17)? */
+bool
+prk_words_summarized(void)
+{
+	const char *value = GetConfigOption("summarize_wal", true, false);
+
+	return value != NULL && strcmp(value, "on") == 0;
 }
 
 /*

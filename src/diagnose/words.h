@@ -47,7 +47,8 @@ extern void prk_words_clause(PrkWords *words, const char *fmt,...) pg_attribute_
 extern void prk_words_advise(PrkWords *words, const char *fmt,...) pg_attribute_printf(2, 3);
 extern void prk_words_advise_rebuild(PrkWords *words, const PrkWordsInput *in,
 									 const char *step);
-extern const char *prk_words_step_removed(bool archived);
+extern const char *prk_words_step_removed(bool archived, bool summarized);
+extern bool prk_words_summarized(void);
 extern void prk_words_failure(PrkWords *words, const PrkFailure *failure);
 extern void prk_words_slot(PrkWords *words, const PrkWordsInput *in);
 extern void prk_words_absence(PrkWords *words, const PrkWordsInput *in);

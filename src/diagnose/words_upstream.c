@@ -404,7 +404,8 @@ advise_rebuild(PrkWords *words, bool removed)
 	prk_words_advise(words, "  %s --rebuild", script_of_this());
 	if (removed)
 		prk_words_advise(words, "%s",
-						 prk_words_step_removed(command != NULL && command[0] != '\0'));
+						 prk_words_step_removed(command != NULL && command[0] != '\0',
+												false));
 	prk_words_advise(words, "Nothing has to be done on the upstream.");
 	prk_words_advise(words, "The script, if it is gone, comes from there: replica_kit.join_script().");
 }

@@ -61,7 +61,7 @@ upstream_has() {
 }
 
 # find_gap: sets gap, how many segments neither this data nor the upstream has,
-# with first and last, or to nothing.  After the slot has been made anew, its
+# with first and last, or to nothing.  After the slot has been re-created, its
 # position is where the upstream's WAL begins for sure.
 find_gap() {
     gap=
@@ -138,7 +138,7 @@ archive_ending() {
 # ----------------------------------------------------------- which step it is
 
 # find_step: which step is the first that can be enough for a replica that is
-# there, and not damaged: sets step, "full clone" if it is none, and step_words
+# there, and not damaged: sets step, the last one if it is none, and step_words
 find_step() {
     step=restart
     step_words=
@@ -150,20 +150,25 @@ find_step() {
         step=archive
         step_words="$step_words, with $gap_words"
     else
-        step="full clone"
+        step=$(last_step)
     fi
+}
+
+# last_step: which of the two that make a new data directory it is, by judge_delta
+last_step() {
+    [ -n "$delta" ] && printf 'changed blocks' || printf 'full clone'
 }
 
 # show_step: the first that can be enough for the replica that is there
 show_step() {
-    step="full clone"
+    step=$(last_step)
     if [ -z "$full$missing" ] && [ -n "$start" ]; then
         check_slot_lost
         find_step
     fi
     say "step: $step"
     case $step in
-        'full clone') ;;
+        'full clone' | 'changed blocks') ;;
         *)
             say "- restart the server$step_words, and stop there if it streams; if not:"
             ;;

@@ -152,9 +152,20 @@ local_sql() {
     socket=$(as_owner sed -n 5p "$pgdata/postmaster.pid" 2>/dev/null)
     socket=${socket:-$(as_owner sed -n 6p "$pgdata/postmaster.pid" 2>/dev/null)}
     [ -n "$socket" ] || return 0
+    # Who connects makes a file in the directory of that database for a moment.
+    # Replay of a CREATE DATABASE that copies it ends the server over that, so
+    # it is not the template as long as there is another.
+    local_psql postgres "$@" && return
+    [ "$?" -ne 2 ] || local_psql template1 "$@"
+}
+
+# local_psql DATABASE [OPTION]...
+local_psql() {
+    database=$1
+    shift
     as_owner env PGOPTIONS='-c search_path=pg_catalog -c statement_timeout=5s' \
         PGPASSFILE=/nonexistent timeout -k 2 "$answer_seconds" "$bindir/psql" -XAtqw "$@" \
-        -d "host=$(conninfo_quote "$socket") port=$port dbname=template1 connect_timeout=5${local_user:+ user=$local_user}" \
+        -d "host=$(conninfo_quote "$socket") port=$port dbname=$database connect_timeout=5${local_user:+ user=$local_user}" \
         2>/dev/null
 }
 
@@ -456,6 +467,7 @@ show_plan() {
             ;;
         standby | running)
             [ -z "$rebuild" ] || {
+                judge_delta
                 show_step
                 show_rebuild
             }
@@ -468,7 +480,8 @@ show_plan() {
                 say "step: rewind"
                 say "- rewind this data, and move ${moved:+about }${moved:-a number of} MB from $prk_host, port $prk_port; what only this data has is kept in $state/diverged"
             else
-                say "step: full clone"
+                judge_delta
+                say "step: $(last_step)"
                 show_rebuild
             fi
             ;;
@@ -480,7 +493,6 @@ show_plan() {
 
 show_rebuild() {
     say "- move the old data aside${remove_old:+, and remove it in the end}"
-    judge_delta
     if [ -n "$delta" ]; then
         say "- fetch what has changed since $from from $prk_host, port $prk_port: about $(megabytes "$delta_bytes") MB of $(megabytes "$delta_all") MB"
         return 0

@@ -90,7 +90,7 @@ prk_unserved_is_kind(const PrkFailure *failure)
 	return classify(failure) != NULL;
 }
 
-/* That which the failure is the evidence of; NULL: none. */
+/* What the failure is the evidence of; NULL: none. */
 const PrkUnserved *
 prk_unserved_of(List *unserved, const PrkFailure *failure)
 {
