@@ -6,6 +6,7 @@ package WireSession;
 use strict;
 use warnings FATAL => 'all';
 
+use Errno ();
 use IO::Socket::IP;
 use IO::Socket::UNIX;
 use Socket qw(SOL_SOCKET SO_RCVTIMEO);
@@ -114,8 +115,10 @@ sub received
 
 	while (length($bytes) < $length)
 	{
-		sysread($socket, $bytes, $length - length($bytes), length($bytes))
-		  or return;
+		my $got = sysread($socket, $bytes, $length - length($bytes), length($bytes));
+
+		# a child that ends is no reason to give up
+		return if !$got && !(!defined $got && $!{EINTR});
 	}
 	return $bytes;
 }
