@@ -39,7 +39,7 @@ foreach my $name (qw(ln mkdir mv rm rmdir))
 		echo \$n >'$count'
 		if [ \$n -eq \$PRK_AT ]; then
 			case \$PRK_HOW in
-				kill) pkill -s 0 -KILL ;;
+				kill) @{[ kill_session() ]} ;;
 				fail) exit 1 ;;
 			esac
 		fi

@@ -215,9 +215,9 @@ foreach my $name (qw(mv rm pg_ctl))
 		read -r n <'$count' || n=0
 		n=\$((n + 1))
 		echo \$n >'$count'
-		[ "\$n" != "\$PRK_AT" ] || pkill -s 0 -KILL
+		[ "\$n" != "\$PRK_AT" ] || @{[ kill_session() ]}
 		case "\$PRK_AT \$*" in
-			"start "*" start") pkill -s 0 -KILL ;;
+			"start "*" start") @{[ kill_session() ]} ;;
 		esac
 		exec $real "\$@"
 		SH

@@ -185,7 +185,7 @@ foreach my $case (
 # Killed when all is fetched and put together, it begins again.
 rmtree_and_restore();
 my $programs = PostgreSQL::Test::Utils::tempdir;
-append_to_file("$programs/rmdir", "#!/bin/sh\nkill -s KILL 0\n");
+append_to_file("$programs/rmdir", "#!/bin/sh\n" . kill_session() . "\n");
 chmod 0755, "$programs/rmdir" or die "chmod: $!";
 run_script($script, { PATH => "$programs:$ENV{PATH}" }, @where, '--rebuild');
 ok(-e "$state/aside" && -e "$state/old/base", 'killed: the old data is aside');

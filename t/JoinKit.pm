@@ -15,7 +15,7 @@ use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(new_upstream enable_tls provision write_script edit_script run_script
   run_alone start_script eventually hold_clone new_replica adopt_replica slurp
-  risk knows_require_auth tree);
+  kill_session risk knows_require_auth tree);
 
 # The shell that runs the script.
 our @shell = ('dash');
@@ -172,6 +172,13 @@ sub start_script
 	return start_with_signals [ 'setsid', 'dash', $file, risk(), @args ], '<', \'',
 	  '>', $out, '2>', $err,
 	  timeout($PostgreSQL::Test::Utils::timeout_default);
+}
+
+# What a program in place of another has to run to end the script that calls it,
+# and all that it has begun, as a kill does: they are a session.
+sub kill_session
+{
+	return 'kill -s KILL $(ps -o pid= -s $(ps -o sid= -p $$))';
 }
 
 # Waits until a condition holds; true if it came to hold.
