@@ -129,7 +129,7 @@ sub words
 {
 	my ($row) = @_;
 
-	return $row =~ s/^-\[ RECORD.*\n//mr =~ s/\s*\+?$//mgr =~ s/^(\w*) *\|/$1|/mgr =~ s/15\/main/VERSION/gr =~ s/\d\d\/main/VERSION/gr;
+	return $row =~ s/^-\[ RECORD.*\n//mr =~ s/\s*\+?$//mgr =~ s/^(\w*) *\|/$1|/mgr =~ s/: changed blocks, or a full clone/: a full clone/r =~ s/15\/main/VERSION/gr =~ s/\d\d\/main/VERSION/gr;
 }
 
 for my $i (0 .. $#blocks)

@@ -173,7 +173,7 @@ print $fh <<~SH;
 	[ -e '$programs/kill' ] || exit 1
 	p=\$\$
 	while p=\$(awk '{ print \$4 }' "/proc/\$p/stat") && [ "\$p" -gt 1 ]; do
-		! grep -q 'join\.sh' "/proc/\$p/cmdline" || pids="\$pids \$p"
+		! grep -F -q '/join.sh' "/proc/\$p/cmdline" || pids="\$pids \$p"
 	done
 	kill -s KILL \$pids \$\$
 	SH

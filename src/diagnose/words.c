@@ -144,11 +144,11 @@ prk_words_advise(PrkWords *words, const char *fmt,...)
 const char *
 prk_words_step_removed(bool archived, bool summarized)
 {
-	const char *last = summarized ? "the changed blocks, or a full clone" :
+	const char *last = summarized ? "changed blocks, or a full clone" :
 	"a full clone";
 
 	return archived ?
-		psprintf("The step there: WAL from the archive, if its restore_command or --restore-command fetches it; else %s.",
+		psprintf("The step there: WAL from the archive, if a restore_command fetches it; else %s.",
 				 last) :
 		psprintf("The step there: %s, unless --restore-command fetches the WAL from an archive.",
 				 last);

@@ -379,7 +379,7 @@ word_cut(const PrkWordsInput *in, PrkWords *words)
 		case PRK_CODE_OTHER_CLUSTER:
 			words->finding = "The upstream belongs to another cluster: this server is not a copy of it.";
 			prk_words_advise(words, "If the upstream was upgraded by pg_upgrade, make a new replica beside this one: doc/upgrade.md.");
-			prk_words_advise(words, "Else correct primary_conninfo and reload, or clone this server again from that upstream, by its join_script().");
+			prk_words_advise(words, "Else correct primary_conninfo and reload, or clone this server again, by that upstream's join_script().");
 			break;
 		case PRK_CODE_UPSTREAM_UNREACHABLE:
 			words->finding = "The upstream cannot be reached. This server reconnects by itself once it can.";
