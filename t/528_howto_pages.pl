@@ -44,9 +44,9 @@ poll($primary, q{SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'str
 my $waits;
 run_page(
 	'synchronous.md',
+	'See it' => sub { poll($primary, q{SELECT sync_state = 'sync' FROM pg_stat_replication}, 'synchronous.md: the reload is over') },
 	'When it is away' => sub {
-		like($said{'Make it synchronous'}, qr/replica1 \| streaming \| (?:sync|potential)/, 'synchronous.md: it becomes synchronous');
-		poll($primary, q{SELECT sync_state = 'sync' FROM pg_stat_replication}, 'synchronous.md: it is');
+		like($said{'See it'}, qr/replica1 \| streaming \| sync/, 'synchronous.md: it becomes synchronous');
 		stop_machine($replica);
 		my @commit = ('psql', '-X', '-h', $primary->{socket}, '-p', $primary->{port}, '-d', 'postgres', '-c', 'INSERT INTO rows VALUES (2)');
 		$waits = IPC::Run::start(\@commit, '<', \'', '>', \my $out, '2>', \my $err);
