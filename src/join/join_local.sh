@@ -58,9 +58,8 @@ find_programs() {
     fail 3 "PostgreSQL $prk_major is not installed here" "$install"
 }
 
-# as_owner COMMAND...: run it as the server's user.  Whatever stands still is
-# ended after a time, but for what only looks or sends a signal, and may be this
-# shell's own.
+# as_owner COMMAND...: run it as the server's user.  Whatever stands still is ended
+# after a time, but for what only looks, or sends a signal.
 as_owner() {
     case $1 in
         test | kill) as_owner_endless "$@" ;;
