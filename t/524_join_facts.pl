@@ -120,6 +120,16 @@ SKIP:
 	with_lines('postgresql.conf', "shared_buffers = '8MB'\nio_method = io_uring", run_by => \@apart);
 	noted('more shared memory than this machine has', 'has \d+ MB of shared memory, this machine 2 MB in all.*the replica gets shared_buffers = \'256kB\'');
 }
+SKIP:
+{
+	skip 'this version has no io_method', 2 if $upstream->pg_version < 18;
+	mkdir "$scratch/without" or die "mkdir: $!";
+	append_to_file("$scratch/without/ldd", "#!/bin/sh\n/usr/bin/ldd \"\$@\" | grep -v uring\n");
+	chmod 0755, "$scratch/without/ldd";
+	local $env{PATH} = "$scratch/without:$ENV{PATH}";
+	with_lines('postgresql.conf', 'io_method = io_uring');
+	noted('io_uring', 'io_method = io_uring is not possible on this machine.*the replica gets io_method = \'worker\'');
+}
 with_lines('postgresql.conf', "data_directory = '/nonexistent'");
 refused('data_directory', 16, 'sets data_directory', 'Remove that line');
 # ----------------------------------------------------------------------

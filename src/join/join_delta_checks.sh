@@ -49,8 +49,8 @@ judge_old_data() {
     [ -z "$unfit" ] || cannot "$unfit" || return
     words=$(missing_file)
     [ -z "$words" ] || cannot "\"$pgdata/$words\" is missing" || return
-    # Who stops before the start suspects the data: blocks that have not
-    # changed would stay as they are.
+    # A person who stops before the start suspects the data, and blocks that
+    # have not changed would stay as they are.
     [ -n "$start" ] || cannot "with --no-start the old data is taken to be damaged" ||
         return
     as_owner test -x "$bindir/pg_combinebackup" ||
@@ -99,15 +99,7 @@ judge_old_history() {
     ask IDENTIFY_SYSTEM || cannot "$said" || return
     theirs=$(upstream_number 2 10) || not_upstream "its timeline"
     target=$(upstream_lsn 3) || not_upstream "its WAL position"
-    history=
-    if [ "$theirs" -gt 1 ]; then
-        answer_bytes=60000
-        ask "TIMELINE_HISTORY $theirs"
-        asked=$?
-        answer_bytes=1000
-        [ "$asked" -eq 0 ] || cannot "$said" || return
-        history=$(upstream_forks)
-    fi
+    ask_history "$theirs" || cannot "$said" || return
     if [ "$end_timeline" -gt 1 ]; then
         file=$(printf '%s/pg_wal/%08X.history' "$pgdata" "$end_timeline")
         own=$(as_owner cat "$file" 2>/dev/null | forks)

@@ -37,6 +37,19 @@ upstream_forks() {
     printf '%s\n' "$answer" | sed '1s/^[0-9A-F]*\.history|//' | forks
 }
 
+# ask_history TIMELINE: sets history, the forks before that timeline of the
+# upstream's; fails as ask() does
+ask_history() {
+    history=
+    [ "$1" -gt 1 ] || return 0
+    answer_bytes=60000
+    ask "TIMELINE_HISTORY $1"
+    asked=$?
+    answer_bytes=1000
+    [ "$asked" -eq 0 ] || return "$asked"
+    history=$(upstream_forks)
+}
+
 # last_record LSN TIMELINE: where the last record begins that there is at LSN
 # or behind; nothing if there is none.
 #
@@ -142,11 +155,8 @@ check_history() {
     fi
     fork=
     if [ "$theirs" -gt 1 ]; then
-        answer_bytes=60000
-        ask "TIMELINE_HISTORY $theirs" ||
+        ask_history "$theirs" ||
             fail 6 "the upstream server does not tell its history: $said"
-        answer_bytes=1000
-        history=$(upstream_forks)
         file=$(printf '%s/pg_wal/%08X.history' "$pgdata" "$timeline")
         strange=$(as_owner cat "$file" 2>/dev/null | forks |
             while read -r line; do

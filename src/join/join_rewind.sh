@@ -86,14 +86,8 @@ history_lines() {
 # find_fork: sets fork_line, where this data and the upstream part: lines of
 # timeline, beginning and end of what only this data has
 find_fork() {
-    history=
-    if [ "$theirs" -gt 1 ]; then
-        answer_bytes=60000
-        ask "TIMELINE_HISTORY $theirs" ||
-            fail 6 "the upstream server does not tell its history: $said"
-        answer_bytes=1000
-        history=$(upstream_forks)
-    fi
+    ask_history "$theirs" ||
+        fail 6 "the upstream server does not tell its history: $said"
     ours=$(as_owner cat "$(printf '%s/pg_wal/%08X.history' "$pgdata" "$timeline")" 2>/dev/null | forks)
     fork_line=$({
         printf '%s\n' "$history" | history_lines "$theirs"

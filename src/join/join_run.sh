@@ -152,9 +152,9 @@ local_sql() {
     socket=$(as_owner sed -n 5p "$pgdata/postmaster.pid" 2>/dev/null)
     socket=${socket:-$(as_owner sed -n 6p "$pgdata/postmaster.pid" 2>/dev/null)}
     [ -n "$socket" ] || return 0
-    # Who connects makes a file in the directory of that database for a moment.
-    # Replay of a CREATE DATABASE that copies it ends the server over that, so
-    # it is not the template as long as there is another.
+    # A new session makes a file in its database's directory for a moment. Replay
+    # of a CREATE DATABASE that copies that directory ends the server over such a
+    # file, so the session goes to the template only where there is no other.
     local_psql postgres "$@" && return
     [ "$?" -ne 2 ] || local_psql template1 "$@"
 }
