@@ -295,7 +295,7 @@ cluster_setting() {
     [ -e "$1/postgresql.conf" ] || return 0
     (
         be_owner "$(owner_of "$1/postgresql.conf")"
-        as_owner pg_conftool -s "$1/postgresql.conf" show "$2" 2>/dev/null
+        as_owner timeout -k 2 "$program_seconds" pg_conftool -s "$1/postgresql.conf" show "$2" 2>/dev/null
     ) || :
 }
 
