@@ -10,7 +10,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $upstream = new_upstream('upstream');
+my $upstream = new_upstream('upstream', 'log_connections = on');
 provision($upstream, 'replica1', 'secret-word-1', 'Rep"l \'ica');
 my $script = write_script($upstream, 'replica1');
 my $replica = new_replica('replica');
@@ -65,6 +65,10 @@ is(tree($replica->basedir), $before, 'it has changed nothing');
 is($code, 0, 'the script makes the replica');
 is($err, '', 'it has nothing to complain of');
 like($out, qr/replica "replica1" streams from/, 'it says that it streams');
+my $log = slurp("$state/server.log");
+like($log, qr/connection authorized: .*database=postgres/, 'it asks the new server in database postgres');
+unlike($log, qr/database=template/,
+	'and in no template, which replay of a CREATE DATABASE may copy at any moment');
 adopt_replica($replica);
 ok( $upstream->poll_query_until(
 		'postgres',
