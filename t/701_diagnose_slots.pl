@@ -106,6 +106,18 @@ $primary->safe_psql('postgres', 'CHECKPOINT');
 $remedy = found('lost', 'slot_lost');
 is($primary->safe_psql('postgres', q{SELECT level, finding ~ 'Starting it is not enough, rebuild it' FROM replica_kit.diagnose()}), 'critical|t', 'lost: it says that a restart is not enough');
 like(advice($primary), qr/^  sh join_replica1\.sh --cluster \d+\/main --rebuild  /m, 'lost: the advice is one command');
+foreach my $summarize ($primary->safe_psql('postgres', 'SHOW server_version_num') >= 170000 ? (qw(on off)) : ('off'))
+{
+	if ($primary->safe_psql('postgres', 'SHOW server_version_num') >= 170000)
+	{
+		$primary->safe_psql('postgres', "ALTER SYSTEM SET summarize_wal = $summarize");
+		$primary->reload;
+		$primary->poll_query_until('postgres', q{SELECT current_setting('summarize_wal')}, $summarize);
+	}
+	found("lost, summarize_wal $summarize", 'slot_lost');
+	my $step = $summarize eq 'on' ? 'changed blocks, or a full clone' : 'a full clone';
+	like(advice($primary), qr/^The step there: $step, unless --restore-command fetches the WAL from an archive\.$/m, "lost, summarize_wal $summarize: the advice says which step there is");
+}
 $standby->start;
 is(wait_for_diagnosis($standby, $standby->safe_psql('postgres', 'SHOW server_version_num') >= 180000 ? 'slot_lost' : 'wal_removed'),
 	$standby->safe_psql('postgres', 'SHOW server_version_num') >= 180000 ? 'slot_lost' : 'wal_removed', 'lost: the standby says so, too');

@@ -154,13 +154,17 @@ prk_words_step_removed(bool archived, bool summarized)
 				 last);
 }
 
-/* Does this server keep summaries of its WAL (17)? */
+/*
+ * Can this server tell which blocks have changed?  It keeps summaries of its WAL
+ * (17), and preloads the kit, which is asked for what they leave out.
+ */
 bool
-prk_words_summarized(void)
+prk_words_summarized(const PrkWordsInput *in)
 {
 	const char *value = GetConfigOption("summarize_wal", true, false);
 
-	return value != NULL && strcmp(value, "on") == 0;
+	return value != NULL && strcmp(value, "on") == 0 &&
+		in->evidence->report->failures->exist;
 }
 
 /*

@@ -48,7 +48,7 @@ extern void prk_words_advise(PrkWords *words, const char *fmt,...) pg_attribute_
 extern void prk_words_advise_rebuild(PrkWords *words, const PrkWordsInput *in,
 									 const char *step);
 extern const char *prk_words_step_removed(bool archived, bool summarized);
-extern bool prk_words_summarized(void);
+extern bool prk_words_summarized(const PrkWordsInput *in);
 extern void prk_words_failure(PrkWords *words, const PrkFailure *failure);
 extern void prk_words_slot(PrkWords *words, const PrkWordsInput *in);
 extern void prk_words_absence(PrkWords *words, const PrkWordsInput *in);

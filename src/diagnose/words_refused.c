@@ -321,7 +321,7 @@ word_rebuild(const PrkWordsInput *in, PrkWords *words)
 							 diagnosis->code == PRK_CODE_OTHER_TIMELINE ?
 							 "The step there: a rewind where its data allows one, else a full clone. A rewind needs this, here and before:" :
 							 prk_words_step_removed(XLogArchivingActive(),
-													prk_words_summarized()));
+													prk_words_summarized(in)));
 }
 
 static const char *

@@ -286,7 +286,7 @@ word_lost(const PrkWordsInput *in, PrkWords *words)
 		prk_words_advise_rebuild(words, in, !prk_health_wal_removed(replica) ?
 								 "The step there: the slot re-created." :
 								 prk_words_step_removed(XLogArchivingActive(),
-														prk_words_summarized()));
+														prk_words_summarized(in)));
 		return;
 	}
 	else
