@@ -123,8 +123,50 @@ sql(q{SELECT replica_kit.allow_rewind('old1', '3 seconds')});
 is(as_rewinder('SELECT 1'), '1', 'within the time it connects');
 ok($node->poll_query_until('postgres', q{SELECT rolvaliduntil < clock_timestamp() FROM pg_roles WHERE rolname = 'old1_rewind'}), 'the time passes');
 like(as_rewinder('SELECT 1'), qr/password authentication failed/, 'after it the role is refused');
+
+# A session that has begun before goes on until the right is taken from it.
+sql(q{SELECT replica_kit.allow_rewind('old1', '5 seconds')});
+{
+	local $ENV{PGPASSWORD} = 'secret-of-old1';
+	my ($in, $out) = ('', '');
+	my $session = IPC::Run::start(
+		[ 'psql', '-XAtqw', '-h', '127.0.0.1', '-p', $node->port, '-U', 'old1_rewind', '-d', 'postgres' ],
+		'<', \$in, '>', \$out, '2>&1', IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	my $read = q{SELECT 'length ' || length(pg_read_binary_file('PG_VERSION'));} . "\n";
+	$in .= $read;
+	$session->pump until $out =~ /length 3\n/;
+	ok($node->poll_query_until('postgres', q{SELECT rolvaliduntil < clock_timestamp() FROM pg_roles WHERE rolname = 'old1_rewind'}), 'the time passes meanwhile');
+	$out = '';
+	$in .= $read;
+	$session->pump until $out =~ /\n/;
+	like($out, qr/length 3/, 'a session that has begun before can come to its end');
+	is(sql(q{SELECT replica_kit.revoke_rewind('old1')}), 't', 'a session that has begun before: the right is taken');
+	$out = '';
+	$in .= $read;
+	$session->pump until $out =~ /\n/;
+	like($out, qr/permission denied|does not exist/, 'a session that has begun before: it reads no more');
+	$in .= "\\q\n";
+	$session->finish;
+}
+
+# ----------------------------------------------------------------------
+# Without the extension the server still ends it, and a new one finds the role
+# ----------------------------------------------------------------------
+sql(q{SELECT replica_kit.allow_rewind('old1', '1 hour')});
+sql('SET client_min_messages = error; DROP EXTENSION pg_replica_kit CASCADE');
+is(as_rewinder(q{SELECT length(pg_read_binary_file('PG_VERSION'))}), '3', 'the extension is dropped meanwhile: a rewind comes to its end');
+like(as_rewinder('SELECT replica_kit.end_rewind()'), qr/schema "replica_kit" does not exist/, 'the extension is dropped meanwhile: the script says what it cannot end');
+sql('CREATE EXTENSION pg_replica_kit');
+is(sql(q{SELECT replica_kit.revoke_rewind('old1')}), 't', 'the extension is back: it can be revoked');
+is(traces(), '0|0|0|', 'the extension is back: nothing is left');
+
+# ----------------------------------------------------------------------
+# deprovision() ends it, and a replica that is no more gets none
+# ----------------------------------------------------------------------
+sql(q{SELECT replica_kit.allow_rewind('old1', '1 hour')});
 sql(q{SELECT replica_kit.deprovision('old1')});
 is(traces(), '0|0|0|', 'deprovision() leaves nothing');
+like(error(q{SELECT replica_kit.allow_rewind('old1', '1 hour')}), qr/replica "old1" is not provisioned/, 'a replica that was deprovisioned');
 is(sql(q{SELECT count(*) FROM pg_roles WHERE rolname LIKE 'old1%'}), '0', 'nor the role of the replica');
 
 $node->stop;
