@@ -214,6 +214,55 @@ foreach my $room (@rooms)
 		"src/$room does not hide headers of the server");
 }
 
+#
+# The script for the replica's machine.  No program of this machine may keep it
+# waiting: each has a bound, and one that merely answers a question has that of
+# a question; no answer ends the script by tells(), or is looked at.
+#
+my $programs = qr/(?:systemctl|journalctl|getent|ldd|pg_conftool|pg_createcluster|pg_ctlcluster|restorecon)\b/;
+my $question = qr/pg_controldata|pg_ctl" (?:status|.*\breload)|postgres" .*(?:-C|--version)|psql|--version|pg_waldump" .*-n 1\b|pg_basebackup" .*-d host=\/nonexistent|\bldd |getent|systemctl show|pg_conftool .*show/;
+
+sub unbounded
+{
+	my ($text) = @_;
+	my @bad;
+
+	$text =~ s/\\\n\s*/ /g;
+	foreach my $line (grep { !/^\s*#/ } split /\n/, $text)
+	{
+		my ($before) = $line =~ /^(.*?)"\$(?:bindir|dir)\/\w+"/;
+		my $bounded = qr/\btells(?:_all)? (?:[^|]*)$|"\$\w+_seconds" (?:[^|]*)$/;
+
+		# what is only tested, shown, or handed to what has a bound of its own
+		if (defined $before)
+		{
+			next if $before =~ /-x $|shell_quote $|\b(?:set -- |start_job |(?:plan_|try_)?rewind |recover_old )/;
+			push @bad, $line
+			  if $before !~ $bounded
+			  || ($line =~ $question && $before !~ /\btells|"\$(?:program|answer)_seconds"/);
+		}
+		elsif ($line !~ /^\s*say "/ && $line =~ /(?:^\s*|[|;&({!]\s*|\$\(\s*|\b(?:outside|as_owner|if|then|do)\s+)$programs/)
+		{
+			push @bad, $line;
+		}
+	}
+	return @bad;
+}
+
+is(scalar(unbounded(<<'SH')), 4, 'a program without a bound, or with that of work, is noticed');
+	x=$(as_owner "$bindir/pg_controldata" -D x)
+	as_owner timeout -k 2 "$work_seconds" "$bindir/postgres" -D x \
+		-C port
+	list=$(getent ahosts x)
+	outside systemctl stop x
+	x=$(tells "$bindir/pg_controldata" -D x)
+	outside timeout -k 5 "$start_seconds" systemctl stop x
+SH
+foreach my $file (glob 'src/join/*.sh')
+{
+	is(join("\n", unbounded(slurp($file))), '', "$file waits for no program without end");
+}
+
 # One version, in the control file.
 my ($version) =
   slurp('pg_replica_kit.control') =~ /^default_version = '(.*)'$/m;

@@ -131,7 +131,7 @@ system('rm', '-rf', $pgdata, $state);
 # ----------------------------------------------------------------------
 my ($bin) = `pg_config --bindir` =~ /(.*)/;
 foreach my $case (
-	[ 'psql', 4, qr/no answer within 1 seconds/ ],
+	[ 'psql', 1, qr/program "psql" did not end within 2 seconds/ ],
 	[ 'pg_basebackup', 11, qr/has sent nothing for 5 seconds/ ],
 	[ 'pg_verifybackup', 11, qr/pg_verifybackup .* done nothing for 5 seconds/ ],
 	[ 'mv', 8, qr/could not write/ ],
@@ -154,7 +154,7 @@ foreach my $case (
 		impatient(
 			answer => $program eq 'psql' ? 1 : 20,
 			clone => $program =~ /backup/ ? 5 : 600,
-			program => $program eq 'pg_ctl' ? 1 : 30,
+			program => $program eq 'psql' ? 2 : 30,
 			work => $program =~ /^(mv|rm|mkdir)$/ ? 1 : 3600,
 			start => 1),
 		'--verify');

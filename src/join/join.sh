@@ -82,6 +82,33 @@ fail() {
     exit "$fail_code"
 }
 
+# tells PROGRAM [ARGUMENT]...: what a program of this machine answers that only
+# looks, or sends a signal; as the server's user, and without its errors.  One
+# that does not end in time ends the script, for no answer is not "no".
+tells() {
+    as_owner timeout -k 2 "$program_seconds" "$@" 2>/dev/null
+    in_time "$?" "$program_seconds" "$1"
+}
+
+# tells_all PROGRAM [ARGUMENT]...: with its errors
+tells_all() {
+    as_owner timeout -k 2 "$program_seconds" "$@" 2>&1
+    in_time "$?" "$program_seconds" "$1"
+}
+
+# in_time STATUS SECONDS PROGRAM: the status; but where timeout has ended the
+# program, the end of the script, from whatever subshell
+in_time() {
+    case $1 in
+        124 | 137) ;;
+        *) return "$1" ;;
+    esac
+    (fail 1 "program \"${3##*/}\" did not end within $2 seconds, and was ended" \
+        "Run it by hand, as user \"$owner\": does this machine hang, or its storage?")
+    kill -s USR1 "$$"
+    exit 1
+}
+
 # calc EXPRESSION: of numbers that have been checked.  Some shells count to 2^31
 # only.
 calc() {

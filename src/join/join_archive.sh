@@ -58,6 +58,7 @@ upstream_has() {
         -E "$(segment_start "$1" | sed 's/0$/8/')" \
         -d "$(conninfo /dev/fd/8 here) connect_timeout=$connect_seconds application_name=pg_replica_kit-script" \
         7>&- 9>&-
+    in_time "$?" "$answer_seconds" pg_receivewal
 }
 
 # find_gap: sets gap, how many segments neither this data nor the upstream has,
@@ -70,6 +71,9 @@ find_gap() {
     timeline=$(own_timeline)
     is_lsn "$lsn" || return 0
     first=$(segment_number "$lsn")
+    # It has the one that it writes, even if there is nothing in that yet.
+    ask IDENTIFY_SYSTEM && upstream_lsn 3 >/dev/null || return 0
+    [ "$first" -lt "$(segment_number "$(upstream_lsn 3)")" ] || return 0
     ! upstream_has "$first" "$timeline" || return 0
     if ! ask_slot || [ -z "$lsn" ] || [ -n "$slot_lost" ]; then
         ask IDENTIFY_SYSTEM || return 0

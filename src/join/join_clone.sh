@@ -88,7 +88,7 @@ make_cluster() {
         fail 8 "could not write \"$confdir/postgresql.conf\""
     as_owner rm -rf "$state/initial" "$state/creating"
     if [ "$become" != self ] && [ -d /run/systemd/system ]; then
-        outside systemctl daemon-reload >/dev/null 2>&1 || :
+        outside timeout -k 5 "$program_seconds" systemctl daemon-reload >/dev/null 2>&1 || :
     fi
 }
 
@@ -377,8 +377,7 @@ setting_in() {
     asked=$2
     config_options "$1"
     eval "set -- $options"
-    as_owner timeout -k 2 "$program_seconds" "$bindir/postgres" "$@" \
-        -C "$asked" 2>/dev/null
+    tells "$bindir/postgres" "$@" -C "$asked"
 }
 
 # Where the upstream keeps its configuration elsewhere, the clone has none.
@@ -463,8 +462,8 @@ find_unreadable_conf() {
     [ -z "$(setting_in "$1" port)" ] || return 0
     config_options "$1"
     eval "set -- $options"
-    unreadable_conf=$(as_owner timeout -k 2 "$program_seconds" \
-        "$bindir/postgres" "$@" -C port 2>&1 | readable 4000 |
+    unreadable_conf=$(tells_all "$bindir/postgres" "$@" -C port |
+        readable 4000 |
         grep -v 'contains errors' | tail -n 1 | sed 's/^.*LOG: *//; s/^.*FATAL: *//')
     unreadable_conf=${unreadable_conf:-for a reason that postgres does not tell}
 }

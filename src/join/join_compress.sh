@@ -36,7 +36,7 @@ check_compress_option() {
 # what it is to do itself before it connects; the upstream before it judges
 # the label, and with this label no backup begins.
 compression_error() {
-    words=$(as_owner timeout -k 2 "$program_seconds" "$bindir/pg_basebackup" \
+    words=$(tells_all "$bindir/pg_basebackup" \
         -D - -F tar -X none -w -d host=/nonexistent \
         --compress="client-${1%%:*}" 2>&1)
     case $words in

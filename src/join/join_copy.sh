@@ -34,8 +34,8 @@ compare_checkpoint() {
     number=$(calc "$(printf '%d' "0x${lsn%/*}") * (4294967296 / $prk_segment_size) +
         int($(printf '%d' "0x${lsn#*/}") / $prk_segment_size)")
     segment=$(segment_name "$timeline" "$number")
-    length=$(as_owner timeout 60 "$bindir/pg_waldump" -p "$pgdata/pg_wal" \
-        -t "$timeline" -s "$lsn" -n 1 2>/dev/null |
+    length=$(tells "$bindir/pg_waldump" -p "$pgdata/pg_wal" \
+        -t "$timeline" -s "$lsn" -n 1 |
         sed -n 's/^rmgr: XLOG .* len (rec\/tot): *[0-9]*\/ *\([0-9]\{1,4\}\), .* CHECKPOINT_SHUTDOWN .*/\1/p')
     if [ -z "$length" ]; then
         why="its last checkpoint is not in its WAL"
@@ -50,14 +50,19 @@ compare_checkpoint() {
     fi
     say "asking the upstream for its WAL up to $lsn, the last checkpoint here"
     words=$(passfile_line | as_owner sh -c '
+        seconds=$1
+        shift
         cd / && umask 077 && directory=$(mktemp -d) || exit
         trap "rm -rf \"\$directory\"" EXIT
         cat >"$directory/passfile"
         # that is where it begins
         : >"$directory/$4.partial"
-        timeout -k 2 60 "$1" -D "$directory" --no-loop --no-sync -w \
+        timeout -k 2 "$seconds" "$1" -D "$directory" --no-loop --no-sync -w \
             --endpos="$2" -d "$3 passfile=$directory/passfile" \
             </dev/null >"$directory/words" 2>&1
+        case $? in
+            124 | 137) echo "pg_receivewal did not end within $seconds seconds" && exit ;;
+        esac
         theirs=$directory/$4
         [ -e "$theirs" ] || theirs=$theirs.partial
         if ! [ -s "$theirs" ]; then
@@ -67,7 +72,7 @@ compare_checkpoint() {
             echo same
         else
             echo other
-        fi' sh "$bindir/pg_receivewal" "$(lsn_plus "$lsn" "$length")" \
+        fi' sh "$stream_seconds" "$bindir/pg_receivewal" "$(lsn_plus "$lsn" "$length")" \
         "$(conninfo /nonexistent here) connect_timeout=$connect_seconds application_name=pg_replica_kit-script" \
         "$segment" "$bytes" "$pgdata/pg_wal/$segment" 2>/dev/null | cleaned 300)
     case $words in

@@ -203,25 +203,25 @@ compare_collations() {
     theirs=$(upstream_text 2 40) || not_upstream "its collation libraries"
     ours=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/^glibc //')
     their_icu=$(upstream_text 3 40) || not_upstream "its collation libraries"
-    our_icu=$(as_owner ldd "$bindir/postgres" 2>/dev/null |
+    our_icu=$(tells ldd "$bindir/postgres" |
         sed -n 's/^.*libicui18n\.so\.\([0-9]*\).*/\1/p' | head -n 1)
     libc=
     icu=
-    missing=
+    absent=
     number=4
     while name=$(upstream_text "$number" 200); do
         case $name in
             libc*)
                 libc=yes
                 has_locale "${name#* }" ||
-                    missing="$missing${missing:+, }\"${name#* }\""
+                    absent="$absent${absent:+, }\"${name#* }\""
                 ;;
             icu*) icu=yes ;;
         esac
         number=$((number + 1))
     done
-    [ -z "$missing" ] ||
-        say "warning: databases of the upstream server use locales that are not installed here: $missing; nobody can connect to them on the replica"
+    [ -z "$absent" ] ||
+        say "warning: databases of the upstream server use locales that are not installed here: $absent; nobody can connect to them on the replica"
     if [ -n "$libc" ] && [ "$theirs" != "$ours" ]; then
         warn_of_collation "glibc ${theirs:-of none}" "${ours:+glibc $ours}"
     fi
@@ -394,7 +394,7 @@ has_address() {
                 *:*) ;;
                 *)
                     # a name: of this machine, or of none that can be looked up
-                    list=$(getent ahosts "$1" 2>/dev/null |
+                    list=$(timeout -k 2 "$program_seconds" getent ahosts "$1" 2>/dev/null |
                         sed 's/[[:space:]].*//' | sort -u)
                     [ -n "$list" ] || return 0
                     for name in $list; do
@@ -474,7 +474,7 @@ check_io_method() {
         io_uring) ;;
         *) return 0 ;;
     esac
-    if as_owner ldd "$bindir/postgres" 2>/dev/null | grep -q liburing; then
+    if tells ldd "$bindir/postgres" | grep -q liburing; then
         case $(cat /proc/sys/kernel/io_uring_disabled 2>/dev/null) in
             0 | '') return 0 ;;
         esac
@@ -490,7 +490,7 @@ check_socket_group() {
     case $value in
         *[!0-9]*)
             command -v getent >/dev/null 2>&1 || return 0
-            number=$(getent group "$value" 2>/dev/null | cut -d : -f 3)
+            number=$(timeout -k 2 "$program_seconds" getent group "$value" 2>/dev/null | cut -d : -f 3)
             ;;
     esac
     groups=$(as_owner id -G) || return 0

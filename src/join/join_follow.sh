@@ -460,7 +460,7 @@ await_follow() {
     elif [ -z "$at_once" ]; then
         say "the replica is told to follow $prk_host, port $prk_port"
         if [ -z "$restart" ]; then
-            as_owner "$bindir/pg_ctl" -D "$pgdata" -s reload
+            tells "$bindir/pg_ctl" -D "$pgdata" -s reload
             receiving_within 30 || restart=yes
             case $delay in
                 '' | 0) ;;

@@ -7,8 +7,7 @@ unfit=
 
 # control_value NAME: a line of pg_controldata
 control_value() {
-    as_owner "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
-        sed -n "s/^$1: *//p"
+    tells "$bindir/pg_controldata" -D "$pgdata" | sed -n "s/^$1: *//p"
 }
 
 # own_timeline: the newest one of which there is WAL
@@ -50,6 +49,19 @@ ask_history() {
     history=$(upstream_forks)
 }
 
+# read_wal TIMELINE LSN [OPTION]...: what pg_waldump shows from there on.  That may
+# take long, but not its first record.
+read_wal() {
+    line=$1
+    from=$2
+    shift 2
+    tells "$bindir/pg_waldump" -p "$pgdata/pg_wal" -t "$line" -s "$from" -n 1 \
+        >/dev/null
+    as_owner timeout -k 2 "$clone_seconds" "$bindir/pg_waldump" -p "$pgdata/pg_wal" \
+        -t "$line" -s "$from" "$@" 2>/dev/null
+    in_time "$?" "$clone_seconds" pg_waldump
+}
+
 # last_record LSN TIMELINE: where the last record begins that there is at LSN
 # or behind; nothing if there is none.
 #
@@ -79,8 +91,7 @@ last_record() {
             number=$4
         fi
     fi
-    as_owner timeout 60 "$bindir/pg_waldump" -p "$pgdata/pg_wal" -t "$2" \
-        -s "$(printf '%X/%03X00000' "$high" "$((number * size))")" 2>/dev/null |
+    read_wal "$2" "$(printf '%X/%03X00000' "$high" "$((number * size))")" |
         awk -v from="$1" '
             function padded(lsn) {
                 split(lsn, half, "/")

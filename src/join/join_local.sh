@@ -26,8 +26,7 @@ find_programs() {
         "/usr/pgsql-$prk_major/bin" "/usr/libexec/postgresql$prk_major" \
         /usr/lib/postgresql/bin /usr/local/pgsql/bin; do
         [ -x "$dir/postgres" ] || continue
-        version=$(as_owner timeout -k 2 "$program_seconds" "$dir/postgres" \
-            --version 2>/dev/null |
+        version=$(tells "$dir/postgres" --version |
             sed 's/^[^0-9]*//; s/[^0-9].*//')
         if [ "$version" != "$prk_major" ]; then
             other_version=${other_version:-$version}
@@ -142,7 +141,7 @@ find_owner() {
     fi
     be_owner "$dir"
     # What libpq looks for in a home directory must not be root's.
-    HOME=$(getent passwd "$owner" | cut -d : -f 6)
+    HOME=$(timeout -k 2 "$program_seconds" getent passwd "$owner" | cut -d : -f 6)
     export HOME
     unset TMPDIR
     if [ -d "$pgdata" ] && ! owns "$pgdata"; then
@@ -295,7 +294,7 @@ cluster_setting() {
     [ -e "$1/postgresql.conf" ] || return 0
     (
         be_owner "$(owner_of "$1/postgresql.conf")"
-        as_owner timeout -k 2 "$program_seconds" pg_conftool -s "$1/postgresql.conf" show "$2" 2>/dev/null
+        tells pg_conftool -s "$1/postgresql.conf" show "$2"
     ) || :
 }
 
@@ -373,7 +372,8 @@ auto_conf_line() {
 
 # server_pid: the pid of the server that runs in the directory, or nothing
 server_pid() {
-    as_owner timeout -k 2 "$program_seconds" "$bindir/pg_ctl" status -D "$pgdata" >/dev/null 2>&1 || return 0
+    as_owner test -e "$pgdata/postmaster.pid" &&
+        tells "$bindir/pg_ctl" status -D "$pgdata" >/dev/null || return 0
     as_owner sed -n 1p "$pgdata/postmaster.pid" 2>/dev/null
 }
 
@@ -389,7 +389,7 @@ live_pid() {
 
 # control_system_id: of the control file, or nothing if that is damaged
 control_system_id() {
-    answer=$(as_owner timeout -k 2 "$program_seconds" "$bindir/pg_controldata" -D "$pgdata" 2>&1) || return 0
+    answer=$(tells_all "$bindir/pg_controldata" -D "$pgdata") || return 0
     case $answer in
         *"CRC checksum does not match"* | *"nvalid WAL segment size"*) ;;
         *) printf '%s\n' "$answer" |
@@ -680,7 +680,7 @@ check_libraries() {
         say "note: the server's library directory was not found, libraries are not checked"
         return 0
     fi
-    missing=
+    absent=
     while read -r library; do
         [ -n "$library" ] || continue
         case $library in
@@ -689,12 +689,12 @@ check_libraries() {
             *) file=$pkglibdir/$library ;;
         esac
         if [ ! -e "$file.so" ] && [ ! -e "$file" ]; then
-            missing="$missing${missing:+, }$library"
+            absent="$absent${absent:+, }$library"
         fi
     done <<EOF
 $prk_libraries
 EOF
-    [ -z "$missing" ] ||
-        fail 10 "the upstream server preloads what is not installed here: $missing" \
+    [ -z "$absent" ] ||
+        fail 10 "the upstream server preloads what is not installed here: $absent" \
             "Install the same packages as there, for PostgreSQL $prk_major.$libraries_age"
 }

@@ -316,8 +316,7 @@ wal_is_gone() {
     if [ -n "$row" ]; then
         here=$(field 5)
     fi
-    here=${here:-$(as_owner timeout -k 2 "$program_seconds" "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
-        sed -n "s/^Latest checkpoint's REDO location: *//p")}
+    here=${here:-$(control_value "Latest checkpoint's REDO location")}
     case $here in
         [0-9A-F]*/[0-9A-F]*) ! lsn_reached "$here" "$lsn" ;;
         *) return 1 ;;

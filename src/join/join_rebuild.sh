@@ -87,8 +87,7 @@ check_foreign_old() {
 # that can be proved becomes a replica as a former primary does.
 check_old_timeline() {
     [ "$dir_state" = old ] && [ -n "$old_primary" ] && ! was_rewinding || return 0
-    timeline=$(as_owner timeout -k 2 "$program_seconds" "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
-        sed -n "s/^Latest checkpoint's TimeLineID: *//p")
+    timeline=$(control_value "Latest checkpoint's TimeLineID")
     ask IDENTIFY_SYSTEM || fail 4 "the upstream server no longer answers: $said"
     theirs=$(upstream_number 2 10) || not_upstream "its timeline"
     [ "$timeline" = "$theirs" ] || return 0

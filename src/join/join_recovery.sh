@@ -66,8 +66,9 @@ recovery_set() {
     config_options "$1"
     eval "set -- $options"
     recovery_defaults | as_owner sh -c '
-        postgres=$1
-        shift
+        seconds=$1
+        postgres=$2
+        shift 2
         value_of() {
             asked=$1
             shift
@@ -75,13 +76,17 @@ recovery_set() {
                 [ "recovery_target$target" = "$asked" ] ||
                     set -- "$@" -c "recovery_target$target="
             done
-            timeout -k 2 20 "$postgres" "$@" -C "$asked" 2>/dev/null
+            timeout -k 2 "$seconds" "$postgres" "$@" -C "$asked" 2>/dev/null
         }
         while read -r name default; do
-            if ! value=$(value_of "$name" "$@") || [ "$value" != "$default" ]; then
-                printf "%s\n" "$name"
-            fi
-        done' sh "$bindir/postgres" "$@"
+            value=$(value_of "$name" "$@")
+            case $?:$value in
+                124:* | 137:*) exit 124 ;;
+                0:"$default") ;;
+                *) printf "%s\n" "$name" ;;
+            esac
+        done' sh "$program_seconds" "$bindir/postgres" "$@"
+    in_time "$?" "$program_seconds" postgres
 }
 
 # reset_recovery DIR: resets in DIR what is not to be kept, and names both.  A
@@ -191,7 +196,7 @@ check_command_line() {
         words=$(as_owner cat "$confdir/pg_ctl.conf" 2>/dev/null | forced_in)
     elif is_by_unit; then
         place="unit $unit"
-        words=$(timeout -k 2 20 systemctl show -p ExecStart -p Environment \
+        words=$(timeout -k 2 "$program_seconds" systemctl show -p ExecStart -p Environment \
             "$unit.service" 2>/dev/null | forced_in)
     else
         return 0
@@ -278,8 +283,7 @@ local_restore_command() {
         *)
             [ -n "$cluster" ] && [ -e "$confdir/postgresql.conf" ] ||
                 return 0
-            as_owner timeout -k 2 20 "$bindir/postgres" -D "$confdir" \
-                -C restore_command 2>/dev/null
+            tells "$bindir/postgres" -D "$confdir" -C restore_command
             ;;
     esac
 }

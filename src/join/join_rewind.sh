@@ -128,8 +128,7 @@ lost_records() {
         as_owner test -e "$pgdata/pg_wal/$(segment_name "$1" "$((number - 1))")"; then
         number=$((number - 1))
     fi
-    as_owner timeout "$clone_seconds" "$bindir/pg_waldump" -p "$pgdata/pg_wal" -t "$1" \
-        --rmgr=Transaction --rmgr=XLOG -s "$(segment_start "$number")" 2>/dev/null |
+    read_wal "$1" "$(segment_start "$number")" --rmgr=Transaction --rmgr=XLOG |
         awk -v from="$2" -v to="$3" '
             function padded(lsn,    half) {
                 split(lsn, half, "/")
@@ -192,7 +191,11 @@ judge_rewind() {
 find_rewind_obstacle() {
     obstacle=
     for word in pg_rewind pg_waldump; do
-        [ -x "$bindir/$word" ] || obstacle="program \"$word\" is not installed"
+        if ! [ -x "$bindir/$word" ]; then
+            obstacle="program \"$word\" is not installed"
+            return 0
+        fi
+        tells "$bindir/$word" --version >/dev/null
     done
     [ -z "$obstacle" ] || return 0
     timeline=$(own_timeline)
@@ -297,7 +300,12 @@ plan_rewind() {
         umask 077
         plan=$1/plan
         shift
-        timeout -k 2 "$@" </dev/null 2>&1 | sed "/need to copy/q" >"$plan"' sh \
+        {
+            timeout -k 2 "$@" </dev/null 2>&1
+            case $? in
+                124 | 137) echo "pg_rewind did not end within $1 seconds" ;;
+            esac
+        } | sed "/need to copy/q" >"$plan"' sh \
         "$plan_dir" "$clone_seconds" "$@" 7>&- 9>&-
     moved=$(as_owner sed -n 's/^pg_rewind: need to copy \([0-9]*\) MB.*/\1/p' "$plan_dir/plan" | head -n 1)
     [ -z "$moved" ] || return 0

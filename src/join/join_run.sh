@@ -13,8 +13,8 @@ systemd_unit() {
     [ -d /run/systemd/system ] || return 0
     for unit in "postgresql-$prk_major" postgresql; do
         # PGDG's units have a slash at the end.
-        dir=$(systemctl show -p Environment --value "$unit.service" \
-            2>/dev/null | tr ' ' '\n' | sed -n 's/^PGDATA=//p' | tail -n 1)
+        dir=$(timeout -k 2 "$program_seconds" systemctl show -p Environment \
+            --value "$unit.service" 2>/dev/null | tr ' ' '\n' | sed -n 's/^PGDATA=//p' | tail -n 1)
         if [ -n "$dir" ] && [ "$(readlink -f "$dir")" = "$(readlink -f "$pgdata")" ]; then
             printf '%s' "$unit"
             return 0
@@ -249,7 +249,7 @@ signs_of_life() {
     if [ -n "$row" ]; then
         field 4,5
     else
-        as_owner timeout -k 2 "$program_seconds" "$bindir/pg_controldata" -D "$pgdata" 2>/dev/null |
+        tells "$bindir/pg_controldata" -D "$pgdata" |
             grep -e 'recovery ending' -e 'REDO location'
     fi
 }
@@ -363,7 +363,7 @@ stop_clone() {
 
 on_exit() {
     exit_status=$?
-    trap '' HUP INT PIPE TERM
+    trap '' HUP INT PIPE TERM USR1
     if [ -n "$tty_mode" ]; then
         stty "$tty_mode" </dev/tty
         printf '\n' >/dev/tty
@@ -392,7 +392,7 @@ on_exit() {
     if [ -n "$was_running" ] && [ -z "$(live_pid)" ] &&
         ! as_owner test -e "$state/aside"; then
         (
-            trap - HUP INT PIPE TERM
+            trap - HUP INT PIPE TERM USR1
             launch
         ) >&2
     fi
@@ -448,7 +448,7 @@ change_password() {
     case $(local_state 0/0) in
         streaming* | '') ;;
         # A reload ends its waiting for the next attempt.
-        *) as_owner timeout -k 2 "$program_seconds" "$bindir/pg_ctl" -D "$pgdata" -s reload ;;
+        *) tells "$bindir/pg_ctl" -D "$pgdata" -s reload ;;
     esac
     wait_streaming
     say "replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof"
@@ -555,6 +555,7 @@ main() {
     trap 'on_signal INT 2' INT
     trap 'on_signal PIPE 13' PIPE
     trap 'on_signal TERM 15' TERM
+    trap 'exit 1' USR1
 
     resolve_directory
     find_owner

@@ -147,8 +147,8 @@ demand_authentication() {
 
 # knows_require_auth: does libpq of the programs here?
 knows_require_auth() {
-    case $(as_owner timeout -k 2 "$program_seconds" "$bindir/psql" -XAtqw -c '' \
-        -d 'host=/nonexistent require_auth=scram-sha-256' 2>&1) in
+    case $(tells_all "$bindir/psql" -XAtqw -c '' \
+        -d 'host=/nonexistent require_auth=scram-sha-256') in
         *'invalid connection option'*) return 1 ;;
     esac
 }
@@ -157,7 +157,7 @@ knows_require_auth() {
 server_knows_require_auth() {
     [ "$prk_major" -lt 16 ] || return 0
     library=$(find_pkglibdir)/libpqwalreceiver.so
-    library=$(as_owner ldd "$library" 2>/dev/null |
+    library=$(tells ldd "$library" |
         sed -n 's/^[[:space:]]*libpq\.so\.5 => \(\/[^ ]*\).*/\1/p')
     [ -n "$library" ] && as_owner grep -q require_auth "$library" 2>/dev/null
 }
@@ -313,7 +313,7 @@ not_upstream() {
 # this_address: where connections from here to the upstream come from, if that
 # can be told
 this_address() {
-    address=$(getent ahosts "$prk_host" 2>/dev/null | sed -n '1s/ .*//p')
+    address=$(timeout -k 2 "$program_seconds" getent ahosts "$prk_host" 2>/dev/null | sed -n '1s/ .*//p')
     address=$(ip -o route get "${address:-$prk_host}" 2>/dev/null |
         sed -n 's/.* src \([0-9A-Fa-f.:]*\).*/\1/p')
     printf '%s' "${address:-ADDRESS OF THIS MACHINE}"
