@@ -13,10 +13,16 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $archive = tempdir(CLEANUP => 1);
+my ($major) = `pg_config --version` =~ /(\d+)/;
+
+# What takes the last two steps apart: whether the primary keeps summaries.
+my $last_step = $major >= 17 ? 'changed blocks' : 'full clone';
+my $at_last = $major >= 17 ? qr/bringing back only what changed/ : qr/cloning /;
 my $primary = new_upstream(
 	'primary', 'wal_log_hints = on', 'autovacuum = off', 'wal_retrieve_retry_interval = 100ms',
 	'max_wal_size = 4GB', 'checkpoint_timeout = 1h', 'archive_mode = on',
-	"archive_command = 'cp \"%p\" \"$archive/%f\"'");
+	"archive_command = 'cp \"%p\" \"$archive/%f\"'",
+	$major >= 17 ? ('summarize_wal = on', "shared_preload_libraries = 'pg_replica_kit'") : ());
 provision($primary, 'replica1', 'secret-word-1');
 my $script = write_script($primary, 'replica1');
 my $replica = new_replica('replica');
@@ -39,6 +45,12 @@ sub move_on
 	my $last = $primary->safe_psql('postgres', q{SELECT pg_walfile_name(pg_current_wal_lsn() - 1)});
 	$primary->poll_query_until('postgres', "SELECT last_archived_wal >= '$last' FROM pg_stat_archiver")
 	  or die 'nothing is archived';
+	$primary->safe_psql('postgres', 'CHECKPOINT');
+	return if $major < 17;
+
+	# What is not summarized stays, too.
+	$primary->poll_query_until('postgres', 'SELECT summarized_lsn >= redo_lsn FROM pg_get_wal_summarizer_state(), pg_control_checkpoint()')
+	  or die 'nothing is summarized';
 	$primary->safe_psql('postgres', 'CHECKPOINT');
 	return;
 }
@@ -84,20 +96,55 @@ rebuild('without its slot', 'slot');
 $replica->stop;
 drop_slot();
 move_on();
-my $plan = rebuild('without its WAL, which an archive has', 'archive', '--restore-command', "cp '$archive/%f' '%p'");
+system_or_bail('sh', '-c', 'gzip -k "$1"/????????????????????????', 'sh', $archive);
+my $plan = rebuild('without its WAL, which an archive has', 'archive', '--restore-command', "gunzip -c <'$archive/%f.gz' >'%p'");
 like($plan, qr/[34] WAL segments, \d+ MB, from the archive, in about \d+ s/, 'the archive: an estimate');
 like($out, qr/a restart was enough.*from the archive/, 'the archive: it was enough');
 like($out, qr/restore_command stays set, as --restore-command says/, 'the archive: what becomes of restore_command');
 
-# A hole: the step down says which segment.
+# An archive that has not all of it: the step down says which segment, and why.
 $replica->stop;
 drop_slot();
-my $hole = $primary->safe_psql('postgres', q{SELECT pg_walfile_name(pg_current_wal_lsn())});
+my ($hole, $middle) = split /\|/, $primary->safe_psql('postgres', q{SELECT pg_walfile_name(pg_current_wal_lsn()), pg_walfile_name(pg_current_wal_lsn() + 16777216)});
 move_on();
-unlink "$archive/$hole" or die "unlink $hole: $!";
-rebuild('without its WAL, of which an archive lacks a segment', 'full clone', '--remove-old');
-like($out, qr/^pg_replica_kit: not from the archive: WAL segment $hole is not there: it ended with status 1$/m,
-	'a hole: it says which segment');
+my $impatient = tempdir(CLEANUP => 1) . '/join.sh';
+append_to_file($impatient, slurp($script) =~ s/^restore_seconds=\d+$/restore_seconds=2/mr);
+foreach my $case (
+	[ 'nothing', 'exit 1', qr/WAL segment $hole is not there: it ended with status 1/ ],
+	[ 'no command', 'exit 127', qr/restore_command fails for WAL segment $hole: it ended with status 127, with which a server stops; it is not used/ ],
+	[ 'no end', 'sleep 4711', qr/restore_command fails for WAL segment $hole: it did not end within 2 seconds; it is not used/ ],
+	[ 'a part', "{ head -c 1000 '$archive/%f' >'%p'; exit 0; }", qr/WAL segment $hole is not there: it ended with status 0, but the file has 1000 bytes/ ],
+	[ 'another place', "{ cp '$archive/%f' /dev/null; exit 0; }", qr/WAL segment $hole is not there: it ended with status 0, but the file has 0 bytes/ ],
+	[ 'another cluster', "{ head -c 16777216 /dev/zero >'%p'; exit 0; }", qr/WAL segment $hole is not there: it ended with status 0, but the file is of another cluster/ ])
+{
+	my ($what, $trick, $words) = @$case;
+	($code, $out, $err) = run_script($impatient, {}, '--pgdata', $pgdata, '--rebuild', '--dry-run',
+		'--restore-command', "[ '%f' != $hole ] || $trick; cp '$archive/%f' '%p'");
+	is($code, 0, "an archive with $what: exit code 0");
+	like($out, qr/^pg_replica_kit: not from the archive: $words$/m, "an archive with $what: which segment, and why");
+	like($out, qr/^pg_replica_kit: step: $last_step$/m, "an archive with $what: the next step");
+}
+is(`pgrep -f '^sleep 4711'`, '', 'a command without end: it is ended');
+
+# A hole in the middle is not looked for; the restart is not enough, and then it
+# is named.
+unlink "$archive/$middle" or die "unlink $middle: $!";
+($code, $out, $err) = run_script($script, {}, '--pgdata', $pgdata, '--rebuild', '--remove-old', '--restore-command', "cp '$archive/%f' '%p'");
+is($code, 0, 'a hole in the middle: exit code 0');
+like($out, qr/^pg_replica_kit: the archive is not enough: WAL segment $middle is not there: it ended with status 1\n.*^pg_replica_kit: $at_last/ms,
+	'a hole in the middle: it says which segment, and takes the next step');
+adopt_replica($replica);
+
+# No archive has anything.
+if ($major >= 17)
+{
+	$replica->stop;
+	drop_slot();
+	move_on();
+	unlink glob "$archive/*";
+	rebuild('without its WAL', 'changed blocks', '--remove-old');
+	like($out, qr/bringing back only what changed since/, 'without its WAL: by the changed blocks');
+}
 
 # ----------------------------------------------------------------------
 # Damage
@@ -169,8 +216,9 @@ symlink $_, $programs . '/' . s!.*/!!r for grep { !/pg_rewind$/ } glob "$bindir/
 open my $fh, '>', "$programs/pg_rewind" or die "open: $!";
 print $fh <<~SH;
 	#!/bin/sh
-	case " \$* " in *' -n '*) exec '$bindir/pg_rewind' "\$@" ;; esac
-	[ -e '$programs/kill' ] || exit 1
+	case " \$* " in *' -n '* | *' --version '*) exec '$bindir/pg_rewind' "\$@" ;; esac
+	echo 'pg_rewind: need to copy 1 MB (total source directory size is 1 MB)'
+	[ -e '$programs/kill' ] || { echo 'pg_rewind: error: no space' >&2; exit 1; }
 	p=\$\$
 	while p=\$(awk '{ print \$4 }' "/proc/\$p/stat") && [ "\$p" -gt 1 ]; do
 		! grep -F -q '/join.sh' "/proc/\$p/cmdline" || pids="\$pids \$p"
@@ -186,7 +234,7 @@ promote_and_stop('CREATE TABLE only_here AS SELECT 1');
 $primary->safe_psql('postgres', q{SELECT replica_kit.allow_rewind('replica1', '1 hour')});
 ($code, $out, $err) = run_script($script, { PATH => "$programs:$ENV{PATH}" }, @discard);
 is($code, 0, 'a rewind that fails: exit code 0');
-like($out, qr/the rewind failed, and no server can use this data any more.*^pg_replica_kit: cloning /ms, 'a rewind that fails: it is cloned');
+like($out, qr/the rewind failed, and no server can use this data any more: no space\n.*^pg_replica_kit: cloning /ms, 'a rewind that fails: it is cloned');
 adopt_replica($replica);
 run_script($script, {}, @discard);
 promote_and_stop('CREATE TABLE only_here AS SELECT 1');

@@ -94,10 +94,13 @@ judge_archive() {
     began=$(date +%s)
     for number in "$first" "$last"; do
         tries=0
-        # the newest may be on its way there
+        # the last may be on its way there
         until fetch_any_line "$number"; do
             tries=$((tries + 1))
-            if [ "$tries" -ge 5 ]; then
+            if stops_recovery; then
+                give_up_command "not from the archive"
+                return 1
+            elif [ "$number" -lt "$last" ] || [ "$tries" -ge 5 ]; then
                 say "not from the archive: WAL segment $segment is not there: $why"
                 return 1
             fi
@@ -115,9 +118,17 @@ fetch_any_line() {
     while [ "$line" -ge "$timeline" ]; do
         segment=$(segment_name "$line" "$1")
         ! fetch_segment "$restore_command" "$segment" || return 0
+        ! stops_recovery || return 1
         line=$((line - 1))
     done
     return 1
+}
+
+# give_up_command WORDS: with such a restore_command no server of ours recovers
+give_up_command() {
+    say "$1: restore_command fails for WAL segment $segment: $why; it is not used"
+    restore_command=
+    restore_option=
 }
 
 # explain_gap: after a start that was not enough: which segment was missing
@@ -126,6 +137,10 @@ explain_gap() {
     received=
     number=$(segment_number "$(own_position)")
     if [ "$number" -le "$last" ] && ! fetch_any_line "$number"; then
+        ! stops_recovery || {
+            give_up_command "the archive is not enough"
+            return 0
+        }
         say "the archive is not enough: WAL segment $segment is not there: $why"
     else
         say "the archive is not enough: the replica has WAL up to $(own_position), and did not get what follows"

@@ -315,6 +315,7 @@ fetches() {
             if fetch_segment "$1" "$segment"; then
                 return 0
             fi
+            ! stops_recovery || return 1
             [ "$segment" != "$first" ] || first_why=$why
         done
     done
@@ -330,6 +331,16 @@ fetches_elsewhere() {
     ! fetch_segment "$1" "$segment" || return 0
     case $why in
         *'status 0, but the file has '[1-9]*) return 0 ;;
+    esac
+    return 1
+}
+
+# stops_recovery: is $why more than a segment that is not there?  A server that
+# recovers stops when its restore_command ends with more than 125, and waits
+# without end for one that does not end; see RestoreArchivedFile().
+stops_recovery() {
+    case $why in
+        'it did not end within '* | *', with which a server stops') return 0 ;;
     esac
     return 1
 }
@@ -359,11 +370,16 @@ fetch_segment() {
         size=$(wc -c 2>/dev/null <"$file") || size=0
         if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
             echo "it did not end within $4 seconds"
+        elif [ "$status" -gt 125 ]; then
+            echo "it ended with status $status, with which a server stops"
         elif [ "$status" -ne 0 ]; then
             echo "it ended with status $status"
         elif [ "$size" -ne "$3" ]; then
             echo "it ended with status 0, but the file has $((size)) bytes"
-        fi' sh "$1" "$2" "$prk_segment_size" "$restore_seconds" 2>/dev/null) ||
+        elif [ "$(od -An -v -tu8 -j 24 -N 8 "$file" | tr -d " ")" != "$5" ]; then
+            # see XLogLongPageHeaderData
+            echo "it ended with status 0, but the file is of another cluster"
+        fi' sh "$1" "$2" "$prk_segment_size" "$restore_seconds" "$prk_system_id" 2>/dev/null) ||
         why="user \"$owner\" could not make a temporary directory"
     [ -z "$why" ]
 }
