@@ -95,9 +95,9 @@ ok( $upstream->poll_query_until(
 # ----------------------------------------------------------------------
 system('rm', '-rf', map { $second->data_dir . ".pg_replica_kit/$_" } qw(old kept));
 $second->stop;
-# Without a stream: the upstream has no TLS.
+# Without a stream, as the password is wrong to libpq.
 $second->append_conf('postgresql.auto.conf',
-	"primary_conninfo = '@{[conninfo_of($second)]} sslmode=verify-full'");
+	"primary_conninfo = '@{[conninfo_of($second)]} password=wrong'");
 $second->start;
 ($code, $out, $err) = run_script(
 	edit_script($script, prk_data_size => '999999999999999'),

@@ -51,6 +51,10 @@ command_seconds=600
 restore_seconds=60
 work_seconds=3600
 
+# How much of the blocks that a rewind overwrites is kept, in MB, if that is not
+# more than half of the room there.
+keep_megabytes=4096
+
 # How much of an answer is kept, in bytes, and what a connection that asks says
 # of its options, and of where to.
 answer_bytes=1000

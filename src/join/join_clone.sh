@@ -36,21 +36,25 @@ lock_within() {
     done
 }
 
-# A killed run's pg_basebackup still writes: end it.
+# A killed run's pg_basebackup, or what else it was, still writes: end it.
 end_orphan() {
     pid=$(as_owner cat "$state/clone.pid" 2>/dev/null)
     case $pid in
         '' | *[!0-9]*) ;;
         *)
-            if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null |
-                grep -F -q -e "$clone"; then
-                say "ending the pg_basebackup (pid $pid) of an interrupted run"
+            # start_job() has begun it: our directory, and then the program
+            program=$(tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null |
+                awk -v state="$state" 'ours { print; exit } { ours = $0 == state }')
+            if [ -n "$program" ]; then
+                say "ending the ${program##*/} (pid $pid) of an interrupted run"
                 as_owner kill -s TERM -- "-$pid" 2>/dev/null
+                # also one that stands still
+                as_owner kill -s CONT -- "-$pid" 2>/dev/null
             fi
             ;;
     esac
     lock_within 7 20 ||
-        fail 14 "an interrupted run's pg_basebackup is still at work on \"$pgdata\"" \
+        fail 14 "a program of an interrupted run is still at work on \"$pgdata\"" \
             "Its pid is ${pid:-unknown}; end it and run this script again."
 }
 
@@ -235,14 +239,16 @@ signal_job() {
     [ -n "$pid" ] && as_owner kill -s "$1" -- "-$pid" 2>/dev/null
 }
 
-# await_job [SIGN [WORDS]]: sets status; ends a job of which SIGN, by default what
-# it says, does not change for clone_seconds
+# await_job [SIGN [WORDS [go_on]]]: sets status; ends a job of which SIGN, by
+# default what it says, does not change for clone_seconds, and then the script, or
+# sets overdue to why
 await_job() {
     elapsed=0
     progress_next=5
     ticks=0
     before=
     silent=0
+    overdue=
     while job_runs; do
         sleep 0.2 2>/dev/null || sleep 1
         ticks=$((ticks + 1))
@@ -257,13 +263,18 @@ await_job() {
         fi
         if [ "$silent" -ge "$clone_seconds" ]; then
             stop_clone
-            fail 11 "${2:-the upstream server has sent nothing} for $clone_seconds seconds" \
+            overdue="${2:-the upstream server has sent nothing} for $clone_seconds seconds"
+            [ -z "${3-}" ] || break
+            fail 11 "$overdue" \
                 "Nothing is left of the clone; run this script again."
         fi
     done
-    wait "$clone_job"
-    status=$?
-    clone_job=
+    status=1
+    if [ -n "$clone_job" ]; then
+        wait "$clone_job"
+        status=$?
+        clone_job=
+    fi
     # What counts is what the program itself has said; without it nothing does.
     words=$(as_owner cat "$state/clone.status" 2>/dev/null)
     case $words in

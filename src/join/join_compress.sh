@@ -38,7 +38,7 @@ check_compress_option() {
 compression_error() {
     words=$(tells_all "$bindir/pg_basebackup" \
         -D - -F tar -X none -w -d host=/nonexistent \
-        --compress="client-${1%%:*}" 2>&1)
+        --compress="client-${1%%:*}")
     case $words in
         *'compression specification: '*)
             printf 'pg_basebackup here: %s' "${words#*specification: }"

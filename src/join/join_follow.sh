@@ -192,8 +192,29 @@ follows_elsewhere() {
     [ -n "$old_host" ] && [ "$old_host $old_port" != "$prk_host $prk_port" ]
 }
 
-# What --follow finds before anything is asked of the new upstream.  What the
-# replica's connection demands of TLS, the new one will demand.
+# adopt_connection: what the replica's connection demands of TLS and of
+# authentication, one that is made in its place will demand
+adopt_connection() {
+    PGSSLMODE=${PGSSLMODE-$(conninfo_value sslmode)}
+    PGSSLROOTCERT=${PGSSLROOTCERT-$(conninfo_value sslrootcert)}
+    PGSSLCRL=${PGSSLCRL-$(conninfo_value sslcrl)}
+    PGSSLCERT=${PGSSLCERT-$(conninfo_value sslcert)}
+    PGSSLKEY=${PGSSLKEY-$(conninfo_value sslkey)}
+    PGCHANNELBINDING=${PGCHANNELBINDING-$(conninfo_value channel_binding)}
+    if [ -z "$prk_auth" ]; then
+        PGREQUIREAUTH=${PGREQUIREAUTH-$(conninfo_value require_auth)}
+    fi
+}
+
+# What --rebuild finds before anything is asked: a connection that this script has
+# made.
+begin_rebuild() {
+    has_our_settings || return 0
+    read_conninfo
+    adopt_connection
+}
+
+# What --follow finds before anything is asked of the new upstream.
 begin_follow() {
     cd /
     repair
@@ -206,19 +227,15 @@ begin_follow() {
         say "completing the clone of an interrupted run"
         move_up
     fi
-    holds_replica ||
+    if was_rewinding; then
+        [ -n "$rebuild" ] || fail_rewinding
+        read_conninfo
+    elif ! holds_replica; then
         fail 8 "\"$pgdata\" does not hold replica \"$prk_name\"" \
             "Name the replica's directory with --pgdata or --cluster. A former primary becomes a replica with --demote."
-    find_old_upstream
-    PGSSLMODE=${PGSSLMODE-$(conninfo_value sslmode)}
-    PGSSLROOTCERT=${PGSSLROOTCERT-$(conninfo_value sslrootcert)}
-    PGSSLCRL=${PGSSLCRL-$(conninfo_value sslcrl)}
-    PGSSLCERT=${PGSSLCERT-$(conninfo_value sslcert)}
-    PGSSLKEY=${PGSSLKEY-$(conninfo_value sslkey)}
-    PGCHANNELBINDING=${PGCHANNELBINDING-$(conninfo_value channel_binding)}
-    if [ -z "$prk_auth" ]; then
-        PGREQUIREAUTH=${PGREQUIREAUTH-$(conninfo_value require_auth)}
     fi
+    find_old_upstream
+    adopt_connection
 }
 
 # The role and its password came along by replication: the one that is kept for
@@ -344,7 +361,7 @@ receiving_within() {
 # The replica follows the new upstream after this.  It is not told to while
 # replay is paused, since it would not look for its new connection then.
 follow_upstream() {
-    if [ -n "$rebuild" ] && [ -n "$(missing_file)" ]; then
+    if [ -n "$rebuild" ] && { was_rewinding || [ -n "$(missing_file)" ]; }; then
         return 0
     fi
     pid=$(server_pid)
@@ -577,7 +594,12 @@ try_demotion() {
 # make_standby: of data that has all its WAL in the upstream's history
 make_standby() {
     reset_recovery "$pgdata"
-    lines="primary_conninfo = $(conf_quote "$(conninfo "$passfile" server)")
+    lines="primary_conninfo = $(conf_quote "$(conninfo "$passfile" server)")"
+    # what somebody has added behind, such as keepalives_idle, stays
+    case $(auto_conf_line primary_conninfo) in
+        "${lines%\'} "*) lines=$(auto_conf_line primary_conninfo) ;;
+    esac
+    lines="$lines
 primary_slot_name = '$prk_name'"
     raise_settings "$pgdata"
     if [ "$(setting_in "$pgdata" port)" != "$port" ]; then

@@ -366,8 +366,8 @@ slot_setting() {
 
 # auto_conf_line NAME: the last line of postgresql.auto.conf that sets it
 auto_conf_line() {
-    as_owner sed -n "/^$1 = /p" "$pgdata/postgresql.auto.conf" 2>/dev/null |
-        tail -n 1
+    as_owner sed -n "/^$1 = /p" \
+        "$(conf_place "$pgdata")/postgresql.auto.conf" 2>/dev/null | tail -n 1
 }
 
 # server_pid: the pid of the server that runs in the directory, or nothing

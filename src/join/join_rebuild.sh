@@ -392,6 +392,7 @@ keep_old() {
     as_owner mv -f "$state/aside" "$state/kept" ||
         fail 1 "could not write \"$state/kept\""
     as_owner rm -f "$state/rewinding"
+    half_rewound=
     undo=
     was_running=
     old_named=yes

@@ -29,6 +29,7 @@ recovery_defaults() {
 # config_options DIR: sets options, for a server or "postgres -C", of what is
 # in the data directory; the reader does: eval "set -- $options"
 config_options() {
+    set -- "$(conf_place "$1")"
     options="-D $(sh_quote "$1")"
     if [ -n "$cluster" ]; then
         options="$options -c $(sh_quote "config_file=$confdir/postgresql.conf")"

@@ -4,9 +4,10 @@
 # ======================================================================
 #
 # pg_rewind has no undo, and destroys what only this data has.  So before it
-# runs, the commits since the fork are counted; and STATE/diverged keeps the WAL
-# since then, all files that it will remove, and those that it will replace as a
-# whole: what was written to the others is in that WAL.
+# runs, the commits since the fork are counted; and STATE/diverged/TIME keeps the
+# WAL since then, and all that it will overwrite, by its own plan: in "data" the
+# files that it removes, cuts or replaces as a whole; in "blocks" of the others
+# the blocks, each at its place in a sparse file of the old size.
 #
 # It makes the control file new last, so an interrupted one leaves data that a
 # server would start, and that is neither the old nor the new.  While it runs,
@@ -14,8 +15,10 @@
 # and STATE/rewinding tells the next run.
 #
 # It brings along the upstream's configuration.  What does not belong to
-# PostgreSQL's own directories is put back as it was.
+# PostgreSQL's own directories is put back as it was.  Until then the copy counts,
+# for the next run, too: half_rewound is where that is.
 
+half_rewound=
 rewindable=
 commits=
 fork_line=
@@ -26,18 +29,43 @@ was_rewinding() {
     as_owner test -e "$state/rewinding"
 }
 
+# find_half_rewound: sets half_rewound, if such a run has kept the configuration
+find_half_rewound() {
+    half_rewound=$(as_owner cat "$state/rewinding" 2>/dev/null)
+    case $half_rewound in
+        "$state"/diverged/*[!0-9]*) half_rewound= ;;
+        "$state"/diverged/?*) ;;
+        *) half_rewound= ;;
+    esac
+    [ -z "$half_rewound" ] ||
+        as_owner test -e "$half_rewound/data/postgresql.auto.conf" ||
+        half_rewound=
+}
+
+# conf_place DIR: where the configuration of the data in DIR is
+conf_place() {
+    if [ -n "$half_rewound" ] && [ "$1" = "$pgdata" ]; then
+        printf '%s' "$half_rewound/data"
+    else
+        printf '%s' "$1"
+    fi
+}
+
 # check_rewinding: true for such data, which then is old data
 check_rewinding() {
     case $dir_state in
         standby | other) was_rewinding && [ -z "$pid" ] || return 1 ;;
         *) return 1 ;;
     esac
-    [ -n "$rebuild" ] ||
-        fail 8 "a rewind of \"$pgdata\" did not come to its end, and no server can use that data" \
-            "Run this script with --rebuild, which clones everything."
+    [ -n "$rebuild" ] || fail_rewinding
     check_old_cluster
     old_primary=yes
     dir_state=old
+}
+
+fail_rewinding() {
+    fail 8 "a rewind of \"$pgdata\" did not come to its end, and no server can use that data" \
+        "Run this script with --rebuild, which clones everything."
 }
 
 # as_rewinder COMMAND...: as the role that allow_rewind() has made
@@ -197,7 +225,6 @@ find_rewind_obstacle() {
         fi
         tells "$bindir/$word" --version >/dev/null
     done
-    [ -z "$obstacle" ] || return 0
     timeline=$(own_timeline)
     ask IDENTIFY_SYSTEM || fail 4 "the upstream server no longer answers: $said"
     theirs=$(upstream_number 2 10) || not_upstream "its timeline"
@@ -271,8 +298,12 @@ recover_old() {
     config_options "$pgdata"
     eval "set -- \"\$@\" $options"
     words=$(as_owner timeout -k 5 "$clone_seconds" "$@" template1 \
-        </dev/null 2>&1 7>&- 9>&-) && return 0
-    words=$(printf '%s\n' "$words" | readable 2000 | tail -n 1)
+        </dev/null 2>&1 7>&- 9>&-)
+    case $? in
+        0) return 0 ;;
+        124 | 137) words="it did not end within $clone_seconds seconds" ;;
+        *) words=$(printf '%s\n' "$words" | readable 2000 | tail -n 1) ;;
+    esac
     return 1
 }
 
@@ -322,10 +353,85 @@ rewind_words() {
     sed 's/^pg_rewind: //; s/^error: //; s/^fatal: //' | cleaned 500
 }
 
+# list_overwritten: makes of the plan a list of what is overwritten in files of
+# relations, a line of first block, number of blocks, and file for each piece: no
+# blocks for the size alone, and "-" for the whole of a file that is cut.  Pieces
+# with little between them are one.
+list_overwritten() {
+    as_owner sh -c '
+        awk "
+            function put() { if (count) print first, count, file; count = 0 }
+            /^pg_rewind: .* [(][A-Z_]*[)]\$/ {
+                put()
+                action = \$NF
+                file = \$0
+                sub(/^pg_rewind: /, \"\", file)
+                sub(/ [(][A-Z_]*[)]\$/, \"\", file)
+                if (action == \"(TRUNCATE)\")
+                    print 0, \"-\", file
+                else if (action == \"(NONE)\" || action == \"(COPY_TAIL)\")
+                    print 0, 0, file
+                next
+            }
+            /^pg_rewind: block [0-9]+\$/ && action != \"(TRUNCATE)\" {
+                if (count && \$3 - first - count > 16)
+                    put()
+                if (!count)
+                    first = \$3
+                count = \$3 - first + 1
+            }
+            END { put() }" "$1/plan" >"$1/pieces"' sh "$plan_dir"
+}
+
+# keep_overwritten: copies those to kept_in, if there is room; what is not kept it
+# says
+keep_overwritten() {
+    block_size=$(control_value 'Database block size')
+    room=$(as_owner df -Pk "$kept_in" | awk 'NR == 2 { print int($4 / 2048) }')
+    size=$(as_owner sh -c '
+        cd "$1" || exit
+        while read -r first count file; do
+            [ "$count" != - ] || count="0 $(stat -c %s "$file")"
+            echo "$count"
+        done <"$2/pieces"' sh "$pgdata" "$plan_dir" | awk -v block="$block_size" '
+        { sum += $1 * block + $2 }
+        END { printf "%d", sum / 1048576 }')
+    if [ "$size" -gt "$room" ] || [ "$size" -gt "$keep_megabytes" ]; then
+        [ "$room" -lt "$keep_megabytes" ] || room=$keep_megabytes
+        say "note: what the rewind overwrites in $size MB of files is not kept, since that is more than $room MB; it is in the WAL that is kept, as far as that goes back"
+        return 0
+    fi
+    words=$(as_owner sh -c '
+        umask 077
+        cd "$1" || exit
+        while read -r first count file; do
+            [ -f "$file" ] || continue
+            case $count in
+                -)
+                    mkdir -p "$2/data/$(dirname "$file")" &&
+                        cp -p "$file" "$2/data/$file" || exit
+                    ;;
+                0)
+                    mkdir -p "$2/blocks/$(dirname "$file")" &&
+                        dd if=/dev/null of="$2/blocks/$file" bs=1 \
+                            seek="$(stat -c %s "$file")" || exit
+                    ;;
+                *)
+                    dd if="$file" of="$2/blocks/$file" bs="$4" skip="$first" \
+                        seek="$first" count="$count" conv=notrunc || exit
+                    ;;
+            esac
+        done <"$3/pieces" && { sync -f "$2" 2>/dev/null || sync; }' sh \
+        "$pgdata" "$kept_in" "$plan_dir" "$block_size" 2>&1) && return 0
+    words=$(printf '%s\n' "$words" | grep -v -e ' records ' -e ' copied')
+    return 1
+}
+
 # keep_diverged: copies to STATE/diverged what is lost by the plan; removed files
 # are linked where that is possible.  Sets kept_in; fails with words.
 keep_diverged() {
     kept_in=$state/diverged/$(date -u +%Y%m%d%H%M%S)
+    list_overwritten
     words=$(as_owner sh -c '
         umask 077
         mkdir -p "$2/data/global" "$2/data/pg_wal" && cd "$1" || exit
@@ -354,7 +460,8 @@ keep_diverged() {
             [ -e "$2/data/$file" ] || cp -p "$file" "$2/data/$file" || exit
         done
         cp "$3" "$2/plan" || exit
-        sync -f "$2" 2>/dev/null || sync' sh "$pgdata" "$kept_in" "$plan_dir/plan" "$(fork_segment)" 2>&1) && return 0
+        sync -f "$2" 2>/dev/null || sync' sh "$pgdata" "$kept_in" "$plan_dir/plan" "$(fork_segment)" 2>&1) &&
+        keep_overwritten && return 0
     words=$(printf '%s\n' "$words" | tail -n 1 | cleaned 500)
     as_owner rm -rf "$kept_in"
     return 1
@@ -377,7 +484,11 @@ restore_own_files() {
         sed -n "s/^pg_rewind: \(.*\) (\([A-Z_]*\))\$/\2 \1/p" "$2/plan" |
             while read -r action file; do
                 case $file in
-                    base/* | global/* | pg_*/* | base | global | PG_VERSION | \
+                    base/* | global/* | pg_commit_ts/* | pg_dynshmem/* | \
+                        pg_logical/* | pg_multixact/* | pg_notify/* | \
+                        pg_replslot/* | pg_serial/* | pg_snapshots/* | pg_stat/* | \
+                        pg_stat_tmp/* | pg_subtrans/* | pg_tblspc/* | \
+                        pg_twophase/* | pg_wal/* | pg_xact/* | PG_VERSION | \
                         backup_label | tablespace_map | backup_manifest | \
                         standby.signal | recovery.signal | postmaster.* | \
                         current_logfiles) continue ;;
@@ -409,15 +520,22 @@ try_rewind() {
         why_not=$words
     elif ! keep_diverged; then
         why_not="what it would discard cannot be kept in \"$state/diverged\": $words"
+    elif ! rewind_fits; then
+        why_not=$words
+        as_owner rm -rf "$kept_in"
     fi
     if [ -n "$why_not" ]; then
         remove_plan_dir
         say "not by rewind: $why_not"
         return 0
     fi
-    say "rewinding: about $moved MB from $prk_host, port $prk_port; WAL and files that only this data has are kept in $kept_in"
+    say "rewinding: about $moved MB from $prk_host, port $prk_port; WAL, files and blocks that only this data has are kept in $kept_in"
     rewind "$bindir/pg_rewind"
-    if [ -z "$rewound" ]; then
+    if [ -n "$untouched" ]; then
+        say "not by rewind: $words"
+        as_owner rm -rf "$kept_in"
+        return 0
+    elif [ -z "$rewound" ]; then
         say "the rewind failed, and no server can use this data any more: $words"
         return 0
     fi
@@ -433,7 +551,19 @@ try_rewind() {
     give_up_restart
 }
 
-# rewind COMMAND: sets rewound, or words
+# rewind_fits: is there room for what is fetched, but for what is overwritten in
+# place?  Fails with words.
+rewind_fits() {
+    room=$(as_owner df -Pk "$pgdata" | awk 'NR == 2 { print int($4 / 1024) }')
+    need=$(as_owner sh -c 'grep -c "^pg_rewind: block [0-9]*\$" "$1/plan"' sh "$plan_dir")
+    need=$(calc "int($moved - $need * $(control_value 'Database block size') / 1048576) +
+        int(2 * $prk_segment_size / 1048576)")
+    [ "$need" -gt "$room" ] || return 0
+    words="not enough disk space: it needs $need MB in \"$pgdata\", there are $room MB"
+    return 1
+}
+
+# rewind COMMAND: sets rewound, or words; and untouched, if it has not begun
 rewind() {
     renew_slot
     as_owner sh -c '
@@ -443,17 +573,29 @@ rewind() {
     rewind_options
     eval "set -- \"\$@\" $options"
     start_job "$@"
-    await_job
+    await_job clone_words "pg_rewind has done nothing" go_on
     rewound=
-    [ "$status" -ne 0 ] || rewound=yes
+    untouched=
     words=$(as_owner tail -n 1 "$state/clone.out" | rewind_words)
+    words=${overdue:-$words}
+    if [ "$status" -eq 0 ]; then
+        rewound=yes
+    elif ! as_owner grep -q '^pg_rewind: need to copy ' "$state/clone.out"; then
+        # what it says before it touches anything
+        untouched=yes
+    else
+        half_rewound=$kept_in
+    fi
     remove_plan_dir
     end_rewind_right
-    [ -n "$rewound" ] || return 0
-    restore_own_files ||
-        fail 1 "could not put back the configuration in \"$pgdata\"" \
-            "It is in $kept_in/data; run this script again."
-    make_standby
+    if [ -n "$rewound" ]; then
+        restore_own_files ||
+            fail 1 "could not put back the configuration in \"$pgdata\"" \
+                "It is in $kept_in/data; run this script again."
+        make_standby
+    elif [ -z "$untouched" ]; then
+        return 0
+    fi
     as_owner sh -c '
         echo "$2" >"$1/PG_VERSION" || exit
         sync -f "$1" 2>/dev/null || sync

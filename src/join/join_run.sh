@@ -561,10 +561,15 @@ main() {
     find_owner
     resolve_places
     find_scratch
+    find_half_rewound
     find_passfile
     find_programs
     find_script
-    [ -z "$follow" ] || begin_follow
+    if [ -n "$follow" ]; then
+        begin_follow
+    elif [ -n "$rebuild" ]; then
+        begin_rebuild
+    fi
     demand_authentication
     cd /
     repair
