@@ -103,7 +103,7 @@ packages_to_test()
 packages_outside()
 {
 	case $1 in
-		15) echo prometheus prometheus-sql-exporter \
+		15) echo prometheus prometheus-alertmanager prometheus-sql-exporter \
 			prometheus-node-exporter prometheus-postgres-exporter \
 			haproxy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1 \
 			pgbouncer libc-ares2 libevent-2.1-7 \

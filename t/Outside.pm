@@ -1,5 +1,6 @@
 # Programs that scripts/test has unpacked for the tests, without installing them:
 # exporters, drivers, a pooler and a load balancer.  What is not there is skipped.
+# And the other ends of mail and chat.
 package Outside;
 
 use strict;
@@ -13,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes ();
 
-our @EXPORT = qw(outside_program outside_file run_java start_outside stop_outside reachable scrape);
+our @EXPORT = qw(outside_program outside_file run_java start_outside stop_outside start_mailbox start_webhook reachable scrape);
 
 my %running;
 
@@ -60,7 +61,7 @@ sub start_outside
 	my ($libraries) = map { "$_/usr/lib" } $ENV{PRK_OUTSIDE} // '';
 
 	local $ENV{LD_LIBRARY_PATH} = join ':', glob "$libraries/*-linux-gnu*";
-	note "@command";
+	note join ' ', map { /\n/ ? '...' : $_ } @command;
 	$running{$name} = IPC::Run::start(\@command, '<', \undef, '>', $log, '2>&1');
 	return;
 }
@@ -70,6 +71,95 @@ sub stop_outside
 	my ($name) = @_;
 
 	(delete $running{$name})->kill_kill;
+	return;
+}
+
+# The other end of a mail: takes what comes by SMTP, and appends it to a file.
+my $mailbox = <<'PERL';
+use strict;
+use warnings;
+use IO::Handle;
+use IO::Socket::INET;
+
+my ($port, $file) = @ARGV;
+my $server = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port, Listen => 5, ReuseAddr => 1) or die "port $port: $!";
+open my $out, '>>', $file or die "$file: $!";
+$out->autoflush;
+while (my $client = $server->accept)
+{
+	my $in_data = 0;
+	print $client "220 mailbox ESMTP\r\n";
+	while (my $line = <$client>)
+	{
+		$line =~ s/\r?\n\z/\n/;
+		if ($in_data && $line eq ".\n")
+		{
+			$in_data = 0;
+			print $client "250 taken\r\n";
+		}
+		elsif ($in_data)
+		{
+			print $out $line;
+		}
+		elsif ($line =~ /^DATA/i)
+		{
+			$in_data = 1;
+			print $client "354 go on\r\n";
+		}
+		elsif ($line =~ /^QUIT/i)
+		{
+			print $client "221 bye\r\n";
+			last;
+		}
+		else
+		{
+			print $out $line;
+			print $client "250 mailbox\r\n";
+		}
+	}
+	close $client;
+}
+PERL
+
+sub start_mailbox
+{
+	my ($name, $port, $file) = @_;
+
+	start_outside($name, $^X, '-e', $mailbox, $port, $file);
+	return;
+}
+
+# The other end of a webhook: appends path and body of what is posted to a file.
+my $webhook = <<'PERL';
+use strict;
+use warnings;
+use IO::Handle;
+use IO::Socket::INET;
+
+my ($port, $file) = @ARGV;
+my $server = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port, Listen => 5, ReuseAddr => 1) or die "port $port: $!";
+open my $out, '>>', $file or die "$file: $!";
+$out->autoflush;
+while (my $client = $server->accept)
+{
+	my ($request, $length, $body) = (scalar <$client> // '', 0, '');
+	while (my $line = <$client>)
+	{
+		last if $line =~ /^\r?\n\z/;
+		$length = $1 if $line =~ /^Content-Length: *(\d+)/i;
+	}
+	read $client, $body, $length;
+	print $out $request =~ s/\r?\n//r, " $body\n";
+	print $client "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+	close $client;
+}
+PERL
+
+sub start_webhook
+{
+	my ($name, $port, $file) = @_;
+
+	start_outside($name, $^X, '-e', $webhook, $port, $file);
 	return;
 }
 
