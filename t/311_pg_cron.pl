@@ -1,10 +1,15 @@
 # The real pg_cron runs assert_healthy(): a healthy replica's run is
 # "succeeded"; when the replica is stopped it is "failed", with the reason.  And
-# jobs that set up a replica, fail after that, and take it away.
+# jobs that set up a replica, fail after that, and take it away; and those of
+# doc/monitoring.md, which writes metrics() to a file, and of doc/alerting.md.
 
 use strict;
 use warnings FATAL => 'all';
 
+use FindBin;
+use lib $FindBin::RealBin;
+
+use Exposition;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -79,6 +84,18 @@ $primary->safe_psql('postgres', <<~SQL);
 	SELECT cron.schedule('make', '$schedule', \$\$SELECT FROM replica_kit.provision('made', '127.0.0.1')\$\$);
 	SELECT cron.schedule('fail', '$schedule', \$\$SELECT FROM replica_kit.provision('failed', '127.0.0.1'); SELECT 1/0\$\$);
 	SQL
+
+# The jobs of the pages, as they stand; and somebody who listens.
+my $prom = "$PostgreSQL::Test::Utils::tmp_check/replica_kit.prom";
+my $alerting = slurp_file("$FindBin::RealBin/../doc/alerting.md");
+my ($write) = slurp_file("$FindBin::RealBin/../doc/monitoring.md") =~ /^(SELECT cron\.schedule\('replica_kit metrics'.*?^\$cron\$\);)$/ms or die 'no job that writes';
+my ($tell) = $alerting =~ /^(CREATE FUNCTION tell_unhealthy\(\).*?)^```$/ms or die 'no job that tells';
+my ($look) = $alerting =~ /^(SELECT start_time, return_message FROM cron\.job_run_details.*?;)$/ms or die 'no query';
+$write =~ s/f=\S+\.prom/f=$prom/ or die 'no file';
+s/'\* \* \* \* \*'/'$schedule'/ or die 'no schedule' foreach $write, $tell;
+my $listener = $primary->background_psql('postgres', on_error_stop => 1);
+$listener->query_safe('LISTEN replicas');
+$primary->safe_psql('postgres', $_) foreach $write, $tell;
 my $offset = -s $primary->logfile;
 $run = $primary->safe_psql('postgres',
 	'SELECT coalesce(max(runid), 0) FROM cron.job_run_details');
@@ -89,6 +106,8 @@ like(
 	$message,
 	qr/replica "r1" critical: disconnected for \d/,
 	'and its message has the reason');
+
+like($primary->safe_psql('postgres', $look), qr/replica "r1" critical: disconnected for \d/, 'the query of the page finds it');
 
 # ----------------------------------------------------------------------
 # Setting up
@@ -116,6 +135,28 @@ sub replicas
 ok(job_has_ended('make', 'succeeded'), 'a job that provisions succeeds');
 ok(job_has_ended('fail', 'failed'), 'one with an error after that fails');
 is(replicas(), "role made\nrule of made\nslot made", 'and only the first has made something');
+
+# ----------------------------------------------------------------------
+# The jobs of the pages
+# ----------------------------------------------------------------------
+
+ok(job_has_ended('replica_kit metrics', 'succeeded'), 'the job that writes metrics() succeeds');
+my ($families, @faults) = read_exposition(slurp_file($prom));
+is("@faults", '', 'what it has written is in the format');
+my @levels = qw(ok warning critical);
+my $told = join '|', $levels[ $families->{replica_kit_replica_health}{series}{'replica=r1'} // 3 ] // '',
+  map { $families->{"replica_kit_$_"}{series}{$_ eq 'replica_state' ? 'replica=r1,state=disconnected' : 'replica=r1'} // '' } qw(replica_state replica_connections replica_unhealthy);
+is($told, $primary->safe_psql('postgres', q{SELECT health, 1, count(pid), 2 FROM replica_kit.status() WHERE name = 'r1' AND state = 'disconnected' GROUP BY health}),
+	'and says of the replica what status() does');
+
+ok(job_has_ended('tell of replicas', 'succeeded'), 'the job that tells succeeds');
+like($listener->query_safe('SELECT 1'), qr/Asynchronous notification "replicas" with payload "r1 critical: disconnected for /, 'who listens is told');
+$listener->quit;
+
+# ----------------------------------------------------------------------
+# Taking away
+# ----------------------------------------------------------------------
+
 $primary->safe_psql('postgres', <<~SQL);
 	SELECT cron.unschedule(jobname) FROM cron.job;
 	SELECT cron.schedule('take', '$schedule', \$\$SELECT FROM replica_kit.deprovision('made')\$\$);

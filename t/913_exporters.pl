@@ -8,6 +8,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use DiagKit;
+use Exposition;
 use Outside;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -74,6 +75,21 @@ sub same_as_status
 	}
 	is($theirs, $ours, "$name: what it tells is what status() and unhealthy() say");
 	return;
+}
+
+# doc/from_check_postgres.md: the series that take the place of postgres_exporter's
+# are there, on the primary or on the standby.
+my ($table) = slurp_file("$FindBin::RealBin/../doc/from_check_postgres.md") =~ /^\| postgres_exporter \| kit.*?\n\|[-|]+\n(.*?)\n\n/ms or die 'no table';
+my @families = map { my ($families) = read_exposition($_->safe_psql('postgres', 'SELECT replica_kit.metrics()')); keys %$families } $primary, $standby;
+foreach my $row (split /\n/, $table)
+{
+	my (undef, $theirs, $ours) = split / *\| */, $row;
+
+	foreach my $name (grep { $_ ne 'stage' } $ours =~ /`([a-z_*]+)/g)
+	{
+		my $pattern = $name =~ s/\*/\\w+/r;
+		ok(scalar(grep { /^replica_kit_$pattern$/ } @families), "from_check_postgres.md: replica_kit_$name, for $theirs");
+	}
 }
 
 # A label of a series, among others that an exporter may add; none has a comma.
@@ -175,9 +191,17 @@ SKIP:
 	my $program = $programs{'prometheus-node-exporter'} or skip 'no node_exporter here', 1;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 
+	# What the unit of systemd starts, as its user, with its environment: which server
+	# that is, is told from outside here.
 	mkdir "$dir/textfile" or die "textfile: $!";
-	command_ok([ "$monitoring/replica_kit_textfile", "$dir/textfile/replica_kit.prom", '-d', $primary->connstr('postgres'), '-U', 'watcher' ],
-		'node_exporter: the script writes its file');
+	my $unit = slurp_file("$monitoring/systemd/replica-kit-metrics.service");
+	my ($user) = $unit =~ /^User=(.*)$/m;
+	my ($start) = $unit =~ /^ExecStart=(.*)$/m;
+	$start =~ s!/usr/local/lib/pg_replica_kit/!$monitoring/! or die 'no script';
+	$start =~ s!/var/lib/prometheus/node-exporter/!$dir/textfile/! or die 'no directory';
+	note "as " . getpwuid($<) . ", the unit says $user";
+	command_ok([ 'env', '-i', 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin', 'PGHOST=' . $primary->host, 'PGPORT=' . $primary->port, split / /, $start ],
+		'node_exporter: what the unit starts writes its file');
 	start_outside('node_exporter', $program, "--web.listen-address=127.0.0.1:$port", '--collector.disable-defaults', '--collector.textfile', "--collector.textfile.directory=$dir/textfile");
 	same_as_status('node_exporter', $port, \&own_names);
 
