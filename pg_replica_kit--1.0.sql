@@ -38,13 +38,13 @@ CREATE TYPE replica_kit.preflight_row AS (
 );
 
 COMMENT ON TYPE replica_kit.preflight_row IS
-'A row of preflight(): something that wants attention.';
+'A row of preflight(): something that needs attention.';
 COMMENT ON COLUMN replica_kit.preflight_row.check_name IS
 'What is looked at, as a rule the name of a setting.';
 COMMENT ON COLUMN replica_kit.preflight_row.level IS
 'critical: no replica can be made, or this server is in danger; warning; info.';
 COMMENT ON COLUMN replica_kit.preflight_row.current IS
-'How it is.';
+'How it is now.';
 COMMENT ON COLUMN replica_kit.preflight_row.wanted IS
 'How it should be, and where to set that if no fix can; in the row restart the command that restarts this server.';
 COMMENT ON COLUMN replica_kit.preflight_row.needs_restart IS
@@ -62,7 +62,7 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_preflight_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE ROWS 10;
 
 COMMENT ON FUNCTION replica_kit.preflight(integer) IS
-'Is this server ready to feed so many more replicas, and would it survive its next restart?';
+'Checks whether this server can feed that many more replicas, and whether it would survive its next restart.';
 
 REVOKE ALL ON FUNCTION replica_kit.preflight(integer) FROM PUBLIC;
 
@@ -87,7 +87,7 @@ COMMENT ON COLUMN replica_kit.provision_row.role_name IS
 COMMENT ON COLUMN replica_kit.provision_row.slot_name IS
 'Its physical replication slot, named like the replica.';
 COMMENT ON COLUMN replica_kit.provision_row.hba_rule IS
-'The line for pg_hba.conf, whoever adds it.';
+'The line for pg_hba.conf, also where the kit does not add it.';
 COMMENT ON COLUMN replica_kit.provision_row.password IS
 'The role''s password if it has just been generated or given in clear; it is shown only here.';
 COMMENT ON COLUMN replica_kit.provision_row.next_step IS
@@ -380,13 +380,13 @@ COMMENT ON COLUMN replica_kit.status_row.unflushed_bytes IS
 COMMENT ON COLUMN replica_kit.status_row.unreplayed_bytes IS
 'Of lag_bytes, what has been flushed and not replayed there.';
 COMMENT ON COLUMN replica_kit.status_row.retained_bytes IS
-'How much WAL the slot holds on this server.';
+'How much WAL the slot retains on this server.';
 COMMENT ON COLUMN replica_kit.status_row.wal_status IS
 'As in pg_replication_slots.';
 COMMENT ON COLUMN replica_kit.status_row.safe_wal_size IS
 'As in pg_replication_slots; null for a slot that reserves nothing.';
 COMMENT ON COLUMN replica_kit.status_row.xmin_age IS
-'How many transactions old what the slot keeps from vacuum is.';
+'How many transactions old the oldest row is that the slot keeps from vacuum.';
 COMMENT ON COLUMN replica_kit.status_row.backend_start IS
 'As in pg_stat_replication.';
 COMMENT ON COLUMN replica_kit.status_row.reply_time IS
@@ -394,11 +394,11 @@ COMMENT ON COLUMN replica_kit.status_row.reply_time IS
 COMMENT ON COLUMN replica_kit.status_row.inactive_since IS
 'As in pg_replication_slots, from 17 on.';
 COMMENT ON COLUMN replica_kit.status_row.catch_up_in IS
-'When it will have caught up, as things go; null: not known, or never.';
+'When it will have caught up, at the present rates; null: not known, or never.';
 COMMENT ON COLUMN replica_kit.status_row.lost_in IS
-'When its slot will be lost, as things go; null: not known, or never.';
+'When its slot will be lost, at the present rates; null: not known, or never.';
 COMMENT ON COLUMN replica_kit.status_row.disk_full_in IS
-'When the disk of pg_wal will be full for its sake, as things go; null: not known, or never.';
+'When WAL that its slot retains will have filled the disk of pg_wal, at the present rates; null: not known, or never.';
 COMMENT ON COLUMN replica_kit.status_row.health IS
 'ok, warning or critical, judged for this instant.';
 COMMENT ON COLUMN replica_kit.status_row.alert IS
@@ -452,7 +452,7 @@ COMMENT ON COLUMN replica_kit.summary.health IS
 COMMENT ON COLUMN replica_kit.summary.lag IS
 'How much WAL of this server the replica has not replayed (confirmed, if logical), with its unit.';
 COMMENT ON COLUMN replica_kit.summary.retained IS
-'How much WAL the slot holds on this server, with its unit.';
+'How much WAL the slot retains on this server, with its unit.';
 COMMENT ON COLUMN replica_kit.summary.lag_time IS
 'How long the replica is behind; null when not known.';
 COMMENT ON COLUMN replica_kit.summary.reason IS
@@ -513,7 +513,7 @@ COMMENT ON COLUMN replica_kit.standby_status_row.timeline IS
 COMMENT ON COLUMN replica_kit.standby_status_row.last_msg_receipt_time IS
 'When the upstream last sent something.';
 COMMENT ON COLUMN replica_kit.standby_status_row.conflicts IS
-'How many queries have been cancelled for replay''s sake, in all databases.';
+'How many queries were cancelled because of conflicts with replay, in all databases.';
 COMMENT ON COLUMN replica_kit.standby_status_row.health IS
 'ok, warning or critical, judged for this instant.';
 COMMENT ON COLUMN replica_kit.standby_status_row.reason IS
@@ -630,7 +630,7 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_history_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED ROWS 1000;
 
 COMMENT ON FUNCTION replica_kit.history(text, interval) IS
-'What the worker has sampled of a replica, or of all (name null), since so long ago, oldest first.';
+'What the worker has sampled of one replica, or of all if name is null, in that time up to now, oldest first.';
 
 REVOKE ALL ON FUNCTION replica_kit.history(text, interval) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION replica_kit.history(text, interval) TO pg_monitor;
@@ -648,7 +648,7 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_lag_graph_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION replica_kit.lag_graph(text, interval, integer) IS
-'Draws the lag of a replica since so long ago in characters, so many columns wide, a row a line.
+'Draws the lag of a replica in that time up to now, in characters, one line per row.
 Each column shows the greatest lag of its part of the time.';
 
 REVOKE ALL ON FUNCTION replica_kit.lag_graph(text, interval, integer) FROM PUBLIC;

@@ -39,7 +39,7 @@
 #include "compat.h"
 #include "settings.h"
 
-/* A day: nobody would call a worker alive that looks more rarely. */
+/* A day: a worker that looks less often watches nothing. */
 #define MAX_CHECK_INTERVAL	(24 * 60 * 60 * 1000)
 #define MIN_CHECK_INTERVAL	100
 

@@ -241,7 +241,7 @@ is(join(' ', grep { !$linked{$_} } @all), '', 'a link leads to each page');
 # What a reader needs first: for whom the page is.
 foreach my $page (grep { m!^doc/! } @all)
 {
-	like($text{$page}, qr/\A# .+\n\n(?!```)[^\n#|-]/, "$page begins with its title and a sentence");
+	like($text{$page}, qr/\A# .+\n\nFor \w/, "$page begins with its title and for whom it is");
 }
 
 # On which machine a block is to be run is seen on the page, too.
@@ -256,6 +256,13 @@ foreach my $page (@all)
 {
 	my @wide = grep { length > 120 } map { split /\n/, $_->{text} } grep { $_->{kind} eq '' && $_->{text} =~ /^-*\+-|^-\[ RECORD| +\| /m } blocks($text{$page});
 	is(join("\n", @wide), '', "$page: psql's output is not wider than 120 columns");
+}
+
+# And so do commands.
+foreach my $page (@all)
+{
+	my @wide = grep { length > 120 } map { split /\n/, $_->{text} } grep { $_->{kind} =~ /^(?:sh|sql|conf)\b/ } blocks($text{$page});
+	is(join("\n", @wide), '', "$page: no command is wider than 120 columns");
 }
 
 # Drawings are of their sources.

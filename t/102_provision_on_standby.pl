@@ -72,7 +72,7 @@ my $hba = $standby->data_dir . '/pg_hba.conf';
 my $before = slurp_file($hba);
 
 $standby->psql('postgres', q{SELECT replica_kit.provision('cascade', '127.0.0.1', role => 'nobody')}, stderr => \my $err);
-like($err, qr/role "nobody" does not exist.*A standby cannot make roles/s, 'a standby can make no role and says so');
+like($err, qr/role "nobody" does not exist.*Roles cannot be created on a standby/s, 'a standby can make no role and says so');
 unlike($err, qr/provision/i, 'and does not advise to provision on the primary: that would leave a slot there that nobody uses');
 $standby->psql('postgres', q{SELECT * FROM replica_kit.provision('cascade', '127.0.0.1', role => 'replica1')}, stdout => \my $row, stderr => \$err);
 like($row, qr/^cascade\|replica1\|cascade\|host replication replica1 127\.0\.0\.1\/32 scram-sha-256\|\|/,

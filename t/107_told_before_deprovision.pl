@@ -132,10 +132,10 @@ sub set
 }
 
 foreach my $case (
-	[ 'r1', qr/DETAIL:  Without it each commit waits/, '' ],
-	[ 'FIRST 1 (a, R1)', qr/DETAIL:  Without it commits wait while fewer than 1 of the others are connected\./, 'FIRST 1 ("a")' ],
-	[ 'ANY 2 (r1, "b ""c", *)', qr/DETAIL:  Without it commits wait while fewer than 2 of/, 'ANY 2 ("b ""c", *)' ],
-	[ '2 (r1, a)', qr/DETAIL:  Without it each commit waits/, 'FIRST 1 ("a")' ])
+	[ 'r1', qr/DETAIL:  Without the replica each commit waits/, '' ],
+	[ 'FIRST 1 (a, R1)', qr/DETAIL:  Without the replica commits wait while fewer than 1 of the others are connected\./, 'FIRST 1 ("a")' ],
+	[ 'ANY 2 (r1, "b ""c", *)', qr/DETAIL:  Without the replica commits wait while fewer than 2 of/, 'ANY 2 ("b ""c", *)' ],
+	[ '2 (r1, a)', qr/DETAIL:  Without the replica each commit waits/, 'FIRST 1 ("a")' ])
 {
 	my ($value, $detail, $rest) = @$case;
 

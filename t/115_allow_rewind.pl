@@ -63,7 +63,7 @@ sub traces
 like(error(q{SELECT replica_kit.allow_rewind('nobody', '1 hour')}), qr/replica "nobody" is not provisioned/, 'a replica that is not provisioned');
 foreach my $duration ('0', '-1 hour', '25 hours')
 {
-	like(error("SELECT replica_kit.allow_rewind('old1', '$duration')"), qr/duration must be more than nothing and at most one day/,
+	like(error("SELECT replica_kit.allow_rewind('old1', '$duration')"), qr/duration must be greater than zero and at most one day/,
 		"a duration of $duration");
 }
 my $long = 'x' x 60;

@@ -60,7 +60,7 @@ refused('an option without value', 2, 'option --port needs a value', undef,
 	$script, \%env, '--pgdata', $pgdata, '--port');
 refused('an empty value', 2, 'option --pgdata needs a value', undef,
 	$script, \%env, '--pgdata=');
-refused('no directory', 2, 'where is the replica to be', '--pgdata DIR',
+refused('no directory', 2, 'no target given', '--pgdata DIR',
 	$script, \%env);
 refused('two directories', 2, 'exclude each other', undef,
 	$script, \%env, @args, '--cluster', '15/main');

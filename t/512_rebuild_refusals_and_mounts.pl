@@ -53,7 +53,7 @@ refused('another cluster', qr/is another cluster's: its system identifier/,
 
 mkdir "$scratch/files";
 append_to_file("$scratch/files/precious", "data\n");
-refused('no database at all', qr/whose .* is cannot be told/,
+refused('no database at all', qr/cannot tell which server .* is of/,
 	"$scratch/files", '--demote');
 
 $upstream->backup('copy');

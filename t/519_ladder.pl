@@ -245,7 +245,7 @@ ok(-e "$state/rewinding", 'a rewind that was killed: it is noted') or diag("$out
 isnt(system("$bindir/pg_ctl", '-D', $pgdata, '-s', '-w', '-t', '5', '-l', "$programs/log", 'start'), 0,
 	'a rewind that was killed: no server starts with that data');
 rebuild('a rewind that was killed', 'full clone', '--remove-old');
-like($out, qr/an earlier rewind did not come to its end/, 'a rewind that was killed: it says so');
+like($out, qr/an earlier rewind was interrupted/, 'a rewind that was killed: it says so');
 ok(!-e "$state/rewinding", 'a rewind that was killed: the mark is gone with the clone');
 
 # ----------------------------------------------------------------------

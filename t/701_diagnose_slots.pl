@@ -80,7 +80,7 @@ is($primary->safe_psql('postgres', q{SELECT state FROM replica_kit.status()}), '
 $primary->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '112MB'});
 $primary->reload;
 $remedy = found('the limit is near', 'slot_at_risk');
-is($primary->safe_psql('postgres', q{SELECT level, finding ~ 'Started before, it only has to catch up' FROM replica_kit.diagnose('replica1') WHERE code <> 'reload_needed'}), 'warning|t', 'the limit is near: a warning, and not lost yet');
+is($primary->safe_psql('postgres', q{SELECT level, finding ~ 'If it is started in time, it only has to catch up' FROM replica_kit.diagnose('replica1') WHERE code <> 'reload_needed'}), 'warning|t', 'the limit is near: a warning, and not lost yet');
 $primary->safe_psql('postgres', $remedy);
 found('more time', 'replica_down');
 

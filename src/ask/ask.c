@@ -49,7 +49,7 @@
 /* So long the server looks at files for one answer, in seconds. */
 #define SECONDS_FOR_FILES	8
 
-/* So many files that cannot be read are named. */
+/* At most this many unreadable files are named. */
 #define MAX_NAMES			8
 
 typedef struct Question

@@ -8,8 +8,8 @@
  * the range and has grown again since: the server forgets the blocks above the
  * truncation, but those that it filled with zeros without WAL exist, and come
  * out of the old copy with rows that were deleted (GetFileBackupMethod() in
- * src/backend/backup/basebackup_incremental.c).  So whoever asks for such a
- * backup is to know these files, and to ask for all of them.
+ * src/backend/backup/basebackup_incremental.c).  So a client that asks for
+ * such a backup has to know these files, and to ask for all of them.
  *
  * A relation that was truncated has a limit block, its least length.  A segment
  * that begins at the limit block or behind it is sent whole by the server

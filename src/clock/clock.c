@@ -128,9 +128,9 @@ prk_clock_add(PrkClock *clock, int64 at, XLogRecPtr position)
 }
 
 /*
- * To be called before the first pair of a server that was stopped: what it
- * wrote since the last pair it wrote while it was being stopped, not
- * all through the time that it was away.
+ * To be called before the first pair of a server that was stopped: WAL since
+ * the last pair was written while the server was being stopped, not during
+ * the whole time that it was down.
  */
 void
 prk_clock_resume(PrkClock *clock, XLogRecPtr position)

@@ -14,7 +14,7 @@
 
 #include "diagnose/diagnose_attempts.h"
 
-/* Who is refused is not connected for so many microseconds. */
+/* A refused replica counts as disconnected for this long (microseconds). */
 #define SHORT_LIVED		(2 * USECS_PER_SEC)
 
 static void diagnose_unserved(PrkFindings *findings,
@@ -120,8 +120,8 @@ prk_diagnose_attempts(PrkFindings *findings)
 }
 
 /*
- * A replica that comes in vain is critical, whatever else is wrong with it, and
- * also in the instant in which it tries again: unhealthy() lists it.
+ * A replica that cannot be served is critical, whatever else is wrong with
+ * it, and also at the moment of its next attempt: unhealthy() lists it.
  */
 static void
 diagnose_unserved(PrkFindings *findings, const PrkAttempt *attempt)
@@ -250,9 +250,9 @@ is_shadowed(const PrkAttempt *attempt)
 }
 
 /*
- * May its walsender be about to find that it cannot serve it?  Who tries again
- * and again is seen connected now and then, with a first reply, but never
- * sent more than it has.
+ * May its walsender be about to find that it cannot serve the replica?  A
+ * replica that keeps trying is seen connected now and then, with a first
+ * reply, but was never sent more than it has.
  */
 bool
 prk_diagnose_is_attempt(const PrkEvidence *evidence, const PrkReplica *replica)

@@ -325,7 +325,7 @@ is_at_risk(const PrkReportRow *row)
 
 /*
  * Has a logical consumer confirmed most of what its slot retains?  Then it is
- * not the consumer who keeps it, but the oldest transaction.
+ * not the consumer that holds the slot back, but the oldest transaction.
  */
 static bool
 is_held(const PrkEvidence *evidence, const PrkReportRow *row)

@@ -59,11 +59,11 @@ prk_diagnose_leftovers(PrkFindings *findings)
 		const PrkLeftover *leftover = lfirst(cell);
 		PrkDiagnosis *diagnosis;
 
-		/* Whoever asks for it in vain is a case of its own. */
+		/* A replica that asks for the missing slot has a row of its own. */
 		if (prk_diagnose_has(findings, leftover->name))
 			continue;
 
-		/* What this server was called itself is nobody's absence. */
+		/* This server's own former name is not an absent replica. */
 		if (evidence->past.promoted &&
 			strcmp(evidence->past.name, leftover->name) == 0)
 			continue;

@@ -191,9 +191,9 @@ gather_attempts(PrkEvidence *evidence, List *rules, List *managed)
 }
 
 /*
- * Does it count, and for which replica?  What the log hook could not see is
- * that one of our lines covers the address, where another rule came first or
- * none fitted.
+ * Does it count, and for which replica?  The log hook knows only the rule
+ * that was applied; that one of our lines covers the address, too, is found
+ * here.
  */
 static bool
 judge_attempt(PrkAttempt *attempt, List *managed)

@@ -71,7 +71,7 @@ prk_diagnose_has(const PrkFindings *findings, const char *name)
 	return false;
 }
 
-/* Would whoever failed so have tried again by now? */
+/* If its cause went on, would this failure have happened again by now? */
 bool
 prk_diagnose_is_recent(const PrkEvidence *evidence, const PrkFailure *failure)
 {

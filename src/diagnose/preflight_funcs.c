@@ -46,8 +46,8 @@ static const PrkSignature preflight_signature = {
 PG_FUNCTION_INFO_V1(pg_replica_kit_preflight_1_0);
 
 /*
- * preflight(replicas integer) - a row for each thing that wants attention
- * before so many more replicas are made.
+ * preflight(replicas integer) - a row for each thing that needs attention
+ * before that many more replicas are made.
  *
  * EXECUTE is the gate: the server reads settings and files, whoever asks.
  */

@@ -73,7 +73,7 @@ prk_words_refused(const PrkWordsInput *in, PrkWords *words)
 			word_rebuild(in, words);
 			break;
 		case PRK_CODE_UPSTREAM_FILE_UNREADABLE:
-			words->finding = "This server cannot read a file that the replica needs. Nothing says that its WAL is lost.";
+			words->finding = "This server cannot read a file that the replica needs. There is no sign that its WAL is lost.";
 			prk_words_advise(words, "Give the file that the evidence names the owner and mode of its neighbours; the replica reconnects by itself.");
 			prk_words_advise(words, "If it is gone, fetch it from the archive, or from another server of this cluster.");
 			break;

@@ -105,7 +105,7 @@ word_at_risk(const PrkWordsInput *in, PrkWords *words)
 	bool		idle = diagnosis->row->verdict.slot_idle;
 
 	words->finding = replica->pid == 0 ?
-		"The replica is away and its slot will be lost soon. Started before, it only has to catch up." :
+		"The replica is away and its slot will be lost soon. If it is started in time, it only has to catch up." :
 		"The replica is so far behind that its slot will be lost soon: then it must be rebuilt.";
 	prk_words_clause(words, "%s", diagnosis->row->verdict.reason);
 	prk_words_slot(words, in);
@@ -171,17 +171,17 @@ word_blocked(const PrkWordsInput *in, PrkWords *words)
 {
 	const PrkReplica *replica = in->diagnosis->row->replica;
 
-	words->finding = "Checkpoints hang: the slot is past its limit, and a stalled receiver keeps its walsender.";
+	words->finding = "Checkpoints hang: the slot is past its limit, and its walsender waits for a stalled receiver.";
 	prk_words_clause(words, "a process waits for ReplicationSlotDrop");
 	prk_words_clause(words, "walsender pid %d", replica->pid);
 	prk_words_slot(words, in);
 	if (is_kits_own(in))
 	{
 		prk_remedy_end_walsender(words, replica->slot_name, replica->pid);
-		prk_words_advise(words, "Ended once more the walsender ends, and checkpoints continue.");
+		prk_words_advise(words, "The remedy ends the walsender a second time; then checkpoints continue.");
 	}
 	else
-		advise_end(in, words, "Checkpoints continue once its walsender is ended once more:");
+		advise_end(in, words, "End the walsender a second time; then checkpoints continue:");
 	prk_words_advise(words, "Then the slot is lost, and the replica must be rebuilt.");
 }
 
@@ -271,7 +271,7 @@ word_lost(const PrkWordsInput *in, PrkWords *words)
 	if (in_use)
 		words->finding = "The slot is lost: the replica streams, but no WAL is retained for its next pause.";
 	else if (!prk_health_wal_removed(replica))
-		words->finding = "The slot is lost, though not for its WAL: with a new slot a restart can be enough.";
+		words->finding = "The slot is lost, but its WAL may still be here: with a new slot a restart can be enough.";
 	else
 		words->finding = "The slot is lost: WAL that the replica needs is removed. Starting it is not enough, rebuild it.";
 

@@ -54,7 +54,7 @@ prk_words_server(const PrkWordsInput *in, PrkWords *words)
 			prk_words_advise(words, "Correct the file, then: SELECT pg_reload_conf();");
 			break;
 		case PRK_CODE_RELOAD_NEEDED:
-			words->finding = "The remedies above change settings, which count after a reload.";
+			words->finding = "The remedies above change settings, which take effect after a reload.";
 			prk_words_clause(words, diagnosis->count == 1 ?
 							 "%d remedy is ALTER SYSTEM" :
 							 "%d remedies are ALTER SYSTEM", diagnosis->count);
@@ -126,7 +126,7 @@ word_library(const PrkWordsInput *in, PrkWords *words)
 	prk_words_clause(words, "installed files %s", files ? files : "unknown");
 	if (sql_is_newer)
 	{
-		words->finding = "The loaded library of pg_replica_kit is older than the extension's SQL: functions that are new or changed fail on this server.";
+		words->finding = "The loaded library of pg_replica_kit is older than the extension's SQL: new and changed functions fail here.";
 		if (!files_are_newer)
 			prk_words_advise(words, "Install the package of version %s on this machine.", sql);
 		prk_words_advise(words, "Restart this server.");
@@ -140,7 +140,8 @@ word_library(const PrkWordsInput *in, PrkWords *words)
 	else
 	{
 		words->finding = "The extension's SQL is older than the loaded library of pg_replica_kit: it works as the older version did.";
-		prk_words_advise(words, "Once every standby has been restarted with the new library, run on the primary: ALTER EXTENSION pg_replica_kit UPDATE;");
+		prk_words_advise(words, "Once every standby is restarted with the new library, run on the primary:");
+		prk_words_advise(words, "  ALTER EXTENSION pg_replica_kit UPDATE;");
 	}
 }
 
@@ -169,7 +170,7 @@ word_slots(const PrkWordsInput *in, PrkWords *words)
 	prk_words_failure(words, in->diagnosis->attempt->failure);
 	prk_remedy_setting(words, "max_replication_slots",
 					   psprintf("%d", max_replication_slots + MORE));
-	prk_words_advise(words, "The remedy counts after a restart of this server. Sooner: drop a slot that nobody needs.");
+	prk_words_advise(words, "The remedy takes effect after a restart of this server. Sooner: drop a slot that nobody needs.");
 }
 
 static void
@@ -402,8 +403,8 @@ word_collations(const PrkWordsInput *in, PrkWords *words)
 	prk_words_advise(words, "Send text queries to the primary until this machine runs the primary's OS release. Do not promote it.");
 	prk_words_advise(words, "The indexes in question of this database:");
 	prk_words_advise(words, "  SELECT DISTINCT i.indexrelid::regclass FROM pg_index i, unnest(i.indcollation) c, pg_collation l");
-	prk_words_advise(words, "  WHERE l.oid = c AND (l.collversion <> pg_collation_actual_version(l.oid) OR l.collprovider = 'd' AND EXISTS (");
-	prk_words_advise(words, "  SELECT FROM pg_database WHERE datname = current_database()");
+	prk_words_advise(words, "  WHERE l.oid = c AND (l.collversion <> pg_collation_actual_version(l.oid) OR l.collprovider = 'd'");
+	prk_words_advise(words, "  AND EXISTS (SELECT FROM pg_database WHERE datname = current_database()");
 	prk_words_advise(words, "  AND datcollversion <> pg_database_collation_actual_version(oid)));");
-	prk_words_advise(words, "A REINDEX on the primary helps only if it has this version as well. Recording another one silences this.");
+	prk_words_advise(words, "A REINDEX on the primary helps only if it has this version, too. ALTER ... REFRESH VERSION only hides this.");
 }

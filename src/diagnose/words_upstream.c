@@ -70,7 +70,7 @@ word_state(const PrkWordsInput *in, PrkWords *words)
 			word_stalled(in, words);
 			return true;
 		case PRK_CODE_RESTORE_STALLED:
-			words->finding = "This standby replays from an archive, which has given it nothing for long. How old its data is, is unknown.";
+			words->finding = "This standby replays from an archive, and nothing has come for long. The age of its data is unknown.";
 			prk_words_clause(words, "%s", verdict->reason);
 			prk_words_clause(words, "replayed up to %X/%X on timeline %u",
 							 LSN_FORMAT_ARGS(upstream->replayed_lsn),
@@ -270,7 +270,7 @@ word_target(const PrkWordsInput *in, PrkWords *words)
 					 GetConfigOptionByName("recovery_target_action", NULL, false));
 	prk_words_clause(words, "%s unreplayed",
 					 prk_words_size(in->evidence->upstream.unreplayed_bytes));
-	prk_words_advise(words, "To go on as a standby, take the target away and restart this server:");
+	prk_words_advise(words, "To continue as a standby, reset the target and restart this server:");
 	prk_words_advise(words, "  ALTER SYSTEM RESET %s;", name);
 	prk_words_advise(words, "If it is still set then, it stands in another file: see pg_settings.sourcefile.");
 }
@@ -358,7 +358,7 @@ word_cut(const PrkWordsInput *in, PrkWords *words)
 			advise_rebuild(words, false);
 			break;
 		case PRK_CODE_NEWER_TIMELINE_EXISTS:
-			words->finding = "This server has a newer timeline than its upstream: one was promoted of which that does not know.";
+			words->finding = "This server has a newer timeline than its upstream: somewhere a server was promoted without the upstream.";
 			prk_words_advise(words, "If the upstream is an old primary: make sure that it is stopped, two primaries lose data.");
 			prk_words_advise(words, "Then let this server follow the new primary: its script with --follow.");
 			prk_words_advise(words, "If this server was promoted by mistake: rewind it (pg_rewind) or rebuild it.");
@@ -372,7 +372,7 @@ word_cut(const PrkWordsInput *in, PrkWords *words)
 			prk_words_advise(words, "After the remedy restart this server.");
 			break;
 		case PRK_CODE_UPSTREAM_FILE_UNREADABLE:
-			words->finding = "The upstream cannot read a file that this server needs. Nothing says that WAL is lost.";
+			words->finding = "The upstream cannot read a file that this server needs. There is no sign that WAL is lost.";
 			prk_words_advise(words, "On the upstream give the file that the evidence names the owner and mode of its neighbours.");
 			prk_words_advise(words, "If it is gone there, fetch it from the archive. This server reconnects by itself.");
 			break;

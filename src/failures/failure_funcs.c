@@ -71,7 +71,7 @@ pg_replica_kit_connection_errors_1_0(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pg_replica_kit must be loaded via shared_preload_libraries"),
-				 errdetail("Only then connection failures are noted.")));
+				 errdetail("Connection failures are recorded only then.")));
 
 	for (int i = 0; i < failures->nfailures; i++)
 	{

@@ -375,7 +375,7 @@ copy_seen(Seen *entry, uint64 peer, char *replica)
 
 /*
  * Counts the failure in its region of the table, in the entry that it has, or
- * in a free one, or in the one that was longest not seen.
+ * in a free one, or in the one whose failure is the longest ago.
  */
 void
 prk_failure_table_note(const PrkFailureId *id, PrkTrust trust,
@@ -414,7 +414,7 @@ prk_failure_table_note(const PrkFailureId *id, PrkTrust trust,
 			oldest = entry;
 	}
 
-	/* Somebody else is at it: that one's failure is as good as ours. */
+	/* Another process writes this entry: its failure is as good as ours. */
 	if (!begin_writing(oldest, &sequence))
 		return;
 	pg_atomic_write_u64(&oldest->key, 0);

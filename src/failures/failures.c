@@ -360,8 +360,8 @@ is_ascii(const char *bytes)
 }
 
 /*
- * Is this a failure of a walsender to serve a replica, and which?  What it
- * says while it runs other commands (a base backup, SQL) is none.
+ * Is this a failure of a walsender to serve a replica, and which?  An error
+ * while it runs another command (a base backup, SQL) is none.
  */
 static bool
 classify_incoming(const ErrorData *edata, PrkFailureKind *kind)
@@ -379,8 +379,8 @@ classify_incoming(const ErrorData *edata, PrkFailureKind *kind)
 			runs_command("START_REPLICATION");
 
 	/*
-	 * Before it is let in, whatever ends it is fatal; later, whoever wants to
-	 * stream hangs up when it can't.
+	 * Before a client is let in, only a FATAL ends its connection; later an
+	 * ERROR does as well, since a client that cannot stream disconnects.
 	 */
 	if (debug_query_string == NULL ? edata->elevel < FATAL :
 		!runs_command("START_REPLICATION") &&

@@ -316,7 +316,7 @@ prk_hba_edit_apply(PrkHbaEdit **edit, List *additions, List *removals,
 
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_IN_USE),
-			 errmsg("file \"%s\" is changed again and again by another program",
+			 errmsg("file \"%s\" is repeatedly changed by another program",
 					HbaFileName),
 			 prk_hba_file_saved((*edit)->file) ?
 			 errdetail("One of the versions is kept in file \"%s\".",
@@ -577,7 +577,7 @@ find_place(List *rules, const char *text, const PrkHbaAddition *addition,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("pg_hba.conf may reject replication connections of role \"%s\" from that address",
 							addition->role),
-					 errdetail("Line %d of \"%s\" comes first and rejects those to which it applies, which only the server knows when one comes.",
+					 errdetail("Line %d of \"%s\" comes first; only when a connection arrives can the server tell whether it applies.",
 							   match->line_number, match->file_name),
 					 errhint("Change that rule, or add this line before it yourself: %s",
 							 addition->rule)));

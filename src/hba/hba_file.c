@@ -222,7 +222,7 @@ prk_hba_file_exchange(PrkHbaFile *file)
 {
 	Assert(file->stage == PRK_HBA_FILE_PREPARED);
 
-	/* so that hardly ever somebody sees ours who will see the old one again */
+	/* so that a reader rarely sees our version and then the old one again */
 	if (!is_what_was_read(file, file->path))
 	{
 		prk_hba_file_undo(file);
@@ -274,8 +274,9 @@ prk_hba_file_in_place(const PrkHbaFile *file)
 }
 
 /*
- * Has somebody had the old one open to write since before the exchange?  What
- * they write still comes, and nobody can open it any more by its name.
+ * Is the old file still open for writing in a process that opened it before
+ * the exchange?  What that process writes is still to come; nobody else can
+ * open the file, since it has no name any more.
  */
 bool
 prk_hba_file_old_awaits(const PrkHbaFile *file)

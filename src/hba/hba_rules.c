@@ -366,10 +366,10 @@ prk_hba_rules_match(List *rules, const PrkHbaQuery *query, PrkHbaMatch *match)
 }
 
 /*
- * Which rules would the server apply to connections from a network, of which
- * the query has the lowest and *last the highest address?  A list of
- * PrkHbaMatch, in the order of the rules, up to the first that decides on all
- * addresses that are left.  A host name is taken for all of them.
+ * The rules that the server would apply to connections from a network; the
+ * query has its lowest address, *last its highest.  A list of PrkHbaMatch, in
+ * the order of the rules, up to the rule that decides on all remaining
+ * addresses.  A host name is taken for all of them.
  */
 List *
 prk_hba_rules_match_network(List *rules, const PrkHbaQuery *query,

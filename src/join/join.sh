@@ -385,7 +385,7 @@ parse_arguments() {
     if [ -n "$pgdata" ] && [ -n "$cluster" ]; then
         fail 2 "--pgdata and --cluster exclude each other" "Try --help."
     elif [ -z "$pgdata$cluster" ]; then
-        fail 2 "where is the replica to be?" \
+        fail 2 "no target given" \
             "Add --pgdata DIR, or on Debian --cluster $prk_major/NAME."
     fi
     if [ -z "$start" ] && [ -n "$start_command" ]; then

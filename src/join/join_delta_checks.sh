@@ -1,11 +1,11 @@
 
 # ======================================================================
-# Is the old data good for it that only the changed blocks are fetched?
+# Can the old data serve as the base for the changed blocks?
 # ======================================================================
 #
-# PostgreSQL's own programs do not refuse all that gives a wrong copy.  Asked
-# here, and not of them: whether the old data belongs to the upstream's history
-# (18 accepts data that has left it), whether data checksums are as there, and
+# PostgreSQL's own programs do not detect everything that makes a copy wrong.
+# So this is checked here: that the old data belongs to the upstream's history
+# (18 accepts data that has left it), that data checksums are as there, and
 # which relations were truncated; see join_delta.sh for what is asked afterwards.
 #
 # delta is yes where it is possible, else no_delta says why not.
@@ -16,7 +16,7 @@ delta_bytes=
 delta_all=
 history=
 
-# So many files that were truncated are worth it, and so many questions.
+# With more truncated files, or more questions, a whole clone is better.
 most_limits=20000
 most_questions=500
 

@@ -554,7 +554,7 @@ judge_former_primary() {
     words=$(control_value 'Database cluster state')
     missing=$(missing_file)
     if was_rewinding; then
-        unfit="an earlier rewind did not come to its end, and it is neither the old data nor the new"
+        unfit="an earlier rewind was interrupted, and it is neither the old data nor the new"
     elif [ "$words" != 'shut down' ]; then
         unfit="it was not shut down cleanly: its control file says \"$words\""
     elif [ -n "$missing" ]; then

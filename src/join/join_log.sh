@@ -213,7 +213,7 @@ explain_log() {
         *"password authentication failed"*)
             hint="If the role has a new password, run this script with --set-password." ;;
         *"system identifier differs"*)
-            hint="The data is of another server than the one at $prk_host, port $prk_port." ;;
+            hint="The data belongs to another server than the one at $prk_host, port $prk_port." ;;
         *"insufficient parameter settings"*)
             hint="Raise the setting named there in the replica's configuration, and start it again." ;;
         *"Cannot assign requested address"*)

@@ -54,7 +54,7 @@ check_old_version() {
 # A directory of the same cluster that this script has not made.
 check_foreign_old() {
     if [ -z "$system_id" ]; then
-        fail 8 "whose \"$pgdata\" is cannot be told: its control file cannot be read" \
+        fail 8 "cannot tell which server \"$pgdata\" is of: its control file cannot be read" \
             "If nobody needs it, move it away and run this script without --rebuild."
     fi
     if [ -n "$old_primary" ]; then
@@ -94,7 +94,7 @@ check_old_timeline() {
     [ -z "$demote" ] || ! is_copy || return 0
     hint="Choose another directory. If it was promoted by mistake, start it and stop it once, and run this script again."
     if [ -n "$demote" ]; then
-        hint="That it was copied while the upstream was shut down, and not used since, is not proved: $why. $hint"
+        hint="It is not proved to be an unused copy of the upstream that was shut down: $why. $hint"
     fi
     fail 8 "\"$pgdata\" is the upstream server's own data directory, or a copy of it" \
         "$hint"

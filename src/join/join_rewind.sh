@@ -9,10 +9,10 @@
 # files that it removes, cuts or replaces as a whole; in "blocks" of the others
 # the blocks, each at its place in a sparse file of the old size.
 #
-# It makes the control file new last, so an interrupted one leaves data that a
-# server would start, and that is neither the old nor the new.  While it runs,
-# PG_VERSION, which it does not touch, says what no server takes for a version;
-# and STATE/rewinding tells the next run.
+# It writes the control file last, so an interrupted pg_rewind leaves data
+# that a server would start, and that is neither the old nor the new.  While it
+# runs, PG_VERSION, which it does not touch, holds a version that no server
+# accepts; and STATE/rewinding tells the next run.
 #
 # It brings along the upstream's configuration.  What does not belong to
 # PostgreSQL's own directories is put back as it was.  Until then the copy counts,
@@ -24,7 +24,7 @@ commits=
 fork_line=
 plan_dir=
 
-# was_rewinding: has an earlier run's pg_rewind not come to its end?
+# was_rewinding: was an earlier run's pg_rewind interrupted?
 was_rewinding() {
     as_owner test -e "$state/rewinding"
 }
@@ -64,7 +64,7 @@ check_rewinding() {
 }
 
 fail_rewinding() {
-    fail 8 "a rewind of \"$pgdata\" did not come to its end, and no server can use that data" \
+    fail 8 "a rewind of \"$pgdata\" was interrupted, and no server can use that data" \
         "Run this script with --rebuild, which clones everything."
 }
 

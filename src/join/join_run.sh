@@ -323,12 +323,12 @@ not_streaming() {
     case $row in
         streaming'|'*)
             fail 13 "the replica's server streams, but has not replayed WAL up to $target" \
-                "Look at pg_stat_activity there: what does its startup process wait for?"
+                "Check in pg_stat_activity there what its startup process waits for."
             ;;
     esac
     [ -n "$hint" ] || explain_by_asking
     fail 13 "the replica's server runs, but does not stream" \
-        "${hint:-See its log, $log; it keeps trying.}"
+        "${hint:-Check its log, $log; the server keeps trying.}"
 }
 
 # --------------------------------------------------------------------- ends

@@ -307,7 +307,7 @@ upstream_null() {
 # not_upstream WHAT: the end, for who does not answer as a server does
 not_upstream() {
     fail 6 "the server at $prk_host, port $prk_port does not tell $1 as PostgreSQL does" \
-        "Is it the upstream server that answers there?"
+        "Check that it is the upstream server that answers there."
 }
 
 # this_address: where connections from here to the upstream come from, if that
@@ -347,7 +347,7 @@ explain_connection() {
             *"in recovery mode"* | *"not yet accepting connections"* | \
             *"received invalid response"*)
             code=4
-            hint="Is the server running, does its listen_addresses reach this machine, is a firewall between?"
+            hint="Check that the server is running, that its listen_addresses includes an address this machine can reach, and that no firewall is between."
             return 0
             ;;
     esac
@@ -357,7 +357,7 @@ explain_connection() {
         *"authentication method requirement"*)
             hint="The upstream's pg_hba.conf asked for SCRAM when this script was made. Is it the upstream server that answers there? If its rules have changed, get a new script from join_script()." ;;
         *"incorrect server signature"* | *"invalid SCRAM response"* | *"invalid server signature"*)
-            hint="Whoever answers there does not know the password: is it the upstream server?" ;;
+            hint="The server that answers there does not know the password. Check that it is the upstream server." ;;
         *pg_hba.conf*)
             address=$(printf '%s\n' "$1" | sed 's/.*failed: //' |
                 sed -n 's/.*[^0-9A-Fa-f:.]\([0-9A-Fa-f]*[:.][0-9A-Fa-f:.]*[0-9A-Fa-f]\)[^0-9A-Fa-f:.].*/\1/p')

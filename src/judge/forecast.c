@@ -3,7 +3,7 @@
  * forecast.c
  *	  When will a replica have caught up, and when will its slot be lost?
  *
- * As things go: straight on from the rates of the last minutes.  Pure
+ * Both assume that the rates of the last minutes go on.  Pure
  * functions.
  *
  * IDENTIFICATION

@@ -37,7 +37,7 @@
  */
 #define CLEAR_PERCENT		80
 
-/* How long a slot that nobody has used yet is nobody's fault. */
+/* How long a slot may wait for its first connection without a warning. */
 #define NEVER_CONNECTED_GRACE	USECS_PER_DAY
 
 /*
@@ -262,8 +262,8 @@ has_not_told(const PrkSample *sample, const PrkReplica *replica)
  *
  * The LSN clock knows, for those that are away too.  Where it doesn't, the
  * walsender's own measure counts while it is of the present; else the age of
- * the file that holds that WAL, which is written until the next one is begun
- * and so is too young rather than too old.
+ * the file that holds that WAL, which is rather too small, since the file is
+ * written until the next one is begun.
  */
 static int64
 measure_lag_time(const PrkSample *sample, const PrkReplica *replica,
@@ -399,10 +399,10 @@ is_left_behind(const PrkSample *sample, const PrkReplica *replica,
 }
 
 /*
- * Is it a slot that a tool for failovers keeps on a standby, for a server that
- * receives from another one, and moves along with that?  Such a one moves
- * though nobody was ever seen connected to it, and is not older than what
- * would be an absence.
+ * Does a tool for failovers keep this slot on a standby, for a sibling that
+ * receives from another server, and move it along?  Such a slot moves though
+ * no connection to it was ever seen, and its position is not so old that a
+ * replica there would count as absent.
  */
 static bool
 is_kept(const PrkSample *sample, const PrkReplica *replica,
@@ -471,9 +471,9 @@ judge_absence(const PrkSample *sample, const PrkReplica *replica,
 }
 
 /*
- * Judges who has been away for so many microseconds; -1: not known for how
- * long.  Better a warning too many than silence about a replica that has been
- * away for a week; it can't be more, since it may be a second.
+ * Judges a replica that has been away for this long (microseconds); -1: not
+ * known for how long.  Then it is a warning: silence would hide a replica that
+ * has been away for a week, and critical would be wrong after a second.
  */
 void
 prk_health_judge_absence(int64 away, const PrkThresholds *thresholds,

@@ -110,7 +110,7 @@ prk_track_pace(const PrkTrack *track, PrkPace *pace)
 
 /*
  * How fast does the lag shrink?  From the time when it was greatest, if that
- * is past; then it grew before, and what counts is what it does since.
+ * is past; before that it grew, and only the time since then counts.
  */
 static bool
 measure_gain(const PrkTrack *track, double *gain)

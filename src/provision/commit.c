@@ -206,7 +206,7 @@ commit_durably(void)
 		if (SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0')
 			ereport(NOTICE,
 					(errmsg("this transaction does not wait for synchronous standbys"),
-					 errdetail("The one that it would wait for may be the replica that it is about.")));
+					 errdetail("The only synchronous standby may be the replica that it adds or removes.")));
 		(void) set_config_option("synchronous_commit", "local",
 								 PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_LOCAL, true, 0, false);
@@ -405,7 +405,7 @@ step_remove_lines(void *arg)
 	prk_hba_edit_apply(&edit, NIL, list_make1(&removal), false, &audit);
 }
 
-/* Somebody else's version that has no place any more is not lost silently. */
+/* Report where a displaced version of the file was saved. */
 static void
 tell_saved(const char *saved)
 {

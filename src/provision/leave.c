@@ -60,8 +60,8 @@ warn_sync(const char *name)
 				(errmsg("replica \"%s\" is named in synchronous_standby_names",
 						name),
 				 SyncRepConfig->num_sync >= SyncRepConfig->nmembers ?
-				 errdetail("Without it each commit waits until it is taken out of the setting.") :
-				 errdetail("Without it commits wait while fewer than %d of the others are connected.",
+				 errdetail("Without the replica each commit waits until its name is removed from the setting.") :
+				 errdetail("Without the replica commits wait while fewer than %d of the others are connected.",
 						   SyncRepConfig->num_sync),
 				 errhint("First run: ALTER SYSTEM SET synchronous_standby_names = %s; then: SELECT pg_reload_conf();",
 						 quote_literal_cstr(rest))));
@@ -137,7 +137,7 @@ warn_slots(const char *name)
 		ereport(WARNING,
 				(errmsg("replication slot \"%s\" is named in synchronized_standby_slots",
 						name),
-				 errdetail("Without it no logical subscriber receives anything until it is taken out of the setting."),
+				 errdetail("Without the slot logical subscribers receive nothing until its name is removed from the setting."),
 				 errhint("First run: ALTER SYSTEM SET synchronized_standby_slots = %s; then: SELECT pg_reload_conf();",
 						 quote_literal_cstr(rest.data))));
 }

@@ -36,7 +36,7 @@
 /* A clone takes two walsenders: the backup, and the WAL beside it. */
 #define WALSENDERS_PER_CLONE	2
 
-/* Nobody shall give a superuser a password for a replica's sake. */
+/* No superuser should get a password only because a replica uses the role. */
 #define OWN_ROLE_HINT \
 	"It is a superuser.  Leave the role argument out: the replica gets a role of its own."
 
@@ -210,8 +210,9 @@ prk_check_server(const PrkAddress *address, bool require_ssl,
 }
 
 /*
- * A role that exists is used when it can serve, and never changed, so what
- * keeps it from serving is refused with the statement that mends it.
+ * An existing role is used if a replica can log in with it, and is never
+ * changed.  So where something is missing, an error names the statement that
+ * adds it.
  */
 void
 prk_check_existing_role(const char *name, const PrkRole *role,

@@ -339,7 +339,7 @@ pg_replica_kit_rotate_password_1_0(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("role \"%s\" is a superuser", owner.role),
-				 errdetail("Its password is not one of a replica only."),
+				 errdetail("Its password gives more than a replica needs."),
 				 errhint("Give the replica a role of its own, which may replicate and nothing else.")));
 
 	prk_role_set_password(owner.role, password);
@@ -471,7 +471,7 @@ provision_role(PrkProvision *provision, const PrkRole *role,
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("role \"%s\" does not exist", provision->role),
-				 errdetail("A standby cannot make roles, it has its primary's."),
+				 errdetail("Roles cannot be created on a standby."),
 				 errhint("Name one that exists, such as the role of this standby itself, or run on the primary: CREATE ROLE %s LOGIN REPLICATION; and in psql: \\password %s",
 						 quote_identifier(provision->role),
 						 quote_identifier(provision->role))));

@@ -310,7 +310,7 @@ set_lines(const char *name, const char *rewind_role)
 		ereport(WARNING,
 				(errmsg("pg_hba.conf has no rule of replica \"%s\" that the kit manages",
 						name),
-				 errhint("Have role \"%s\" let in to database \"%s\" from that replica's machine.",
+				 errhint("Let role \"%s\" connect to database \"%s\" from that replica's machine.",
 						 rewind_role, database)));
 
 	foreach(lc, lines)

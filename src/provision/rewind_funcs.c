@@ -69,7 +69,7 @@ pg_replica_kit_allow_rewind_1_0(PG_FUNCTION_ARGS)
 	if (until <= now || until > now + MAX_DURATION)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("duration must be more than nothing and at most one day"),
+				 errmsg("duration must be greater than zero and at most one day"),
 				 errhint("Run: SELECT replica_kit.allow_rewind('%s', '1 hour');",
 						 name)));
 

@@ -24,7 +24,7 @@ typedef struct PrkSlotInfo
 
 /*
  * Told the name of a slot that is dropped on purpose, before it goes, so that
- * whoever watches the slots does not take it for a loss.  Must not raise.
+ * the worker does not take it for a loss.  Must not raise.
  */
 typedef void (*PrkSlotDropCallback) (const char *name);
 extern PrkSlotDropCallback prk_slot_before_drop;

@@ -153,8 +153,9 @@ is_closed(void)
 }
 
 /*
- * Should it be closed for a standby that is so many bytes and microseconds
- * behind?  Once closed it is until half of the limit, so that it does not flap.
+ * Should the gate be closed for a standby that is this many bytes and
+ * microseconds behind?  Once closed, it stays closed until half of the limit,
+ * so that it does not flap.
  */
 bool
 prk_gate_judge(int64 bytes, int64 age, bool was_closed)

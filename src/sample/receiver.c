@@ -30,8 +30,8 @@
 
 /*
  * The receiver flushes when it has read what there was, and reads no more
- * meanwhile.  Who has not heard of the upstream for so many microseconds, and
- * not flushed what he has, waits for the disk.
+ * meanwhile.  A receiver that has heard nothing for this long (microseconds),
+ * and has WAL that is not flushed, waits for the disk.
  */
 #define LONG_FLUSH		100000
 

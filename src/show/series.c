@@ -97,8 +97,8 @@ add_rows(const PrkReport *report, PrkKnownReplicas *known)
 }
 
 /*
- * Replicas of which the role is left, and can still be of use to one.  What a
- * promoted server was called itself is nobody's absence.
+ * Replicas of which the role is left, and can still be of use to one.  A
+ * promoted server's own former name is not an absent replica.
  */
 static void
 add_roles(const PrkReport *report, PrkKnownReplicas *known,
@@ -127,7 +127,7 @@ add_roles(const PrkReport *report, PrkKnownReplicas *known,
 	}
 }
 
-/* What unhealthy() lists, also of who comes in vain and is not known yet. */
+/* What unhealthy() lists, also of replicas that are not known yet. */
 static void
 add_troubles(const List *troubles, PrkKnownReplicas *known)
 {

@@ -146,8 +146,9 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample,
 	places = prk_order_by_name(&alerts->order, alerts->context, sample);
 
 	/*
-	 * First those that are who they were, then those that came back under
-	 * their name, so that nobody takes over from somebody who is there.
+	 * First the replicas that are still the same, then those that came back
+	 * under the same name, so that none takes over the state of one that is
+	 * still there.
 	 */
 	for (int i = 0; i < alerts->nwatched; i++)
 		old[i].matched = false;
@@ -451,8 +452,8 @@ learn(const PrkAlerts *alerts, const PrkSample *sample,
 }
 
 /*
- * Does a walsender serve it, so that all its failures of before are over?  One
- * that is about to find that it can't may be catching up for a moment.
+ * Does a walsender serve the replica, so that its earlier failures are over?
+ * A walsender that is about to fail may look like catchup for a moment.
  */
 static bool
 is_served(const PrkReplica *replica, const Watched *watched)
@@ -651,8 +652,8 @@ tell(const PrkThresholds *thresholds, bool newly_lost, Watched *watched,
 
 /*
  * A replica that is no longer in the sample.  Its alert ends with it, so a
- * walsender without a slot is told only if there was one.  What a slot that was
- * dropped held can't be had back, so that no silence mutes that.
+ * walsender without a slot is told only if there was one.  WAL that a dropped
+ * slot retained cannot be had back, so no silence mutes the drop.
  */
 static void
 tell_vanished(const PrkSilences *silences, const Watched *watched,

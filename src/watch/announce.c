@@ -109,7 +109,7 @@ prk_announce_line(const PrkLine *line)
 					 line->replica->has_slot ?
 					 errmsg("replica \"%s\" warning: its slot was dropped",
 							line->name) :
-					 errmsg("replica \"%s\" warning: it is gone, and has no slot to come back to",
+					 errmsg("replica \"%s\" warning: it has disconnected, and has no slot to return to",
 							line->name),
 					 errdetail_internal("%s", detail.data),
 					 errhint("%s", hint.data)));
@@ -297,7 +297,7 @@ prk_announce_unserved(const PrkUnserved *unserved)
 	ereport(WARNING,
 			(errcode(PRK_ERRCODE_CRITICAL),
 			 errmsg("%s critical: %s", what, unserved->reason),
-			 errdetail_internal("It was told: %s",
+			 errdetail_internal("The answer it got: %s",
 								prk_foreign_show_words(&unserved->failure->message)),
 			 errhint("Run: SELECT * FROM replica_kit.diagnose(%s);",
 					 quote_literal_cstr(unserved->name != NULL ?

@@ -80,9 +80,9 @@ prk_trouble_shift(PrkServerTrack *track, int64 jump)
 }
 
 /*
- * Takes in one verdict of one trouble: brings what is announced in line with
- * it, and the log in line with that unless it is silenced.  Returns true, with
- * a line filled in, if there is one to be logged.
+ * Takes in one verdict of one trouble: updates what is announced and, unless
+ * it is silenced, what was logged.  Returns true, with a line filled in, if
+ * one is to be logged.
  */
 bool
 prk_trouble_step(PrkBoardAlert *board, PrkServerTrack *track,

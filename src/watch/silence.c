@@ -120,7 +120,7 @@ prk_silence_begin(const PrkSilence *silence)
 		ereport(WARNING,
 				(errcode_for_file_access(),
 				 errmsg("could not create file \"%s\": %m", TRACE_PATH),
-				 errdetail("After a crash nothing will tell that the silence is gone.")));
+				 errdetail("After a crash, no message will say that the silence has ended.")));
 	return room;
 }
 

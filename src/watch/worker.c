@@ -378,9 +378,9 @@ follow_wall_clock(Watch *watch, const PrkSample *sample)
 }
 
 /*
- * Tells once of a replica that comes and can't be served any more, though it
+ * Logs once that a replica connects and can no longer be served, though it
  * may have neither slot nor walsender, and once that it is served again.  What
- * is silenced is told when the silence has ended, if it is still so.
+ * is silenced is logged after the silence, if it still holds then.
  */
 static void
 watch_unserved(Watch *watch, const PrkSample *sample, const PrkBoard *board,
