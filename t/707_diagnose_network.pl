@@ -44,6 +44,17 @@ found('a dead connection', 'slot_taken', 'slot_taken');
 soon_like($primary, 'SELECT finding FROM replica_kit.diagnose()', qr/^The replica wants its slot, but a connection of the same name has it\./, 'a dead connection: it may be its own');
 do_advised($primary, qr/pg_terminate_backend/);
 found('a dead connection ended', '', '');
+
+# What the primary says does not arrive: it is answered no more.
+$primary->append_conf('postgresql.conf', 'authentication_timeout = 2s');
+$primary->reload;
+$net->cut('down');
+found('a way back that is cut', 'replica_unresponsive', undef);
+soon_like($primary, 'SELECT evidence FROM replica_kit.diagnose()', qr/^it comes, and does not answer when asked for its password: authentication_timeout ended /, 'a way back that is cut: the replica does come');
+is(errors_like($primary, q{direction = 'in' AND sqlstate = '57014' AND message = 'canceling authentication due to timeout' AND role_name = 'replica1'}) =~ /^1\|[1-9]/, 1,
+	'a way back that is cut: the login is in connection_errors()');
+$net->cut('');
+found('the way back is open', '', '');
 set_conninfo($standby, $primary, %login);
 reconnect();
 

@@ -213,21 +213,29 @@ word_down(const PrkWordsInput *in, PrkWords *words)
 					 prk_words_dismissal(in));
 }
 
-/* wal_sender_timeout has ended its connection, and it has not come back. */
+/* A timeout has ended its connection, or its login, and it is not back. */
 static void
 word_unresponsive(const PrkWordsInput *in, PrkWords *words)
 {
 	const PrkOwner *owner = in->diagnosis->owner;
+	const PrkFailure *failure = in->diagnosis->failure;
+	bool		login = failure->sqlerrcode == ERRCODE_QUERY_CANCELED;
 	const char *address = owner->entry != NULL ?
 	owner->entry->known.last_addr : "";
 
 	words->finding = "The replica stopped answering. Its WAL is safe. Network, firewall or machine: from here they look alike.";
-	prk_words_clause(words, "wal_sender_timeout ended its connection %s",
-					 prk_words_ago(in->evidence,
-								   in->diagnosis->failure->last_at));
+	if (login)
+		prk_words_clause(words, "it comes, and does not answer when asked for its password: authentication_timeout ended %s, the last %s",
+						 failure->count == 1 ? "one login" :
+						 psprintf(INT64_FORMAT " logins", failure->count),
+						 prk_words_ago(in->evidence, failure->last_at));
+	else
+		prk_words_clause(words, "wal_sender_timeout ended its connection %s",
+						 prk_words_ago(in->evidence, failure->last_at));
 	if (address[0] != '\0')
 		prk_words_clause(words, "it was at %s", address);
-	prk_words_clause(words, "no attempt since");
+	if (!login)
+		prk_words_clause(words, "no attempt since");
 	prk_words_slot(words, in);
 	prk_words_advise(words, "From this machine try to reach its machine: ping, then pg_isready -h ADDRESS -p PORT.");
 	prk_words_advise(words, "No answer: the machine or the network. \"accepting connections\": only its way back is cut;");

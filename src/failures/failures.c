@@ -372,6 +372,18 @@ classify_incoming(const ErrorData *edata, PrkFailureKind *kind)
 		return is_message(edata,
 						  "terminating walsender process due to replication timeout");
 	}
+
+	/*
+	 * Asked for its password, it said no more (ProcessInterrupts() in
+	 * src/backend/tcop/postgres.c; before that the startup packet is waited
+	 * for, and nothing is logged).
+	 */
+	if (is_message(edata, "canceling authentication due to timeout"))
+	{
+		*kind = PRK_FAILURE_TIMEOUT;
+		return true;
+	}
+
 	/* With that whoever wants a slot gives up. */
 	*kind = PRK_FAILURE_NO_SLOT_FREE;
 	if (is_message(edata, "all replication slots are in use"))
