@@ -89,6 +89,16 @@ is($remedy, '', 'shadowed: two statements are advice');
 do_advised($primary, qr/revoke_address|provision/);
 silent('shadowed');
 
+# Whoever was refused by that method comes no more, and would be let in.
+set_hba($primary, 'host replication replica1 127.0.0.1/32 ident', $rule);
+reconnect();
+found('shadowed again', 'hba_shadowed', undef);
+$standby->stop;
+set_hba($primary, $rule);
+found('shadowed no more, and away', 'replica_down', undef);
+$standby->start;
+silent('shadowed no more');
+
 set_hba($primary, 'hostssl replication replica1 127.0.0.1/32 scram-sha-256');
 reconnect();
 found('only with TLS', 'tls_required', 'hba_no_entry');
@@ -205,8 +215,10 @@ my @taken = map {
 		extra_params => [ '-d', $primary->connstr('postgres') . ' replication=true' ]);
 } 1 .. 4;
 $standby->start;
-$remedy = found('no walsender free', 'walsenders_exhausted', 'walsenders_exhausted');
-soon_is($primary, q{SELECT level, name FROM replica_kit.diagnose()}, 'warning|server', q{no walsender free: the server's own cause, and no row for the replica});
+$remedy = found('no walsender free', 'walsenders_exhausted,walsenders_exhausted', 'walsenders_exhausted');
+soon_is($primary, q{SELECT level, name FROM replica_kit.diagnose('server')}, 'warning|server', q{no walsender free: the server's own cause});
+soon_is($primary, q{SELECT code, advice FROM replica_kit.diagnose('replica1')}, q{walsenders_exhausted|What to do is said of this server: SELECT * FROM replica_kit.diagnose('server');},
+	'no walsender free: whoever asks for the replica is told');
 is($remedy, '', 'no walsender free: raised here first, the standbys would stop');
 do_advised($primary, qr/max_wal_senders/);
 $_->quit for @taken;

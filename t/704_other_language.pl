@@ -33,8 +33,9 @@ sub reconnect
 
 sub found
 {
-	my ($name, $code) = @_;
-	is(wait_for_diagnosis($primary, $code), $code, "$name: the primary says $code");
+	my ($name, $code, $on_primary) = @_;
+	$on_primary //= $code;
+	is(wait_for_diagnosis($primary, $on_primary), $on_primary, "$name: the primary says $on_primary");
 	is(wait_for_diagnosis($standby, $code), $code, "$name: so does the standby");
 	return;
 }
@@ -86,7 +87,7 @@ my @taken = map {
 		extra_params => [ '-d', $primary->connstr('postgres') . ' replication=true' ]);
 } 1 .. 2;
 $standby->start;
-found('no walsender free', 'walsenders_exhausted');
+found('no walsender free', 'walsenders_exhausted', 'walsenders_exhausted,walsenders_exhausted');
 $_->quit for @taken;
 found('walsenders free', '');
 

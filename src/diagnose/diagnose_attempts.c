@@ -41,8 +41,11 @@ prk_diagnose_attempt(PrkFindings *findings, const PrkAttempt *attempt,
 	if (code == PRK_CODE_NONE)
 		return false;
 
-	/* the server's own cause, found there */
-	if (code == PRK_CODE_WALSENDERS_EXHAUSTED)
+	/*
+	 * The server's own cause, found there; a replica that other mouths name
+	 * has a row as well.
+	 */
+	if (code == PRK_CODE_WALSENDERS_EXHAUSTED && row == NULL)
 		return true;
 	diagnosis = prk_diagnose_add(findings, code, PRK_SUBJECT_REPLICA,
 								 row != NULL ? row->replica->name :
@@ -235,8 +238,15 @@ door_code(const PrkAttempt *attempt)
 		return PRK_CODE_ROLE_MISSING;
 	if (attempt->kind == PRK_FAILURE_ROLE_MISSING)
 		return PRK_CODE_NONE;
-	return is_shadowed(attempt) ? PRK_CODE_HBA_SHADOWED :
-		PRK_CODE_AUTH_FAILED;
+	if (is_shadowed(attempt))
+		return PRK_CODE_HBA_SHADOWED;
+
+	/* Refused by another method, where a password decides by now. */
+	if (attempt->failure->sqlerrcode != ERRCODE_INVALID_PASSWORD &&
+		attempt->has_match && attempt->let_in &&
+		attempt->match.verdict == PRK_HBA_ALLOW)
+		return PRK_CODE_NONE;
+	return PRK_CODE_AUTH_FAILED;
 }
 
 /* Does another method than ours decide before our own line? */

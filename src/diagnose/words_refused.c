@@ -72,6 +72,10 @@ prk_words_refused(const PrkWordsInput *in, PrkWords *words)
 		case PRK_CODE_OTHER_TIMELINE:
 			word_rebuild(in, words);
 			break;
+		case PRK_CODE_WALSENDERS_EXHAUSTED:
+			words->finding = "The replica finds no walsender that is free. Its WAL is safe; with one it reconnects by itself.";
+			prk_words_advise(words, "What to do is said of this server: SELECT * FROM replica_kit.diagnose('server');");
+			break;
 		case PRK_CODE_UPSTREAM_FILE_UNREADABLE:
 			words->finding = "This server cannot read a file that the replica needs. There is no sign that its WAL is lost.";
 			prk_words_advise(words, "Give the file that the evidence names the owner and mode of its neighbours; the replica reconnects by itself.");
