@@ -253,12 +253,12 @@ isnt(slurp("$pgdata/postgresql.conf"), $own{'postgresql.conf'}, 'killed: the con
 foreach my $args ([], [ '--no-start' ], [ '--follow', '127.0.0.1:' . $primary->port ])
 {
 	join_it("killed, @$args", 8, {}, $script, @$args);
-	like($err, qr/a rewind of "\Q$pgdata\E" did not come to its end, and no server can use that data.*^hint: .*--rebuild/ms, "killed, @$args: it says so");
+	like($err, qr/a rewind of "\Q$pgdata\E" was interrupted, and no server can use that data.*^hint: .*--rebuild/ms, "killed, @$args: it says so");
 }
 isnt(system("$bindir/pg_ctl", '-D', $pgdata, '-s', '-w', '-t', '5', '-l', "$programs/log", 'start'), 0, 'killed: no server starts with that data');
 join_it('killed, --rebuild', 0, {}, $script, '--rebuild', '--remove-old');
 like($out, qr/^pg_replica_kit: ending the pg_rewind \(pid \d+\) of an interrupted run$/m, 'killed, --rebuild: what runs on is ended');
-like($out, qr/an earlier rewind did not come to its end.*^pg_replica_kit: cloning /ms, 'killed, --rebuild: everything is cloned');
+like($out, qr/an earlier rewind was interrupted.*^pg_replica_kit: cloning /ms, 'killed, --rebuild: everything is cloned');
 is(`pgrep -f '^/bin/sh $programs/pg_rewind'`, '', 'killed, --rebuild: nothing runs on');
 adopt_replica($replica);
 is($replica->safe_psql('postgres', 'SHOW port'), $replica->port, 'killed, --rebuild: at its own port');
