@@ -85,7 +85,7 @@ core_false_words()
 			{
 				my ($name, $line) = ($1, $&);
 				print "$file: $line\n"
-				  unless $log =~ /invalidating obsolete replication slot "\Q$name\E"/;
+				  unless $log =~ /invalidating (?:obsolete replication )?slot "\Q$name\E"/;
 			}
 			print "$file: $&\n"
 			  while $log =~ /^.*(?:pg_replica_kit worker\b.*(?:PANIC|exited with exit code (?![12]\b)|terminated by signal (?:4|6|7|8|11)\b)|TRAP: .*replica_kit).*$/mg;
