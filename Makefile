@@ -223,6 +223,7 @@ PRK_SCRIPTS = \
 	bench/figures \
 	bench/healthy_hour \
 	bench/many_replicas \
+	bench/metrics_cost \
 	bench/sample_cost \
 	bench/strangers \
 	bench/watching_cost \
