@@ -9,6 +9,7 @@ use lib $FindBin::RealBin;
 
 use DiagKit;
 use Exposition;
+use IPC::Run ();
 use Outside;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -202,6 +203,18 @@ SKIP:
 	note "as " . getpwuid($<) . ", the unit says $user";
 	command_ok([ 'env', '-i', 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin', 'PGHOST=' . $primary->host, 'PGPORT=' . $primary->port, split / /, $start ],
 		'node_exporter: what the unit starts writes its file');
+  SKIP:
+	{
+		my $analyze = outside_program('systemd-analyze') or skip 'no systemd-analyze here', 1;
+		my ($out, $err);
+
+		# it looks whether the program is there
+		mkdir "$dir/units" or die "units: $!";
+		append_to_file("$dir/units/replica-kit-metrics.service", $unit =~ s!/usr/local/lib/pg_replica_kit/!$monitoring/!r);
+		append_to_file("$dir/units/replica-kit-metrics.timer", slurp_file("$monitoring/systemd/replica-kit-metrics.timer"));
+		IPC::Run::run([ $analyze, 'verify', '--man=no', glob "$dir/units/*" ], '<', '/dev/null', '>', \$out, '2>', \$err);
+		is("$out$err", '', 'systemd finds nothing wrong in the units');
+	}
 	start_outside('node_exporter', $program, "--web.listen-address=127.0.0.1:$port", '--collector.disable-defaults', '--collector.textfile', "--collector.textfile.directory=$dir/textfile");
 	same_as_status('node_exporter', $port, \&own_names);
 
