@@ -141,10 +141,10 @@ unlike($err, qr/was made/, 'which is no matter of the script\'s age');
 my $old = edit_script($script, prk_libraries => "nosuch_library\n", prk_data_size => '1' . '0' x 14);
 ($code, $out, $err) = run_script($old, \%env, @args, '--dry-run');
 is("$code$err", '0', 'what the script carried does not count against an answer');
-mkdir "$scratch/space" or die "mkdir: $!";
-$upstream->safe_psql('postgres', "CREATE TABLESPACE later LOCATION '$scratch/space'");
+mkdir "$scratch/a sp%ce" or die "mkdir: $!";
+$upstream->safe_psql('postgres', "CREATE TABLESPACE later LOCATION '$scratch/a sp%ce'");
 with_lines('postgresql.conf', '');
-refused('a tablespace that is newer than the script', 8, "\"\Q$scratch\E/space\" is not empty", 'lie where');
+refused('a tablespace that is newer than the script', 8, "\"\Q$scratch\E/a sp%ce\" is not empty", 'lie where');
 $upstream->safe_psql('postgres', 'DROP TABLESPACE later');
 
 # ----------------------------------------------------------------------

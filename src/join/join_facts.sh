@@ -61,9 +61,9 @@ decoded() {
         BEGIN { digits = "0123456789ABCDEF" }
         {
             while (match($0, /%[0-9A-F][0-9A-F]/)) {
-                printf "%s%c", substr($0, 1, RSTART - 1),
-                    16 * (index(digits, substr($0, RSTART + 1, 1)) - 1) +
-                    index(digits, substr($0, RSTART + 2, 1)) - 1
+                high = index(digits, substr($0, RSTART + 1, 1)) - 1
+                low = index(digits, substr($0, RSTART + 2, 1)) - 1
+                printf "%s%c", substr($0, 1, RSTART - 1), 16 * high + low
                 $0 = substr($0, RSTART + 3)
             }
             printf "%s", $0
