@@ -630,7 +630,7 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_history_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED ROWS 1000;
 
 COMMENT ON FUNCTION replica_kit.history(text, interval) IS
-'What the worker has sampled of one replica, or of all if name is null, in that time up to now, oldest first.';
+'What the worker has sampled of one replica, or of all, in the last hour or in the interval given, oldest first.';
 
 REVOKE ALL ON FUNCTION replica_kit.history(text, interval) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION replica_kit.history(text, interval) TO pg_monitor;
@@ -648,7 +648,7 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_lag_graph_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION replica_kit.lag_graph(text, interval, integer) IS
-'Draws the lag of a replica in that time up to now, in characters, one line per row.
+'Draws the lag of a replica in the last hour or in the interval given, in characters, one line per row.
 Each column shows the greatest lag of its part of the time.';
 
 REVOKE ALL ON FUNCTION replica_kit.lag_graph(text, interval, integer) FROM PUBLIC;
