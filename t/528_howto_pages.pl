@@ -1,6 +1,7 @@
 # How-to pages: TLS, cascading, delayed and synchronous replicas, logical consumers,
-# backups, and taking over a standby of repmgr's.  Their blocks, run as they stand,
-# on three Debian clusters of this machine that stand for the pages' machines.
+# backups, coming from the guide and from check_postgres, and taking over a standby
+# of repmgr's.  Their blocks, run as they stand, on three Debian clusters of this
+# machine that stand for the pages' machines.
 use strict;
 use warnings FATAL => 'all';
 
@@ -97,12 +98,34 @@ run_page('logical_beside.md');
 like($said{'What is watched'}, qr/debezium_shop \| logical/, 'logical_beside.md: the slot is a row');
 
 # ----------------------------------------------------------------------
+# Coming from check_postgres and from the guide
+# ----------------------------------------------------------------------
+sql($primary, q{SELECT FROM replica_kit.deprovision('replica2', force => true)});
+SKIP:
+{
+	skip 'from_check_postgres.md: check_postgres is not installed', 1 if system('check_postgres --version >/dev/null 2>&1') != 0;
+
+	local $ENV{PATH} = "$FindBin::RealBin/../monitoring:$ENV{PATH}";
+	run_page('from_check_postgres.md');
+	like($said{'Side by side'}, qr/^POSTGRES_REPLICATION_SLOTS OK: .*^REPLICAS OK - 1 of 1 streaming /ms, 'from_check_postgres.md: both say that all is well');
+}
+
+# Each statement of the table, in its order, and the command.
+my $guide = slurp("$FindBin::RealBin/../doc/from_the_guide.md");
+my @statements = map { s/10\.0\.0\.5/127.0.0.1/r } $guide =~ /^\| [^|]*\|.*?`(SELECT \* FROM replica_kit\.[^`]*;)`/mg;
+is(scalar @statements, 3, 'from_the_guide.md: statements to be run');
+my ($command) = $guide =~ /`sh (join_replica1\.sh --cluster 15\/main --rebuild)`/ or die 'no command';
+my ($code, $out) = on($replica, { PGSSLMODE => 'verify-full', PGSSLROOTCERT => "$replica->{home}/ca.crt" }, '', 'dash', split / /, $command =~ s/15\/main/$major\/$replica->{cluster}/r);
+is($code, 0, 'from_the_guide.md: the command');
+like($out, qr/nothing to rebuild/, 'from_the_guide.md: says that this replica needs nothing');
+foreach my $statement (@statements)
+{
+	like(sql($primary, $statement), qr/\breplica1\b/, "from_the_guide.md: $statement");
+}
+
+# ----------------------------------------------------------------------
 # A standby that repmgr made
 # ----------------------------------------------------------------------
-foreach my $name (qw(replica1 replica2))
-{
-	sql($primary, "SELECT FROM replica_kit.deprovision('$name', force => true)");
-}
 system("pg_dropcluster --stop $major $replica->{cluster}") == 0 or die 'no drop';
 system('rm', '-rf', glob "/var/lib/postgresql/$major/$replica->{cluster}.*");
 sql($primary, q{CREATE ROLE repmgr LOGIN SUPERUSER PASSWORD 'repmgr'; SELECT pg_create_physical_replication_slot('repmgr_slot_2')});
