@@ -7,6 +7,7 @@ use warnings FATAL => 'all';
 use FindBin;
 use lib $FindBin::RealBin;
 
+use CodePairs;
 use DiagKit;
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
@@ -117,58 +118,13 @@ sub pairs_beside
 	foreach my $cause (@names)
 	{
 		stage($cause);
-		note "$what and $cause: of two replicas" if grep { defined why_impossible($_, $cause) } @there;
+		note "$what and $cause: of two replicas" if grep { defined why_of_two($_, $cause) } @there;
 		found("$what and $cause", join ',', sort @there, $cause);
 	}
 	stage();
 	found("$what alone again", join ',', sort @there);
 	return;
 }
-
-# Which two cannot be of one replica, or one server, at a time, and why.
-my %impossible = (
-	'it is connected or not' => [
-		[qw(flush_slow network_slow receiver_stalled reconnect_would_fail replay_slow slot_held_by_transaction checkpoint_blocked)],
-		[qw(auth_failed hba_no_entry hba_rejects hba_shadowed orphan_slot replica_down replica_never_seen replica_unresponsive role_cannot_replicate role_missing slot_at_risk slot_taken slot_unused tls_required)] ],
-	'it has a slot here or not' => [
-		[qw(orphan_slot slot_at_risk slot_lost slot_taken slot_unused replica_never_seen checkpoint_blocked)],
-		[qw(replica_not_attached orphan_role orphan_rule slot_missing)] ],
-	'the server is in recovery or not' => [
-		[qw(parameters_too_low recovery_target_set replay_conflict replay_delayed replay_paused restore_stalled slot_left_behind timeline_not_followed upstream_unreachable no_password other_cluster)],
-		[qw(promoted sync_standby_missing replica_not_attached orphan_role)] ]);
-
-# And of these one at a time, because the first explains the next.
-my @alternatives = (
-	[qw(auth_failed hba_no_entry hba_rejects hba_shadowed replica_down replica_never_seen replica_unresponsive role_cannot_replicate role_missing slot_taken tls_required)],
-	[qw(flush_slow network_slow receiver_stalled replay_slow)],
-	[qw(orphan_role orphan_rule replica_not_attached)]);
-
-sub why_impossible
-{
-	my ($one, $other) = @_;
-
-	foreach my $reason (sort keys %impossible)
-	{
-		my ($these, $those) = map { { map { $_ => 1 } @$_ } } @{ $impossible{$reason} };
-		return $reason if $these->{$one} && $those->{$other} || $these->{$other} && $those->{$one};
-	}
-	foreach my $alternatives (@alternatives)
-	{
-		my %one_of = map { $_ => 1 } @$alternatives;
-		return 'the one explains the other' if $one_of{$one} && $one_of{$other};
-	}
-	return;
-}
-
-my @codes = slurp_file("$FindBin::RealBin/../src/judge/codes.c") =~ /\{"(\w+)", PRK_GRAVITY/g;
-my %is_code = map { $_ => 1 } @codes;
-is(join(' ', grep { !$is_code{$_} } map { @$_ } @alternatives, map { @$_ } values %impossible), '', 'the matrix has codes that there are');
-my %reasons;
-foreach my $i (0 .. $#codes)
-{
-	$reasons{ why_impossible(@codes[ $i, $_ ]) // 'possible' }++ foreach $i + 1 .. $#codes;
-}
-note "$reasons{$_} pairs: $_" foreach sort keys %reasons;
 
 my @names = sort keys %causes;
 foreach my $i (0 .. $#names)

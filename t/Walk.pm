@@ -13,16 +13,21 @@ use Time::HiRes qw(time usleep);
 use WalkModel;
 use WalkTree;
 
-our @EXPORT = qw(take_walk shrink_walk histogram);
+our @EXPORT = qw(take_walk also_wrong shrink_walk histogram);
 
 # How long a server may take to say what is true, in seconds.
-my $patience = $ENV{PRK_WALK_PATIENCE} || 60;
+my $patience = $ENV{PRK_FUZZ_PATIENCE} || 60;
 
 # All mouths at once.
 my $mouths = q{SELECT json_build_object(
 	'diagnose', (SELECT coalesce(json_agg(d), '[]') FROM replica_kit.diagnose() d),
 	'unhealthy', (SELECT coalesce(json_agg(u), '[]') FROM replica_kit.unhealthy() u),
 	'status', (SELECT coalesce(json_agg(s), '[]') FROM (SELECT name, state, health, alert, reason FROM replica_kit.status() WHERE slot_type IS DISTINCT FROM 'logical') s))};
+
+# What comes and goes while connections do.  All else is never to be seen of what
+# has not happened, not for an instant.
+my %fleeting = map { $_ => 1 } qw(flush_slow network_slow receiver_stalled reload_needed replay_slow replica_down replica_unresponsive slot_taken upstream_refused
+  upstream_unreachable worker_stale);
 
 my %rank = (ok => 0, info => 0, warning => 1, critical => 2);
 
@@ -32,82 +37,100 @@ my %rank = (ok => 0, info => 0, warning => 1, critical => 2);
 sub take_walk
 {
 	my ($tree, $steps, $seconds, $done) = @_;
-	my $until = $seconds ? time + $seconds : undef;
 	my @active;
 	my @steps = @$steps;
 	my $count = 0;
 
-	$tree->restore;
+	eval { $tree->restore; 1 } or return (0, "before the first step: $@");
 	my $wrong = settle($tree, []);
 	return (0, "before the first step: $wrong") if $wrong ne '';
-	while (my $step = shift @steps)
-	{
-		# The time is over: only what undoes is still done.
-		next if $until && time > $until && !($step->{undo} && grep { $_ == $step->{event} } @active);
 
-		$count++;
+	# How long it takes to begin is another matter.
+	my $until = $seconds ? time + $seconds : undef;
+	while (@steps)
+	{
+		# What is done at once.
+		my @now;
+		do { push @now, shift @steps } while $now[-1]{more} && @steps;
+
+		# The time is over: only what undoes is still done.
+		@now = grep { $_->{undo} && is_in($_->{event}, @active) } @now if $until && time > $until;
+		next if !@now;
+
+		$count += @now;
 		my $began = time;
-		$wrong = take_step($tree, $step, \@active);
-		return ($count, "step $count (" . describe($step) . '; with ' . (join(', ', map { describe({ event => $_ }) } @active) || 'nothing') . "): $wrong")
+		$wrong = take_steps($tree, \@now, \@active);
+		return ($count, "step $count (" . join(', ', map { describe($_) } @now) . '; with ' . (join(', ', map { describe({ event => $_ }) } @active) || 'nothing') . "): $wrong")
 		  if $wrong ne '';
-		$done->{ $step->{event}{kind} }++ if !$step->{undo};
-		note_step($step, time - $began);
+		$done->{ $_->{event}{counts} // $_->{event}{kind} }++ foreach grep { !$_->{undo} } @now;
+		Test::More::note(sprintf '%4.1f s  %s; %s', time - $began, join(', ', map { describe($_) } @now), join '; ', map { "$_: $tree->{found}{$_}" } grep { $tree->{found}{$_} } sort keys %{ $tree->{found} });
 	}
 	return ($count, '');
 }
 
-sub note_step
+# What was wrong besides, since this was last asked: seen for an instant, or in the
+# servers' logs.
+sub also_wrong
 {
-	my ($step, $seconds) = @_;
-	Test::More::note(sprintf '%4.1f s  %s', $seconds, describe($step));
-	return;
+	my ($tree) = @_;
+	return (@{ delete $tree->{instants} // [] }, map { "in the log of $_" } $tree->bad_log_lines);
 }
 
-# One event, or its end; what is wrong then, or ''.
-sub take_step
+sub is_in
 {
-	my ($tree, $step, $active) = @_;
+	my ($event, @events) = @_;
+	return scalar grep { $_ == $event } @events;
+}
 
-	eval { WalkModel::perform($tree, $step) };
-	return "could not be done: $@" if $@;
-	if ($step->{undo})
+# Some events at once, and the end of others; what is wrong then, or ''.
+sub take_steps
+{
+	my ($tree, $now, $active) = @_;
+
+	foreach my $step (@$now)
 	{
-		@$active = grep { $_ != $step->{event} } @$active;
+		eval { WalkModel::perform($tree, $step); 1 } or return describe($step) . " could not be done: $@";
+		if ($step->{undo}) { @$active = grep { $_ != $step->{event} } @$active }
+		else { push @$active, $step->{event} }
 	}
-	else
-	{
-		push @$active, $step->{event};
-	}
-	my $wrong = settle($tree, $active);
-	return $wrong if $wrong ne '' || $step->{undo};
+	my $wrong = settle($tree, $active, map { $_->{event} } grep { $_->{undo} } @$now);
+	push @{ $tree->{instants} }, map { "for an instant, after " . join(', ', map { describe($_) } @$now) . ": $_" } sort keys %{ delete $tree->{never} // {} };
+	return $wrong if $wrong ne '' || !grep { !$_->{undo} && !$_->{event}{plain} } @$now;
 
 	# What was mended is not to be found any more, and nothing else comes of it.
 	my $count = eval { run_remedies($tree, $active, \$wrong) } // return "remedies: $@";
 	return '' if !$count;
 	return $wrong if $wrong ne '';
-	$_->{remedied} = 1 foreach @$active;
 	$wrong = settle($tree, $active);
 	return $wrong eq '' ? '' : "after the remedies: $wrong";
 }
 
-# Waits until each server says what is true, and all of its mouths the same.
+# Waits until each server says what is true, and all of its mouths the same; what
+# has just ended may be seen until then.
 sub settle
 {
-	my ($tree, $active) = @_;
-	my $remedied = grep { $_->{remedied} } @$active;
-	my $expected = expected($active, $remedied);
+	my ($tree, $active, @ended) = @_;
+	my $expected = expected($active);
+	my $allowed = expected([ @$active, @ended ], 'passing');
 	my $until = time + $patience;
+	my @all = sort keys %$expected;
+	my @asked = @all;
 	my %wrong;
 
 	forget_remedies($tree) if !@$active;
+
+	# Who is right is not asked again before the others are: then all once more.
 	while (1)
 	{
 		$tree->tick;
-		%wrong = map { $_ => look($tree, $_, $expected->{$_}, $active) } sort keys %$expected;
+		my $never = '';
+		%wrong = map { $_ => look($tree, $_, $expected->{$_}, $active, $allowed, \$never) } @asked;
+		$tree->{never}{$never} = 1 if $never ne '';
 		delete @wrong{ grep { $wrong{$_} eq '' } keys %wrong };
-		return '' if !%wrong;
+		return '' if !%wrong && @asked == @all;
 		last if time > $until;
-		usleep(50_000);
+		usleep(60_000) if %wrong;
+		@asked = %wrong ? sort keys %wrong : @all;
 	}
 	return join '; ', map { "$_: $wrong{$_}" } sort keys %wrong;
 }
@@ -115,12 +138,17 @@ sub settle
 # What is not as expected on a server, or ''.
 sub look
 {
-	my ($tree, $node, $expected, $active) = @_;
+	my ($tree, $node, $expected, $active, $allowed, $never) = @_;
 	my $said = eval { JSON::PP->new->decode($tree->run($node, $mouths)) };
 	return 'cannot be asked: ' . $@ =~ s/\s+\z//r if !$said;
 	my %found = map { $_->{code} eq 'reload_needed' ? () : ("$_->{code}:$_->{name}" => $_) } @{ $said->{diagnose} };
 	my @wrong;
 
+	$tree->{found}{$node} = join ' ', sort keys %found;
+	foreach my $row (grep { !$fleeting{ $_->{code} } && $allowed->{$node} && !$allowed->{$node}{may}{"$_->{code}:$_->{name}"} } @{ $said->{diagnose} })
+	{
+		$$never = "$node has $row->{code}:$row->{name} ($row->{finding}; " . ($row->{evidence} // '') . ')';
+	}
 	foreach my $alternatives (@{ $expected->{must} })
 	{
 		push @wrong, 'lacks ' . join ' or ', @$alternatives if !grep { $found{$_} } @$alternatives;
@@ -131,12 +159,12 @@ sub look
 	return join ', ', grep { $_ ne '' } @wrong;
 }
 
-# What diagnose() and unhealthy() say otherwise, and status().
+# What diagnose() and unhealthy() say otherwise, and status().  An alert that is
+# not taken back yet is no excuse: there was time for that.
 sub contradictions
 {
 	my ($said) = @_;
 	my (%worst, %unhealthy, @wrong);
-	my %alert = map { $_->{name} => $rank{ $_->{alert} // 'ok' } } @{ $said->{status} };
 
 	foreach my $row (@{ $said->{diagnose} })
 	{
@@ -146,12 +174,10 @@ sub contradictions
 	foreach my $name (sort keys %worst)
 	{
 		push @wrong, "$name is critical in diagnose(), not in unhealthy()"
-		  if $worst{$name} == 2 && ($unhealthy{$name}{level} // '') ne 'critical';
+		  if $worst{$name} == 2 && (!$unhealthy{$name} || $unhealthy{$name}{level} ne 'critical');
 	}
 	foreach my $name (sort keys %unhealthy)
 	{
-		# announced, and not yet taken back
-		next if $rank{ $unhealthy{$name}{level} } <= ($alert{$name} // 0);
 		push @wrong, "unhealthy() has $name as $unhealthy{$name}{level} ($unhealthy{$name}{reason}), diagnose() not"
 		  if ($worst{$name} // -1) < $rank{ $unhealthy{$name}{level} };
 	}
@@ -159,6 +185,8 @@ sub contradictions
 	{
 		push @wrong, "status() has $row->{name} as $row->{health} ($row->{reason}), diagnose() has nothing"
 		  if $row->{health} ne 'ok' && !defined $worst{ $row->{name} };
+		push @wrong, "$row->{name} is still announced as $row->{alert} ($row->{reason})"
+		  if $rank{ $row->{alert} // 'ok' } > ($worst{ $row->{name} } // 0);
 	}
 	return @wrong;
 }
@@ -174,7 +202,8 @@ sub is_whole
 	return $streaming eq "@wanted" ? '' : "only \"$streaming\" stream";
 }
 
-# Runs the remedies as they are printed, unseen.  Returns how many there were.
+# Runs the remedies as they are printed, unseen.  Returns how many there were;
+# the events of which they are know of it.
 sub run_remedies
 {
 	my ($tree, $active, $wrong) = @_;
@@ -189,6 +218,7 @@ sub run_remedies
 		{
 			my $fault = DiagKit::remedy_fault({ code => $row->[0], remedy => $row->[2] });
 			$$wrong = "$node: $fault" if $fault ne '';
+			$_->{remedied} = 1 foreach grep { is_of($_, $node, "$row->[0]:$row->[1]") } @$active;
 		}
 		local $ENV{PGOPTIONS} = '-c synchronous_commit=local';
 		my ($out, $err);

@@ -7,7 +7,7 @@ use warnings FATAL => 'all';
 
 use Exporter 'import';
 
-our @EXPORT = qw(walk_kinds make_walk expected asked describe);
+our @EXPORT = qw(walk_kinds all_events make_walk expected is_of asked describe);
 
 my %upstream = (replica1 => 'primary', replica2 => 'primary', cascade => 'replica1');
 my @nodes = qw(primary replica1 replica2 cascade);
@@ -23,6 +23,7 @@ my @cut_off = qw(upstream_unreachable receiver_stalled);
 #             those of which one is enough; a name that is left out is "server"
 #   may       those that may be found besides
 #   after     those that may be found once the remedies were run
+#   passing   those that may be found until the servers have settled
 #   do, undo  given the tree, the target and the argument
 # All but the names of targets and args are functions of target and argument.
 my %kinds;
@@ -89,14 +90,21 @@ $kinds{cut} = {
 	args => [qw(both up down)],
 	touches => sub { ("node:$_[0]", "link:$_[0]") },
 
-	# A standby whose words do arrive says good-bye.
-	must => sub { both_cut($_[0], $_[1] eq 'down' ? 'replica_down' : 'replica_unresponsive') },
+	# A standby whose words do arrive says good-bye, comes again, and does not answer
+	# when asked for its password.
+	must => sub { both_cut($_[0], 'replica_unresponsive') },
 	do => sub { my ($t, $x, $way) = @_; $t->{net}{$x}->cut($way) },
 	undo => sub { my ($t, $x) = @_; $t->{net}{$x}->cut('') } };
 
+# All that streams, and what would write WAL.
+sub all_streams
+{
+	return ('wal', 'xmin', 'consumer', 'archive', map { ("node:$_", "link:$_", "slots:$_", "senders:$_") } @nodes);
+}
+
 $kinds{throttle} = {
 	targets => \@standbys,
-	touches => sub { '*' },
+	touches => sub { all_streams() },
 	must => sub { +{ $upstream{ $_[0] } => ["network_slow:$_[0]"] } },
 
 	# what is on its way tells the standby of no more than there was when it was sent
@@ -123,7 +131,7 @@ $kinds{wrong_port} = {
 
 $kinds{promote} = {
 	targets => [qw(replica2 cascade)],
-	touches => sub { ('login:replica1', 'login:replica2', link_of($_[0])) },
+	touches => sub { ('login:replica1', 'login:replica2', "hba:$upstream{$_[0]}", "slots:$upstream{$_[0]}", "senders:$upstream{$_[0]}", link_of($_[0])) },
 	must => sub { +{ $upstream{ $_[0] } => ["replica_down:$_[0]"], $_[0] => ['promoted'] } },
 	may => sub { my ($x) = @_; return { $x => [ map { "replica_not_attached:$_" } @standbys ] } },
 	after => sub { my ($x) = @_; return { $x => [ map { ("replica_never_seen:$_", "replica_not_attached:$_") } @standbys ] } },
@@ -152,9 +160,55 @@ $kinds{not_preloaded} = {
 $kinds{clock} = {
 	targets => \@nodes,
 	args => [ -86400, -3600, -60, 60, 3600, 86400 ],
-	touches => sub { my ($x) = @_; return ("node:$x", 'archive', 'sync', map { "link:$_" } $x, @{ $below{$x} }) },
+	touches => sub { my ($x) = @_; return ("node:$x", "clock:$x", 'archive', 'sync', map { "link:$_" } $x, @{ $below{$x} }) },
 	do => sub { my ($t, $x, $seconds) = @_; $t->set_clock($x, $seconds) },
 	undo => sub { my ($t, $x) = @_; $t->set_clock($x, 0) } };
+
+# Back by the script for its machine, which finds what it has lost.
+$kinds{promote_and_demote} = {
+	%{ $kinds{promote} },
+	targets => ['replica2'],
+	do => sub { my ($t, $x) = @_; $t->promote($x); $t->run($x, 'CREATE TABLE only_here (i int)') },
+	undo => sub { my ($t, $x) = @_; $t->demote($x) } };
+
+# More is allowed on the primary than on its standbys, each time.
+$kinds{parameters} = {
+	targets => ['primary'],
+	touches => sub { all_streams() },
+	must => sub { +{ map { $_ => ['parameters_too_low:upstream'] } @standbys } },
+	may => sub { +{ map { $_ => [ map { "replay_slow:$_" } @{ $below{$_} } ] } keys %below } },
+	do => sub { my ($t) = @_; $t->raise('primary'); $t->write_wal(3000) },
+	undo => sub { my ($t) = @_; $t->raise($_) foreach @standbys } };
+
+$kinds{walsenders} = {
+	targets => \@standbys,
+	touches => sub { ('consumer', "node:$_[0]", "link:$_[0]", "senders:$upstream{$_[0]}", map { "link:$_" } @{ $below{ $upstream{ $_[0] } } }, @{ $below{ $_[0] } }) },
+	must => sub { +{ $upstream{ $_[0] } => [ 'walsenders_exhausted', "walsenders_exhausted:$_[0]" ], $_[0] => ['walsenders_exhausted:upstream'] } },
+	do => sub {
+		my ($t, $x) = @_;
+		$t->stop($x);
+		$t->crowd($upstream{$x});
+		$t->start($x);
+	},
+	undo => sub { my ($t, $x) = @_; $t->disperse($upstream{$x}) } };
+
+$kinds{xmin} = {
+	targets => \@standbys,
+	touches => sub { ('wal', 'xmin', 'consumer', map { ("node:$_", "link:$_") } $_[0] eq 'cascade' ? qw(replica1 cascade) : $_[0]) },
+	must => sub { my ($x) = @_; return { primary => [ 'xmin_held_back:' . ($x eq 'cascade' ? 'replica1' : $x) ], $x eq 'cascade' ? (replica1 => ['xmin_held_back:cascade']) : () } },
+	do => sub {
+		my ($t, $x) = @_;
+		$t->set_now($x, hot_standby_feedback => 'on');
+		$t->set_now('replica1', hot_standby_feedback => 'on') if $x eq 'cascade';
+		$t->hold($x, 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'SELECT count(*) FROM pg_class');
+		$t->wait_until('primary', "(SELECT xmin IS NOT NULL FROM pg_replication_slots WHERE slot_name = '" . ($x eq 'cascade' ? 'replica1' : $x) . "')");
+		$t->run('primary', 'SET synchronous_commit = off', 'DO $$ BEGIN FOR i IN 1 .. 26000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$', 'SET synchronous_commit = local');
+	},
+	undo => sub {
+		my ($t, $x) = @_;
+		$t->release($x);
+		$t->set_now($_, hot_standby_feedback => undef) foreach $x, $x eq 'cascade' ? 'replica1' : ();
+	} };
 
 # ----------------------------------------------------------------------
 # Who may come in
@@ -178,6 +232,9 @@ $kinds{rotate_password} = {
 	targets => [qw(replica1 replica2)],
 	touches => sub { role_of($_[0]) },
 	must => sub { away($_[0], 'auth_failed', 'auth_failed') },
+
+	# the cascade has the new password before the server that it asks
+	passing => sub { +{ replica1 => ['auth_failed:cascade'], cascade => ['auth_failed:upstream'] } },
 	do => sub {
 		my ($t, $x) = @_;
 		my $password = $t->run('primary', "SELECT replica_kit.rotate_password('$x')");
@@ -185,6 +242,13 @@ $kinds{rotate_password} = {
 		$t->kick($x);
 	},
 	undo => sub { my ($t, $x) = @_; $t->set_login($_) foreach sharers($x) } };
+
+# What a change of the rules for a replica concerns.
+sub way_of
+{
+	my ($target) = @_;
+	return ("link:$target", "node:$target", "hba:$upstream{$target}", "login:$target", "slots:$upstream{$target}", "senders:$upstream{$target}");
+}
 
 sub provision_again
 {
@@ -196,7 +260,7 @@ sub provision_again
 # Not of the cascade, whose role has another line: the one that came with the clone.
 $kinds{revoke_address} = {
 	targets => [qw(replica1 replica2)],
-	touches => sub { ("link:$_[0]", "node:$_[0]", "node:$upstream{$_[0]}", "login:$_[0]") },
+	touches => \&way_of,
 	must => sub { +{ $upstream{ $_[0] } => ["reconnect_would_fail:$_[0]"] } },
 	do => sub { my ($t, $x) = @_; $t->run($upstream{$x}, "SELECT replica_kit.revoke_address('$x', '127.0.0.1')") },
 	undo => \&provision_again };
@@ -208,7 +272,7 @@ $kinds{revoke_and_kick} = {
 
 $kinds{hba_error} = {
 	targets => \@nodes,
-	touches => sub { "node:$_[0]" },
+	touches => sub { ("node:$_[0]", "hba:$_[0]") },
 	must => sub { +{ $_[0] => ['hba_error'] } },
 	do => sub { my ($t, $x) = @_; $t->hba_edit($x, sub { "$_[0]host all all nonsense\n" }) },
 	undo => sub { my ($t, $x) = @_; $t->hba_back($x) } };
@@ -221,7 +285,7 @@ sub no_way_back
 
 $kinds{hba_rewritten} = {
 	targets => [qw(primary replica1)],
-	touches => sub { ("node:$_[0]", map { ("link:$_", "node:$_") } @{ $below{ $_[0] } }) },
+	touches => sub { ("hba:$_[0]", map { ("link:$_", "node:$_") } @{ $below{ $_[0] } }) },
 	must => \&no_way_back,
 	do => sub { my ($t, $x) = @_; $t->hba_edit($x, sub { join '', grep { !/pg_replica_kit/ } split /(?<=\n)/, $_[0] }); $t->reload($x) },
 	undo => sub { my ($t, $x) = @_; $t->hba_back($x) } };
@@ -249,9 +313,12 @@ $kinds{no_replication} = {
 
 $kinds{role_dropped} = {
 	targets => ['replica2'],
-	touches => sub { (role_of($_[0]), 'node:primary') },
+	touches => sub { (role_of($_[0]), 'hba:primary', 'slots:primary', 'senders:primary') },
 	must => sub { away($_[0], 'role_missing', 'auth_failed', 'role_missing') },
 	after => sub { +{ primary => ["auth_failed:$_[0]"] } },
+
+	# before it comes; and when the role is back, before its password is
+	passing => sub { +{ primary => [ "orphan_slot:$_[0]", "auth_failed:$_[0]" ] } },
 	do => sub { my ($t, $x) = @_; $t->run('primary', "DROP ROLE $x"); $t->kick($x) },
 	undo => sub {
 		my ($t, $x) = @_;
@@ -265,14 +332,34 @@ $kinds{no_password} = {
 	do => sub { my ($t, $x) = @_; $t->set_now($x, primary_conninfo => $t->conninfo($x) =~ s/password='[^']*'//r) },
 	undo => sub { my ($t, $x) = @_; $t->set_login($x) } };
 
+# Somebody's logins from the replica's own address, while it streams.
+$kinds{login_hangs} = {
+	targets => \@standbys,
+	touches => \&way_of,
+	do => sub { my ($t, $x) = @_; $t->hang_at_login($x) },
+	undo => sub { my ($t, $x) = @_; $t->disperse("login of $x") } };
+
+$kinds{hba_shadowed} = {
+	targets => [qw(replica1 replica2)],
+	touches => \&way_of,
+	must => sub { away($_[0], 'hba_shadowed', 'auth_failed', 'upstream_refused') },
+	do => sub {
+		my ($t, $x) = @_;
+		$t->hba_edit($upstream{$x}, sub { "host replication $x 127.0.0.1/32 ident\n$_[0]" });
+		$t->reload($upstream{$x});
+		$t->kick($x);
+	},
+	undo => sub { my ($t, $x) = @_; $t->hba_back($upstream{$x}) } };
+
 # ----------------------------------------------------------------------
 # Slots
 # ----------------------------------------------------------------------
 
 $kinds{drop_slot} = {
 	targets => \@standbys,
-	touches => sub { link_of($_[0]) },
+	touches => sub { ("slots:$upstream{$_[0]}", link_of($_[0])) },
 	must => sub { away($_[0], 'slot_missing', 'slot_missing') },
+	passing => sub { +{ $upstream{ $_[0] } => ["replica_not_attached:$_[0]"] } },
 	do => sub {
 		my ($t, $x) = @_;
 		$t->stop($x);
@@ -314,7 +401,7 @@ sub exceed_limit
 
 $kinds{slot_at_risk} = {
 	targets => ['replica2'],
-	touches => sub { '*' },
+	touches => sub { grep { $_ ne 'node:primary' } all_streams() },
 	silent => sub { $_[0] },
 	must => sub { +{ primary => ["slot_at_risk:$_[0]"] } },
 	after => sub { +{ primary => [ "replica_down:$_[0]" ] } },
@@ -326,6 +413,9 @@ $kinds{slot_at_risk} = {
 
 $kinds{slot_lost} = {
 	%{ $kinds{slot_at_risk} },
+
+	# a clone has the rules of the server that it is of
+	touches => sub { ('hba:primary', $kinds{slot_at_risk}{touches}->()) },
 	silent => sub { () },
 	must => sub { away($_[0], 'slot_lost', 'slot_lost', 'wal_removed') },
 	do => sub {
@@ -352,10 +442,22 @@ $kinds{consumer_stopped} = {
 
 $kinds{consumer_without_slot} = {
 	targets => ['consumer'],
-	touches => sub { 'consumer' },
+	touches => sub { ('consumer', 'slots:primary') },
 	must => sub { +{ primary => ['slot_missing:consumer'] } },
 	do => sub { my ($t) = @_; $t->stop_consumer; $t->drop_slot('primary', 'consumer') },
 	undo => sub { my ($t) = @_; $t->run('primary', q{SELECT pg_create_logical_replication_slot('consumer', 'test_decoding')}) } };
+
+# All slots that there may be, and somebody asks for one more.
+$kinds{slots} = {
+	targets => [qw(primary replica1)],
+	touches => sub { ("slots:$_[0]", "senders:$_[0]") },
+	must => sub { +{ $_[0] => ['slots_exhausted'] } },
+	do => sub {
+		my ($t, $x) = @_;
+		$t->run($x, q{SELECT count(pg_create_physical_replication_slot('filler_' || i)) FROM generate_series(1, current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots)) i});
+		$t->ask_for_slot($x);
+	},
+	undo => sub { my ($t, $x) = @_; $t->run($x, q{SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE slot_name LIKE 'filler_%'}) } };
 
 # ----------------------------------------------------------------------
 # Replay
@@ -400,7 +502,7 @@ $kinds{pause} = {
 
 $kinds{delay} = {
 	targets => \@standbys,
-	touches => sub { (replay_touches($_[0]), 'node:primary') },
+	touches => sub { (replay_touches($_[0]), 'clock:primary') },
 	must => sub { +{ $_[0] => ['replay_delayed:upstream'] } },
 	may => sub { +{ $upstream{ $_[0] } => ["replay_slow:$_[0]"] } },
 	do => sub {
@@ -435,14 +537,14 @@ sub archive_by
 
 $kinds{archive_fails} = {
 	targets => ['primary'],
-	touches => sub { ('archive', 'node:primary') },
+	touches => sub { 'archive' },
 	must => sub { +{ primary => ['archive_failing'] } },
 	do => sub { my ($t) = @_; archive_by($t, '/bin/false') },
 	undo => sub { my ($t) = @_; archive_by($t, '/bin/true') } };
 
 $kinds{sync_names} = {
 	targets => ['primary'],
-	touches => sub { ('sync', 'node:primary') },
+	touches => sub { 'sync' },
 	must => sub { +{ primary => ['sync_standby_missing'] } },
 	do => sub { my ($t) = @_; $t->set_now('primary', synchronous_standby_names => 'nobody') },
 	undo => sub { my ($t) = @_; $t->set_now('primary', synchronous_standby_names => undef) } };
@@ -451,8 +553,8 @@ $kinds{config_error} = {
 	targets => \@nodes,
 	touches => sub { "node:$_[0]" },
 	must => sub { +{ $_[0] => ['restart_would_fail'] } },
-	do => sub { my ($t, $x) = @_; $t->write_conf($x, q{port = 'nonsense'}) },
-	undo => sub { my ($t, $x) = @_; $t->write_conf($x) } };
+	do => sub { my ($t, $x) = @_; $t->set_nonsense($x, q{port = 'nonsense'}) },
+	undo => sub { my ($t, $x) = @_; $t->set_nonsense($x) } };
 
 $kinds{orphan_role} = {
 	targets => ['primary'],
@@ -461,9 +563,21 @@ $kinds{orphan_role} = {
 	do => sub { my ($t) = @_; $t->run('primary', 'CREATE ROLE left_over LOGIN REPLICATION', q{COMMENT ON ROLE left_over IS 'pg_replica_kit: left_over'}) },
 	undo => sub { my ($t) = @_; $t->run('primary', 'DROP ROLE left_over') } };
 
+# As after a failover: role and rule are there, and no slot.
+$kinds{not_attached} = {
+	targets => ['primary'],
+	touches => sub { ('orphan', 'login:replica1', 'login:replica2', 'hba:primary', 'slots:primary', 'senders:primary') },
+	must => sub { +{ primary => ['replica_not_attached:away'] } },
+	do => sub {
+		my ($t) = @_;
+		$t->run('primary', q{SELECT * FROM replica_kit.provision('away', '127.0.0.1')});
+		$t->run('primary', q{SELECT pg_drop_replication_slot('away')});
+	},
+	undo => sub { my ($t) = @_; $t->run('primary', q{SELECT * FROM replica_kit.deprovision('away', force => true)}) } };
+
 $kinds{orphan_rule} = {
 	targets => ['primary'],
-	touches => sub { 'node:primary' },
+	touches => sub { 'hba:primary' },
 	must => sub { +{ primary => ['orphan_rule:gone'] } },
 	do => sub { my ($t, $x) = @_; $t->hba_edit($x, sub { "$_[0]host replication gone 127.0.0.1/32 scram-sha-256  # pg_replica_kit: gone\n" }); $t->reload($x) },
 	undo => sub { my ($t, $x) = @_; $t->hba_back($x) } };
@@ -480,7 +594,7 @@ $kinds{burst} = {
 
 $kinds{clone} = {
 	targets => [qw(primary replica1)],
-	touches => sub { ("node:$_[0]") },
+	touches => sub { ("node:$_[0]", "senders:$_[0]", "slots:$_[0]") },
 	do => sub {
 		my ($t, $x) = @_;
 		my $directory = PostgreSQL::Test::Utils::tempdir() . '/clone';
@@ -491,6 +605,20 @@ $kinds{clone} = {
 sub walk_kinds
 {
 	return sort keys %kinds;
+}
+
+# Each kind of event in every way, { kind, target, arg }.
+sub all_events
+{
+	my @events;
+	foreach my $kind (walk_kinds())
+	{
+		foreach my $target (@{ $kinds{$kind}{targets} })
+		{
+			push @events, map { +{ kind => $kind, target => $target, arg => $_ } } @{ $kinds{$kind}{args} // [''] };
+		}
+	}
+	return @events;
 }
 
 # ----------------------------------------------------------------------
@@ -534,8 +662,10 @@ sub meet
 	return $other{'*'} || grep { $_ eq '*' || $other{$_} } @one;
 }
 
-# Steps, each { event, undo }: that many events, each kind as often as any other,
-# no more than two at a time; kinds, separated by commas, may be chosen.
+# Steps, each { event, undo, more }: that many events, each kind as often as any
+# other, no more than two at a time; kinds, separated by commas, may be chosen.
+# After a step with "more" the next one follows at once: some end when others
+# begin, which do not touch what they have touched.
 sub make_walk
 {
 	my ($seed, $count, $kinds) = @_;
@@ -545,36 +675,41 @@ sub make_walk
 	seed($seed);
 	while ($made < $count || @active)
 	{
-		my $event;
+		my (@ended, @begun, @left);
 
-		if ($made < $count && (!@active || (@active == 1 && pick(2))))
+		push @{ pick(2) ? \@ended : \@left }, $_ foreach @active;
+		@ended = splice @left, 0, 1 if !@ended && (@left == 2 || $made >= $count);
+		while ($made + @begun < $count && @left + @begun < 2 && pick(4))
 		{
 			# What does not go with what there is has to wait.
-			foreach my $round (1 .. 2)
-			{
-				foreach my $i (0 .. $#bag)
-				{
-					next if grep { meet($bag[$i], $_) } @active;
-					($event) = splice @bag, $i, 1;
-					last;
-				}
-				last if $event || @bag > 5;
-				push @bag, new_bag($kinds);
-			}
+			my $event = from_bag(\@bag, $kinds, @active, @begun) // last;
+			push @begun, $event;
 		}
-		if ($event)
-		{
-			$event->{number} = ++$made;
-			push @steps, { event => $event };
-			push @active, $event;
-		}
-		else
-		{
-			($event) = splice @active, pick(scalar @active), 1;
-			push @steps, { event => $event, undo => 1 };
-		}
+		$_->{number} = ++$made foreach @begun;
+		my @now = ((map { +{ event => $_, undo => 1 } } @ended), map { +{ event => $_ } } @begun);
+		$_->{more} = 1 foreach @now[ 0 .. $#now - 1 ];
+		push @steps, @now;
+		@active = (@left, @begun);
 	}
 	return @steps;
+}
+
+# The first in the bag that touches nothing of what others do, or nothing.
+sub from_bag
+{
+	my ($bag, $kinds, @others) = @_;
+
+	foreach my $round (1 .. 2)
+	{
+		foreach my $i (0 .. $#$bag)
+		{
+			next if grep { meet($bag->[$i], $_) } @others;
+			return splice @$bag, $i, 1;
+		}
+		last if @$bag > 5;
+		push @$bag, new_bag($kinds);
+	}
+	return undef;
 }
 
 # One of each kind, in any order.
@@ -607,19 +742,20 @@ sub perform
 # What is expected of each server: { must => [ alternatives ], may => { code => 1 } }
 sub expected
 {
-	my ($active, $remedied) = @_;
+	my ($active, @more) = @_;
 	my %expected = map { $_ => { must => [], may => {} } } asked($active);
 
 	foreach my $event (@$active)
 	{
-		foreach my $what ('must', 'may', $remedied ? 'after' : ())
+		my $remedied = $event->{remedied};
+		foreach my $what ('must', 'may', $remedied ? 'after' : (), @more)
 		{
 			my $codes = of($event, $what) or next;
 			foreach my $node (grep { $expected{$_} } keys %$codes)
 			{
 				foreach my $wanted (@{ $codes->{$node} })
 				{
-					my @names = map { /:/ ? $_ : "$_:server" } split /\|/, $wanted;
+					my @names = named($wanted);
 					push @{ $expected{$node}{must} }, \@names if $what eq 'must' && !$remedied;
 					$expected{$node}{may}{$_} = 1 foreach @names;
 				}
@@ -627,6 +763,20 @@ sub expected
 		}
 	}
 	return \%expected;
+}
+
+# Is the code of a name, on a server, the event's?
+sub is_of
+{
+	my ($event, $node, $code) = @_;
+	return scalar grep { $_ eq $code } map { named($_) } map { @{ ($_ // {})->{$node} // [] } } map { of($event, $_) // {} } 'must', 'may';
+}
+
+# The codes of an alternative, each with a name.
+sub named
+{
+	my ($wanted) = @_;
+	return map { /:/ ? $_ : "$_:server" } split /\|/, $wanted;
 }
 
 # The servers that can be asked.

@@ -9,6 +9,8 @@ use DiagKit qw(set_hba);
 use File::Basename qw(dirname);
 use File::Path qw(rmtree);
 use File::Spec::Functions qw(rel2abs);
+use IO::Socket::IP;
+use JoinKit ();
 use POSIX qw(WNOHANG);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -26,19 +28,21 @@ my $user = scalar getpwuid $<;
 # All that has to last is short.
 my @conf = (
 	q{listen_addresses = '127.0.0.1'}, 'wal_level = logical', 'autovacuum = off', 'checkpoint_timeout = 1h',
-	'max_wal_size = 256MB', 'min_wal_size = 64MB', 'wal_keep_size = 64MB', 'max_wal_senders = 20', 'max_replication_slots = 20',
-	'wal_sender_timeout = 3s', 'wal_receiver_timeout = 3s', 'wal_retrieve_retry_interval = 200ms', 'authentication_timeout = 3s',
+	'max_wal_size = 256MB', 'min_wal_size = 64MB', 'wal_keep_size = 64MB', 'max_wal_senders = 9', 'max_replication_slots = 10',
+	'max_connections = 40', 'autovacuum_freeze_max_age = 100000',
+	'wal_sender_timeout = 3s', 'wal_receiver_timeout = 3s', 'wal_receiver_status_interval = 1s', 'wal_retrieve_retry_interval = 100ms', 'authentication_timeout = 2s',
 	'max_standby_streaming_delay = -1', 'archive_mode = on', q{archive_command = '/bin/true'},
 	q{shared_preload_libraries = 'pg_replica_kit'}, 'replica_kit.check_interval = 100ms', 'replica_kit.alert_after = 0',
-	'replica_kit.warning_forecast = -1', 'replica_kit.critical_forecast = -1', 'replica_kit.warning_lag = 1MB', 'replica_kit.lag_grace = 1s',
-	'replica_kit.warning_disconnected = 1s', 'replica_kit.critical_disconnected = 1h');
+	'replica_kit.warning_forecast = -1', 'replica_kit.critical_forecast = -1', 'replica_kit.warning_lag = 1MB', 'replica_kit.lag_grace = 500ms',
+	'replica_kit.warning_disconnected = 500ms', 'replica_kit.critical_disconnected = 1h');
 
-# Makes all, and keeps a copy of how it was at first.
+# Makes all, and keeps a copy of how it was at first.  What is before the names of
+# the servers tells several trees apart.
 sub new
 {
-	my ($class) = @_;
-	my $self = bless { node => {}, net => {}, set => {}, frozen => {}, hba => {}, held => {} }, $class;
-	my $primary = $self->{node}{primary} = PostgreSQL::Test::Cluster->new('primary');
+	my ($class, $prefix) = @_;
+	my $self = bless { prefix => $prefix // '', node => {}, net => {}, set => {}, frozen => {}, hba => {}, held => {}, level => 0 }, $class;
+	my $primary = $self->{node}{primary} = PostgreSQL::Test::Cluster->new("$self->{prefix}primary");
 
 	$primary->init(allows_streaming => 1, extra => [ '--wal-segsize', '1' ]);
 	$primary->append_conf('postgresql.conf', join "\n", @conf, '');
@@ -71,7 +75,7 @@ sub add_standby
 {
 	my ($self, $name) = @_;
 	my $upstream = $self->{node}{ $upstream{$name} };
-	my $node = $self->{node}{$name} = PostgreSQL::Test::Cluster->new($name);
+	my $node = $self->{node}{$name} = PostgreSQL::Test::Cluster->new("$self->{prefix}$name");
 
 	$upstream->backup("for_$name");
 	$node->init_from_backup($upstream, "for_$name", has_streaming => 1);
@@ -103,7 +107,7 @@ sub restore
 	my ($self) = @_;
 
 	$self->stop_all('immediate');
-	@$self{qw(set frozen hba held session)} = ({}, {}, {}, {}, {});
+	@$self{qw(set nonsense frozen hba held session crowd level)} = ({}, {}, {}, {}, {}, {}, {}, 0);
 	$self->{login} = { map { $_ => { %{ $self->{saved_login}{$_} } } } keys %{ $self->{saved_login} } };
 	foreach my $name (@names)
 	{
@@ -133,6 +137,8 @@ sub stop_all
 	$self->stop_consumer;
 	$self->thaw($_) foreach keys %{ $self->{frozen} };
 	$self->release($_) foreach keys %{ $self->{held} };
+	$self->disperse($_) foreach keys %{ $self->{crowd} };
+	$self->stop_receiving;
 	$self->stop($_, $mode) foreach reverse @names;
 	return;
 }
@@ -150,7 +156,7 @@ sub start
 	local $ENV{LD_PRELOAD} = $wall_clock;
 	local $ENV{PRK_WALL_CLOCK} = $self->clock_file($name);
 	$self->set_clock($name, 0) if !-f $self->clock_file($name);
-	$node->start;
+	$node->start(fail_ok => 1) || die "$name does not start";
 	return;
 }
 
@@ -159,7 +165,8 @@ sub stop
 	my ($self, $name, $mode) = @_;
 
 	delete $self->{session}{$name};
-	$self->{node}{$name}->stop($mode // 'fast') if $self->is_up($name);
+	return if !$self->is_up($name);
+	$self->{node}{$name}->stop($mode // 'fast', fail_ok => 1) || die "$name does not stop";
 	return;
 }
 
@@ -264,6 +271,42 @@ sub clone
 	return;
 }
 
+# A standby that was promoted becomes one again, by its upstream's script.  Past the
+# network, which waits for a reader of one connection before it opens the next.
+sub demote
+{
+	my ($self, $name) = @_;
+	my $node = $self->{node}{$name};
+	my $script = JoinKit::write_script($self->{node}{ $upstream{$name} }, $name, '127.0.0.1', $self->{node}{ $upstream{$name} }->port);
+
+	$self->stop($name);
+
+	# what the last one has kept, since nobody else has it
+	rmtree($node->data_dir . '.pg_replica_kit');
+	local $ENV{LD_PRELOAD} = $wall_clock;
+	local $ENV{PRK_WALL_CLOCK} = $self->clock_file($name);
+	my ($code, $out, $err) = JoinKit::run_script($script, { PGPASSWORD => $self->{login}{$name}{password} }, '--pgdata', $node->data_dir, '--demote', '--remove-old');
+	die "--demote: $code\n$out$err" if $code != 0;
+	JoinKit::adopt_replica($node);
+
+	# what was set before, and nothing else
+	put($node->data_dir . '/postgresql.auto.conf', '');
+	$self->write_conf($name);
+	$self->reload($name);
+	return;
+}
+
+# More connections than were allowed on any of these servers so far; for the
+# primary first.
+sub raise
+{
+	my ($self, $name) = @_;
+	$self->{level}++ if $name eq 'primary';
+	$self->set($name, max_connections => 40 + $self->{level});
+	$self->restart($name);
+	return;
+}
+
 sub base_backup
 {
 	my ($self, $from, $directory) = @_;
@@ -300,12 +343,21 @@ sub set_now
 
 sub write_conf
 {
-	my ($self, $name, @more) = @_;
+	my ($self, $name) = @_;
 	my $path = $self->{node}{$name}->data_dir . '/postgresql.conf';
 	my $set = $self->{set}{$name};
 
 	$self->{base}{$name} //= slurp_file($path);
-	put($path, join "\n", $self->{base}{$name}, (map { "$_ = '" . $set->{$_} =~ s/'/''/gr . q{'} } sort keys %$set), @more, '');
+	put($path, join "\n", $self->{base}{$name}, (map { "$_ = '" . $set->{$_} =~ s/'/''/gr . q{'} } sort keys %$set), $self->{nonsense}{$name} // '', '');
+	return;
+}
+
+# A line that no server can start with, or none.
+sub set_nonsense
+{
+	my ($self, $name, $line) = @_;
+	$self->{nonsense}{$name} = $line;
+	$self->write_conf($name);
 	return;
 }
 
@@ -351,7 +403,7 @@ sub hba_back
 sub clock_file
 {
 	my ($self, $name) = @_;
-	return "$PostgreSQL::Test::Utils::tmp_check/walk_clock_$name";
+	return "$PostgreSQL::Test::Utils::tmp_check/walk_clock_$self->{prefix}$name";
 }
 
 # By how many seconds its clock is ahead.  The file keeps its place.
@@ -486,6 +538,78 @@ sub release
 	return;
 }
 
+# Connections that take all of a server's walsenders, or some that hang at the
+# password, as long as they are kept.
+sub crowd
+{
+	my ($self, $name) = @_;
+	my $node = $self->{node}{$name};
+
+	for (1 .. 50)
+	{
+		my $socket = WireSession::unix_socket($node);
+		WireSession::send_startup($socket, user => $user, replication => 'true', application_name => 'crowd');
+		my $type = 'E';
+		while (($type) = WireSession::message($socket))
+		{
+			last if $type eq 'Z' || $type eq 'E';
+		}
+		return if ($type // 'E') eq 'E';
+		push @{ $self->{crowd}{$name} }, $socket;
+	}
+	die "$name: there is always another walsender";
+}
+
+sub disperse
+{
+	my ($self, $name) = @_;
+	delete $self->{crowd}{$name};
+	return;
+}
+
+# Logins to the upstream of a standby, under its name, that say nothing when they
+# are asked for the password.
+sub hang_at_login
+{
+	my ($self, $name) = @_;
+	my $node = $self->{node}{ $upstream{$name} };
+
+	foreach (1 .. 3)
+	{
+		my $socket = IO::Socket::IP->new(PeerHost => '127.0.0.1', PeerPort => $node->port, Proto => 'tcp') or die "could not connect: $@";
+		WireSession::send_startup($socket, user => $self->{login}{$name}{user}, replication => 'true', application_name => $name);
+		my ($type) = WireSession::message($socket);
+		die "$name: not asked for a password" if ($type // '') ne 'R';
+		push @{ $self->{crowd}{"login of $name"} }, $socket;
+	}
+	return;
+}
+
+# ----------------------------------------------------------------------
+# What the logs say
+# ----------------------------------------------------------------------
+
+# Lines in the servers' logs since this was last asked that no event explains: a
+# server that falls, a process that is ended by a signal.
+sub bad_log_lines
+{
+	my ($self) = @_;
+	my @lines;
+
+	foreach my $name (@names)
+	{
+		open my $in, '<', $self->{node}{$name}->logfile or next;
+		seek $in, $self->{read}{$name} // 0, 0;
+		while (my $line = <$in>)
+		{
+			chomp $line;
+			push @lines, "$name: $line" if $line =~ /PANIC: |TRAP: |was terminated by signal/;
+		}
+		$self->{read}{$name} = tell $in;
+	}
+	return @lines;
+}
+
 # ----------------------------------------------------------------------
 # Programs
 # ----------------------------------------------------------------------
@@ -529,6 +653,18 @@ sub tick
 	return if !$self->{consuming} || $self->{consumer} || !$self->is_up('primary') || $self->{frozen}{primary};
 	$self->{consumer} = $self->start_program('pg_recvlogical', '-d', $self->{node}{primary}->connstr('postgres'),
 		'-S', 'consumer', '--start', '-f', '-', '-s', 1, '-F', 1, '--no-loop');
+	return;
+}
+
+# In vain, if there is none left.
+sub ask_for_slot
+{
+	my ($self, $name) = @_;
+	my $node = $self->{node}{$name};
+	my $pid = $self->start_program('pg_receivewal', '-h', $node->host, '-p', $node->port, '-S', 'one_more', '--create-slot');
+	local $?;
+	waitpid $pid, 0;
+	die "$name: there was a slot left" if $? == 0;
 	return;
 }
 
