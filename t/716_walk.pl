@@ -22,12 +22,12 @@ use WalkTree;
 # costs no more than that.
 my $length = 125;
 
-# Where the random numbers begin, how many events; without them two short walks at
-# a time, one that is always the same and one that never is, for some seconds.
+# Where the random numbers begin, how many events; without them a walk that is
+# always the same, for some seconds.
 my $asked = defined $ENV{PRK_FUZZ_SEED};
 my $kinds = $ENV{PRK_FUZZ_KINDS};
 my $shrink_seconds = $ENV{PRK_FUZZ_SHRINK} // 60;
-my $processes = $ENV{PRK_FUZZ_PROCESSES} // ($asked ? 1 : 2);
+my $processes = $ENV{PRK_FUZZ_PROCESSES} // 1;
 my @walks;
 if ($asked)
 {
@@ -39,7 +39,7 @@ if ($asked)
 }
 else
 {
-	@walks = map { { seed => $_, events => $length, seconds => 30 } } 14, 15 + int(time) % 1_000_000;
+	@walks = ({ seed => 14, events => $length, seconds => 30 });
 }
 
 is(join("\n", map { describe($_) } make_walk(1, 100)), join("\n", map { describe($_) } make_walk(1, 100)), 'the same seed gives the same walk');
