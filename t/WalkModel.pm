@@ -196,6 +196,8 @@ $kinds{xmin} = {
 	targets => \@standbys,
 	touches => sub { ('wal', 'xmin', 'consumer', map { ("node:$_", "link:$_") } $_[0] eq 'cascade' ? qw(replica1 cascade) : $_[0]) },
 	must => sub { my ($x) = @_; return { primary => [ 'xmin_held_back:' . ($x eq 'cascade' ? 'replica1' : $x) ], $x eq 'cascade' ? (replica1 => ['xmin_held_back:cascade']) : () } },
+	# until it has seen the running transactions, which are written down now and then
+	passing => sub { +{ primary => ['xmin_held_back:consumer'] } },
 	do => sub {
 		my ($t, $x) = @_;
 		$t->set_now($x, hot_standby_feedback => 'on');
