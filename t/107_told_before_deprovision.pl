@@ -189,6 +189,10 @@ foreach my $dry ('true', 'false')
 }
 ($out, $err) = sql(q{SELECT FROM replica_kit.provision('r3', '127.0.0.1', role => 'chief')});
 like($err, qr/ERROR:  role "chief" exists but has no password\nHINT:  It is a superuser\.  Leave the role argument out/, 'nobody is told to give a superuser a password');
+$node->safe_psql('postgres', q{SELECT FROM replica_kit.provision('r3', '127.0.0.1', role => 'boss')});
+($out, $err) = sql(q{SELECT replica_kit.rotate_password('r3')});
+like($err, qr/ERROR:  role "boss" was not made by pg_replica_kit\nHINT:  It is a superuser\.  Give the replica a role of its own/, 'nor a new one');
+$node->safe_psql('postgres', q{SELECT FROM replica_kit.deprovision('r3')});
 
 # ----------------------------------------------------------------------
 # One line to copy

@@ -128,14 +128,50 @@ foreach my $statement (@statements)
 # ----------------------------------------------------------------------
 system("pg_dropcluster --stop $major $replica->{cluster}") == 0 or die 'no drop';
 system('rm', '-rf', glob "/var/lib/postgresql/$major/$replica->{cluster}.*");
-sql($primary, q{CREATE ROLE repmgr LOGIN SUPERUSER PASSWORD 'repmgr'; SELECT pg_create_physical_replication_slot('repmgr_slot_2')});
-my $conf = "/etc/postgresql/$major/$primary->{cluster}/pg_hba.conf";
-append_to_file($conf, "host replication repmgr 127.0.0.1/32 scram-sha-256\n");
-system("pg_ctlcluster $major $primary->{cluster} reload") == 0 or die 'no reload';
 my $data = "/var/lib/postgresql/$major/$replica->{cluster}";
 system("pg_createcluster $major $replica->{cluster} -p $replica->{port} -- --no-sync >/dev/null && rm -r $data") == 0 or die 'no cluster';
-system("PGPASSWORD=repmgr pg_basebackup -h 127.0.0.1 -p $primary->{port} -U repmgr -S repmgr_slot_2 -R -D $data") == 0 or die 'no clone';
+foreach my $machine ($primary, $replica)
+{
+	# before the lines that ask for a password
+	system('sed', '-i', '1i host all,replication repmgr 127.0.0.1/32 trust', "/etc/postgresql/$major/$machine->{cluster}/pg_hba.conf") == 0 or die 'no rule';
+}
+system("pg_ctlcluster $major $primary->{cluster} reload") == 0 or die 'no reload';
+sql($primary, 'CREATE ROLE repmgr LOGIN SUPERUSER');
+chomp(my $bin = `pg_config --bindir`);
+my $has_repmgr = -x "$bin/repmgr";
+
+# repmgr ARGUMENT...: as on the machine
+sub repmgr
+{
+	my ($machine, @arguments) = @_;
+	my ($code) = on($machine, {}, '', "$bin/repmgr", '-f', 'repmgr.conf', @arguments);
+	return $code;
+}
+if ($has_repmgr)
+{
+	sql($primary, 'CREATE DATABASE repmgr OWNER repmgr');
+	foreach my $number (1, 2)
+	{
+		my $machine = $at[ $number - 1 ];
+		append_to_file("$machine->{home}/repmgr.conf", <<~CONF);
+			node_id=$number
+			node_name='node$number'
+			conninfo='host=127.0.0.1 port=$machine->{port} user=repmgr dbname=repmgr connect_timeout=5'
+			data_directory='/var/lib/postgresql/$major/$machine->{cluster}'
+			pg_bindir='$bin'
+			use_replication_slots=true
+			CONF
+	}
+	is(repmgr($primary, 'primary', 'register'), 0, 'from_repmgr.md: repmgr registers the primary');
+	is(repmgr($replica, '-h', '127.0.0.1', '-p', $primary->{port}, '-U', 'repmgr', '-d', 'repmgr', 'standby', 'clone', '--fast-checkpoint'), 0, 'from_repmgr.md: and clones the standby');
+}
+else
+{
+	sql($primary, q{SELECT pg_create_physical_replication_slot('repmgr_slot_2')});
+	system("pg_basebackup -h 127.0.0.1 -p $primary->{port} -U repmgr -S repmgr_slot_2 -R -D $data") == 0 or die 'no clone';
+}
 system("pg_ctlcluster $major $replica->{cluster} start") == 0 or die 'no start';
+is(repmgr($replica, 'standby', 'register'), 0, 'from_repmgr.md: and registers it') if $has_repmgr;
 poll($primary, q{SELECT active FROM pg_replication_slots WHERE slot_name = 'repmgr_slot_2'}, 'from_repmgr.md: the standby streams');
 run_page(
 	'from_repmgr.md',

@@ -331,6 +331,8 @@ pg_replica_kit_rotate_password_1_0(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("role \"%s\" was not made by pg_replica_kit", owner.role),
+				 role.superuser ?
+				 errhint("It is a superuser.  Give the replica a role of its own, which may replicate and nothing else.") :
 				 errhint("In psql run: \\password %s",
 						 quote_identifier(owner.role))));
 
