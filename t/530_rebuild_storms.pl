@@ -226,6 +226,7 @@ sub switch_upstream
 	my ($lsn) = ask($is_boundary ? 'SELECT pg_switch_wal()' : 'SELECT pg_current_wal_insert_lsn()');
 	$next->poll_query_until('postgres', "SELECT pg_last_wal_replay_lsn() >= '$lsn'") or die 'no replay';
 	stop_upstream('immediate');
+	$next->append_conf('postgresql.conf', "primary_slot_name = ''");
 	$next->promote;
 	my $history = (sort glob $next->data_dir . '/pg_wal/*.history')[-1];
 	my ($fork) = (slurp($history) =~ m!^\d+\t(\S+)!mg)[-1];
@@ -238,14 +239,16 @@ sub switch_upstream
 	return;
 }
 
-# A full clone that streams from the upstream.
+# A full clone that streams from the upstream; its slot has it get all WAL.
 sub copy_of_upstream
 {
 	my ($name) = @_;
+	ask("SELECT pg_create_physical_replication_slot('$name', true)");
 	$upstream->backup($name);
 	my $copy = PostgreSQL::Test::Cluster->new($name);
 	$copy->init_from_backup($upstream, $name, has_streaming => 1);
 	system_or_bail('rm', '-rf', $upstream->backup_dir . "/$name");
+	$copy->append_conf('postgresql.conf', "primary_slot_name = '$name'");
 	$copy->start;
 	return $copy;
 }
@@ -375,6 +378,7 @@ foreach my $round (1 .. $rounds)
 	my ($is_equal) = rebuild("round $round: $end, $damage", $round % 10 == 8);
 	last if !$is_equal;
 	$upstream->start;
+	ask("SELECT pg_drop_replication_slot('clone$clones')") if $round % 10 == 8;
 	$source->start if $cascade;
 	$replica->start;
 }
