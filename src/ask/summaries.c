@@ -15,6 +15,11 @@
  * that begins at the limit block or behind it is sent whole by the server
  * itself.  So for each fork there is at most one file to be told.
  *
+ * A relation may also end with pages that were made and never used, which are
+ * zeros and in no WAL.  Where the older copy is shorter than that, nobody has
+ * those blocks, and whether it is too short cannot be told: such a file is better
+ * asked for whole, too.
+ *
  * IDENTIFICATION
  *	  src/ask/summaries.c
  *
@@ -28,6 +33,7 @@
 
 #ifdef PRK_COMPAT_HAS_SUMMARIES
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "access/xlog_internal.h"
@@ -72,7 +78,17 @@ typedef struct Changes
 	BlockRefTable *blocks;
 } Changes;
 
+/* A file to be asked for whole. */
+typedef struct WholeFile
+{
+	ForkKey		key;
+	BlockNumber segment;
+	BlockNumber least;			/* 0, or only if the older copy is shorter */
+	int64		more;			/* bytes, beyond those of its changed blocks */
+} WholeFile;
+
 static void tell_forks(PrkAnswer *answer, Changes *changes, int skip);
+static void tell_file(PrkAnswer *answer, const WholeFile *file);
 static bool has_told_segment(const Changes *changes, const ForkKey *key);
 static bool parse_range(const char *argument, Changes *changes, int *skip);
 static void read_summaries(Changes *changes);
@@ -84,7 +100,12 @@ static void cannot_read(void *arg, char *format,...) pg_attribute_printf(2, 3);
 static int	sort_forks(Changes *changes, ForkKey **keys);
 static int	compare_forks(const void *a, const void *b);
 static bool is_created(const Changes *changes, const ForkKey *key);
-static int64 changed_bytes(const Changes *changes, const ForkKey *key);
+static int64 changed_bytes(const Changes *changes, const ForkKey *key,
+						   List **grown);
+static BlockNumber end_of_unchanged(BlockNumber *changed, unsigned nchanged,
+									BlockNumber start, BlockNumber nblocks);
+static int	compare_blocks(const void *a, const void *b);
+static bool is_zero_block(const char *path, BlockNumber number);
 static int64 bytes_of_database(const ForkKey *key);
 static char *fork_path(const ForkKey *key, BlockNumber segment);
 static char *directory_path(const RelFileLocator *locator);
@@ -97,7 +118,10 @@ static BlockNumber limit_block(const Changes *changes, const ForkKey *key);
  * one begins if some are missing there; how many bytes of relations an
  * incremental backup would send for that range; how many files are to be
  * asked for whole; and of these, from number SKIP on, each a column of numbers:
- * tablespace, database, relation, fork and segment.
+ * tablespace, database, relation, fork and segment.  Behind those that were
+ * truncated come those that end with unused pages, with two numbers more: they
+ * are to be asked for only if the older copy has fewer blocks than the first,
+ * and add as many bytes as the second to what would be sent.
  *
  * That is less than a base backup gives.
  */
@@ -135,33 +159,50 @@ prk_summaries_limits(PrkAnswer *answer, const char *argument, int64 until)
 		tell_forks(answer, &changes, skip);
 }
 
+/* The truncated ones first: those must not move while one answer follows another. */
 static void
 tell_forks(PrkAnswer *answer, Changes *changes, int skip)
 {
 	ForkKey    *keys;
 	int			nkeys = sort_forks(changes, &keys);
 	int64		bytes = 0;
-	int			nfiles = 0;
+	List	   *files = NIL;
+	List	   *grown = NIL;
+	ListCell   *cell;
 
 	for (int i = 0; i < nkeys; i++)
 	{
-		bytes += changed_bytes(changes, &keys[i]);
+		bytes += changed_bytes(changes, &keys[i], &grown);
 		if (has_told_segment(changes, &keys[i]))
-			nfiles++;
+		{
+			WholeFile  *file = palloc0(sizeof(WholeFile));
+
+			file->key = keys[i];
+			file->segment = limit_block(changes, &keys[i]) / RELSEG_SIZE;
+			files = lappend(files, file);
+		}
 	}
+	files = list_concat(files, grown);
 	prk_answer_number(answer, bytes);
-	prk_answer_number(answer, nfiles);
-	for (int i = 0; i < nkeys; i++)
+	prk_answer_number(answer, list_length(files));
+	foreach(cell, files)
 	{
-		if (!has_told_segment(changes, &keys[i]) || skip-- > 0)
-			continue;
-		prk_answer_text(answer,
-						psprintf("%u %u %u %d %u", keys[i].locator.spcOid,
-								 keys[i].locator.dbOid,
-								 keys[i].locator.relNumber,
-								 (int) keys[i].fork,
-								 limit_block(changes, &keys[i]) / RELSEG_SIZE));
+		if (skip-- <= 0)
+			tell_file(answer, lfirst(cell));
 	}
+}
+
+static void
+tell_file(PrkAnswer *answer, const WholeFile *file)
+{
+	char	   *name = psprintf("%u %u %u %d %u", file->key.locator.spcOid,
+								file->key.locator.dbOid,
+								file->key.locator.relNumber,
+								(int) file->key.fork, file->segment);
+
+	if (file->least > 0)
+		name = psprintf("%s %u " INT64_FORMAT, name, file->least, file->more);
+	prk_answer_text(answer, name);
 }
 
 /* Free space and visibility maps are never asked for in part. */
@@ -356,9 +397,12 @@ is_created(const Changes *changes, const ForkKey *key)
 	return hash_search(changes->forks, &database, HASH_FIND, NULL) != NULL;
 }
 
-/* How much of a fork would be sent?  Those that are always whole do not count. */
+/*
+ * How much of a fork would be sent?  Those that are always whole do not count.
+ * Adds its files that end with unused pages to "grown".
+ */
 static int64
-changed_bytes(const Changes *changes, const ForkKey *key)
+changed_bytes(const Changes *changes, const ForkKey *key, List **grown)
 {
 	static BlockNumber blocks[RELSEG_SIZE];
 	BlockRefTableEntry *entry;
@@ -374,21 +418,78 @@ changed_bytes(const Changes *changes, const ForkKey *key)
 								  &limit);
 	for (BlockNumber segment = 0;; segment++)
 	{
-		int64		size = file_size(fork_path(key, segment));
+		char	   *path = fork_path(key, segment);
+		int64		size = file_size(path);
 		BlockNumber start = segment * RELSEG_SIZE;
+		BlockNumber nblocks;
+		BlockNumber end;
+		unsigned	nchanged;
 		int64		sent;
 
 		if (size < 0)
 			break;
-		sent = (int64) BLCKSZ *
-			BlockRefTableEntryGetBlocks(entry, start,
-										start + (BlockNumber) (size / BLCKSZ),
-										blocks, RELSEG_SIZE);
+		nblocks = (BlockNumber) (size / BLCKSZ);
+		nchanged = BlockRefTableEntryGetBlocks(entry, start, start + nblocks,
+											   blocks, RELSEG_SIZE);
+		sent = (int64) BLCKSZ * nchanged;
 		if (limit < start + RELSEG_SIZE || sent > size * 0.9)
 			sent = size;
 		bytes += sent;
+		if (sent == size)
+			continue;
+		end = end_of_unchanged(blocks, nchanged, start, nblocks);
+		if (end > 0 && is_zero_block(path, end - 1))
+		{
+			WholeFile  *file = palloc(sizeof(WholeFile));
+
+			file->key = *key;
+			file->segment = segment;
+			file->least = end;
+			file->more = size - sent;
+			*grown = lappend(*grown, file);
+		}
 	}
 	return bytes;
+}
+
+/* Behind which block of a file, counted in it, have all changed?  Sorts them. */
+static BlockNumber
+end_of_unchanged(BlockNumber *changed, unsigned nchanged, BlockNumber start,
+				 BlockNumber nblocks)
+{
+	qsort(changed, nchanged, sizeof(BlockNumber), compare_blocks);
+	while (nchanged > 0 && changed[nchanged - 1] == start + nblocks - 1)
+	{
+		nchanged--;
+		nblocks--;
+	}
+	return nblocks;
+}
+
+static int
+compare_blocks(const void *a, const void *b)
+{
+	BlockNumber one = *(const BlockNumber *) a;
+	BlockNumber other = *(const BlockNumber *) b;
+
+	return one < other ? -1 : one > other;
+}
+
+/* On disk, which is what a backup reads. */
+static bool
+is_zero_block(const char *path, BlockNumber number)
+{
+	static const char zeros[BLCKSZ];
+	char		buffer[BLCKSZ];
+	int			file = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	bool		is_zero;
+
+	if (file < 0)
+		return false;
+	is_zero = pg_pread(file, buffer, BLCKSZ, (off_t) number * BLCKSZ) == BLCKSZ &&
+		memcmp(buffer, zeros, BLCKSZ) == 0;
+	(void) CloseTransientFile(file);
+	return is_zero;
 }
 
 static int64

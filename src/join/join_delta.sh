@@ -333,7 +333,10 @@ combine() {
     fetched=$(part_bytes)
     say "bringing back only what changed since $from ($(megabytes "$fetched") MB of $(megabytes "$delta_all") MB fetched)"
     set -- "$bindir/pg_combinebackup" -o "$clone/data" --manifest-checksums=NONE
-    ! shares_blocks || set -- "$@" --copy-file-range
+    if shares_blocks; then
+        say "blocks that have not changed are shared with the old data, as this file system can"
+        set -- "$@" --copy-file-range
+    fi
     while read -r size location; do
         [ -n "$size" ] || continue
         mapped=$(printf '%s' "$location/pg_replica_kit.clone" | sed 's/=/\\=/g')

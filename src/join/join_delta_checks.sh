@@ -14,6 +14,7 @@ delta=
 no_delta=
 delta_bytes=
 delta_all=
+delta_unseen=
 history=
 
 # With more truncated files, or more questions, a whole clone is better.
@@ -148,18 +149,23 @@ timeline_ranges() {
 }
 
 # upstream_files COLUMN: paths of the files that an answer of the kit's names
-# from there on, a line each.  All else in it is an error.
+# from there on, a line each; behind some, which number of blocks the old data
+# should have of it, and bytes.  All else in it is an error.
 upstream_files() {
     printf '%s\n' "$answer" | awk -F '|' -v column="$1" -v catalog="PG_${prk_major}_$catalog" '
         {
             if (NR > 1)
                 bad = 1
             for (i = column; i <= NF && !bad; i++) {
-                if ($i !~ /^[0-9]+ [0-9]+ [0-9]+ [03] [0-9]+$/ || length($i) > 54) {
+                if ($i !~ /^[0-9]+ [0-9]+ [0-9]+ [03] [0-9]+( [0-9]+ [0-9]+)?$/ || length($i) > 80) {
                     bad = 1
                     break
                 }
-                split($i, number, " ")
+                count = split($i, number, " ")
+                if (count == 7 && (length(number[6]) > 9 || length(number[7]) > 15)) {
+                    bad = 1
+                    break
+                }
                 if (number[1] == 1664)
                     path = "global"
                 else if (number[1] == 1663)
@@ -167,15 +173,16 @@ upstream_files() {
                 else
                     path = "pg_tblspc/" number[1] "/" catalog "/" number[2]
                 path = path "/" number[3] (number[4] == 3 ? "_init" : "")
-                print path (number[5] == 0 ? "" : "." number[5])
+                path = path (number[5] == 0 ? "" : "." number[5])
+                print path (count == 5 ? "" : " " number[6] " " number[7])
             }
         }
         END { exit bad }'
 }
 
 # ask_limits TIMELINE FROM TO: sets reached, up to where there are summaries, and
-# gap, where the next one begins if some are missing; adds to limits and to
-# delta_bytes
+# gap, where the next one begins if some are missing; adds to limits, with what
+# stands behind files, and to delta_bytes
 ask_limits() {
     skip=0
     questions=0
@@ -211,7 +218,8 @@ ask_limits() {
 }
 
 # find_limits TIMELINE FROM TIMELINE TO: sets limits, the files that were
-# truncated in that range, and delta_bytes; complete if all of it is summarized
+# truncated in that range, grown, those that end with unused pages, and
+# delta_bytes; complete if all of it is summarized, else reached up to where
 find_limits() {
     limits=
     delta_bytes=0
@@ -229,6 +237,9 @@ find_limits() {
     done <<EOF
 $(timeline_ranges "$1" "$2" "$3" "$4")
 EOF
+    grown=$(printf '%s' "$limits" | grep ' ')
+    limits=$(printf '%s' "$limits" | grep -v ' ')
+    limits=${limits:+$limits$newline}
 }
 
 judge_changes() {
@@ -239,6 +250,35 @@ judge_changes() {
     delta_limits=$limits
     delta_bytes=$(calc "$delta_bytes + $(always_whole) + $prk_segment_size")
     delta_all=$(clone_size)
+    add_grown
+    [ "$(calc "($delta_bytes < $delta_all)")" = 1 ] ||
+        cannot "about $(megabytes "$delta_bytes") MB would be fetched, and everything is $(megabytes "$delta_all") MB" ||
+        return
+    # What that has changed is not among them.
+    delta_unseen=0
+    [ -n "$complete" ] ||
+        delta_unseen=$(calc "$(lsn_bytes "$target") - $(lsn_bytes "$reached")")
+}
+
+# lsn_bytes LSN: as a number
+lsn_bytes() {
+    calc "$(printf '%d' "0x${1%/*}") * 4294967296 + $(printf '%d' "0x${1#*/}")"
+}
+
+# Files that end with pages that are in no WAL, where the old data is shorter: a
+# second backup would have to fetch them.
+add_grown() {
+    [ -n "$grown" ] || return 0
+    words=$(printf '%s\n' "$grown" | as_owner sh -c '
+        cd "$1" || exit
+        while read -r name least more; do
+            size=$(stat -c %s "$name" 2>/dev/null) || size=0
+            [ "$((size / $2))" -ge "$least" ] || printf "%s %s\n" "$more" "$name"
+        done' sh "$pgdata" "$block_size" | sort -u)
+    [ -n "$words" ] || return 0
+    delta_limits=$delta_limits$(printf '%s\n' "$words" | sed 's/^[0-9]* //')$newline
+    delta_bytes=$(printf '%s\n' "$words" |
+        awk -v sum="$delta_bytes" '{ sum += $1 } END { printf "%.0f", sum }')
 }
 
 # always_whole: bytes of the files that come whole in any case; those of the old
@@ -271,6 +311,13 @@ judge_delta_space() {
     )
     [ -z "$words" ] ||
         cannot "not enough disk space for what is fetched beside the old and the new data: $words"
+}
+
+# unseen_words: what an estimate lacks, where it matters
+unseen_words() {
+    [ "$(calc "($delta_unseen * 10 > $delta_bytes)")" = 0 ] ||
+        printf ', and what has changed in %s MB of WAL that is not summarized yet' \
+            "$(megabytes "$delta_unseen")"
 }
 
 # megabytes BYTES

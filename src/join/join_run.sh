@@ -494,7 +494,7 @@ show_plan() {
 show_rebuild() {
     say "- move the old data aside${remove_old:+, and remove it in the end}"
     if [ -n "$delta" ]; then
-        say "- fetch what has changed since $from from $prk_host, port $prk_port: about $(megabytes "$delta_bytes") MB of $(megabytes "$delta_all") MB"
+        say "- fetch what has changed since $from from $prk_host, port $prk_port: about $(megabytes "$delta_bytes") MB of $(megabytes "$delta_all") MB$(unseen_words)"
         return 0
     fi
     say_no_delta
