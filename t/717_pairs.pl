@@ -64,15 +64,32 @@ foreach my $pair (@chosen)
 }
 
 my $tree = WalkTree->new;
-my (%done, $failures);
-while (@steps)
+my %done;
+
+# Takes all steps, those after a failure as well.  What was wrong.
+sub take_pairs
 {
-	my ($taken, $wrong) = take_walk($tree, \@steps, $seconds, \%done);
-	is(join("\n", grep { $_ ne '' } $wrong, also_wrong($tree)), '', 'two causes are two rows');
-	last if $wrong eq '' || $taken == 0 || ++$failures >= 20;
-	my %begun = map { $_->{event}{number} => 1 } @steps[ 0 .. $taken - 1 ];
-	@steps = grep { !$begun{ $_->{event}{number} } } @steps;
+	my @left = @_;
+	my @failures;
+
+	delete $_->{event}{remedied} foreach @left;
+	while (@left && @failures < 20)
+	{
+		my ($taken, $wrong) = take_walk($tree, \@left, $seconds, \%done);
+		my @wrong = grep { $_ ne '' } $wrong, also_wrong($tree);
+		diag($_) foreach @wrong;
+		push @failures, @wrong;
+		last if $wrong eq '' || $taken == 0;
+		my %begun = map { $_->{event}{number} => 1 } @left[ 0 .. $taken - 1 ];
+		@left = grep { !$begun{ $_->{event}{number} } } @left;
+	}
+	return @failures;
 }
+
+# In a run of all tests what fails counts if it fails again.
+my @failures = take_pairs(@steps);
+@failures = take_pairs(@steps) if !$asked && @failures;
+is(join("\n", @failures), '', 'two causes are two rows');
 delete $done{''};
 my $pairs = keys %done;
 $asked ? diag("$pairs pairs of codes") : note("$pairs pairs of codes");
