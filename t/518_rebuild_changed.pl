@@ -138,6 +138,8 @@ sub is_estimated
 	my ($what, $about) = @_;
 	my ($fetched) = $out =~ $said;
 	ok($about && $fetched, "$what: what would be fetched, and what was") or return;
+	# a backup that ends in the next WAL segment brings that along
+	$fetched -= 16 if $fetched > 16 + 0.9 * $about;
 	cmp_ok(abs($fetched - $about), '<=', 1 + $about / 10, "$what: about as much as was said ($about, $fetched)");
 	return;
 }
