@@ -221,7 +221,7 @@ refused(
 refused(
 	'a policy that rejects a host name',
 	"$local\nhost all,replication all .example.com reject\n",
-	qr/may reject.*DETAIL:  Line 2 of .* which only the server knows.*\n.*\Q$rule\E/s);
+	qr/may reject.*DETAIL:  Line 2 of .* only when a connection arrives.*\n.*\Q$rule\E/s);
 refused('an error in the file', "$local\nhost all all 10.0.0.1\n",
 	qr/Line 2 of file .*end-of-line before netmask specification/);
 refused('a zero byte', "$local\n# \0\n", qr/contains a zero byte/);

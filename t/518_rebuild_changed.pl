@@ -351,6 +351,15 @@ is_equal('killed', $upstream);
 # Refusals, each with its reason
 # ----------------------------------------------------------------------
 
+# More than a clone is not fetched.
+$replica->start;
+stop_replica($upstream);
+$upstream->safe_psql('postgres', $_) foreach 'DROP DATABASE late', (map { "UPDATE $_ SET words = repeat('z', 900)" } @names), 'VACUUM FULL';
+lose_slot($upstream);
+rebuild('all has changed', $script, '--dry-run');
+like($out, qr/^pg_replica_kit: step: full clone$/m, 'all has changed: the step of a dry run');
+like($out, qr/^pg_replica_kit: not possible with the changed blocks only: about \d+ MB would be fetched, and everything is \d+ MB: cloning everything$/m, 'all has changed: the reason');
+
 sub refused
 {
 	my ($what, $reason, @more) = @_;
@@ -390,6 +399,9 @@ stop_replica($upstream);
 keep_replica();
 my $before = $kept;
 $other->stop;
+# Too few buffers to hold what is replayed: without a new restart point, they are
+# not written when it is stopped.
+$replica->append_conf('postgresql.conf', 'shared_buffers = 1MB');
 $replica->start;
 $upstream->safe_psql('postgres', "INSERT INTO before SELECT g FROM generate_series(1, 50000) g; UPDATE short SET words = 'only there'");
 $upstream->wait_for_catchup('replica1', 'replay');
@@ -402,6 +414,9 @@ $other->safe_psql('postgres', "UPDATE rotten SET words = 'other' WHERE id < 100"
 $script = write_script($other, 'replica1');
 $kept = "$before.later";
 keep_replica();
+# PostgreSQL accepts it where the manifest names no WAL past the fork.
+restore_replica($other);
+goes_wrong('not looking at the history', $other, qr/is_in_history "\$from_timeline" "\$from" && is_in_history "\$end_timeline" "\$end"/, 'end=$from');
 restore_replica($other);
 rebuild('left the history', $script);
 like($out, qr/the old data has replayed to [0-9A-F\/]+ on timeline 1, which the upstream server has left at [0-9A-F\/]+: it holds changes that the upstream never had: cloning everything/,

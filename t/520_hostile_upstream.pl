@@ -389,7 +389,8 @@ my @forms = (
 	[ limits => 'limits|0/5000000|t|%s|1|0' ],
 	[ limits => 'limits|0/5000000|t||%s|%1$s' ],
 	[ limits => 'limits|0/5000000|t||1|1|%s' ],
-	[ limits => 'limits|0/5000000|t||1|2|1663 5 16400 0 0|1663 5 %s 0 0' ]);
+	[ limits => 'limits|0/5000000|t||1|2|1663 5 16400 0 0|1663 5 %s 0 0' ],
+	[ limits => 'limits|0/5000000|t||1|1|1663 5 16400 0 0 1 %s' ]);
 my $next_value = 0;
 foreach my $form (@forms, $ENV{PRK_LONG_TESTS} ? (@forms) x $#values : ())
 {

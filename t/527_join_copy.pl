@@ -43,7 +43,7 @@ sub join_copy
 copy_upstream();
 unlink "$pgdata/postmaster.pid" or die "unlink: $!";
 my $before = tree($pgdata);
-join_copy('copied while the upstream ran', 8, qr/is not proved: its control file says "in production", not "shut down"/, '--demote');
+join_copy('copied while the upstream ran', 8, qr/is not proved to be an unused copy .*: its control file says "in production", not "shut down"/, '--demote');
 is(tree($pgdata), $before, 'nothing in it is touched');
 
 # It has gone its own way, and the upstream is further by now.
@@ -59,7 +59,7 @@ foreach my $n (1 .. 3)
 	$upstream->safe_psql('postgres', "CREATE TABLE kept$n AS SELECT generate_series(1, 1000)");
 }
 $before = tree($pgdata);
-join_copy('a copy that was a primary since', 8, qr/is not proved: the upstream has other WAL at/, '--demote');
+join_copy('a copy that was a primary since', 8, qr/is not proved to be an unused copy .*: the upstream has other WAL at/, '--demote');
 is(tree($pgdata), $before, 'nothing in it is touched');
 
 # ----------------------------------------------------------------------
@@ -93,7 +93,7 @@ foreach my $n (1 .. 3)
 	$upstream->safe_psql('postgres', 'CHECKPOINT');
 }
 $upstream->safe_psql('postgres', q{SELECT replica_kit.provision('r1', '127.0.0.1')});
-join_copy('after the WAL is gone', 8, qr/is not proved: the upstream does not send its WAL at .* has already been removed/, '--demote');
+join_copy('after the WAL is gone', 8, qr/is not proved to be an unused copy .*: the upstream does not send its WAL at .* has already been removed/, '--demote');
 
 # ----------------------------------------------------------------------
 # The data of another major version

@@ -34,7 +34,11 @@ my %questions = (
 # What a hostile server does instead of an answer.  Each gets the client's
 # socket and the case's words.
 my %acts = (
-	silence => sub { sleep 600 },
+	# until the client gives up: its walsender would not end before
+	silence => sub {
+		my ($socket) = @_;
+		1 while IO::Select->new($socket)->can_read(600) && sysread $socket, my $bytes, 65536;
+	},
 	close => sub { },
 	error => sub {
 		my ($socket, $words) = @_;
