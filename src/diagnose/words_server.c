@@ -406,5 +406,5 @@ word_collations(const PrkWordsInput *in, PrkWords *words)
 	prk_words_advise(words, "  WHERE l.oid = c AND (l.collversion <> pg_collation_actual_version(l.oid) OR l.collprovider = 'd'");
 	prk_words_advise(words, "  AND EXISTS (SELECT FROM pg_database WHERE datname = current_database()");
 	prk_words_advise(words, "  AND datcollversion <> pg_database_collation_actual_version(oid)));");
-	prk_words_advise(words, "A REINDEX on the primary helps only if it has this version, too. ALTER ... REFRESH VERSION only hides this.");
+	prk_words_advise(words, "A REINDEX on the primary helps only if it has this version, too. Recording another version only hides this.");
 }
