@@ -86,7 +86,7 @@ $primary->safe_psql('postgres', <<~SQL);
 	SQL
 
 # The jobs of the pages, as they stand; and somebody who listens.
-my $prom = "$PostgreSQL::Test::Utils::tmp_check/replica_kit.prom";
+my $prom = "$PostgreSQL::Test::Utils::tmp_check/replica_kit_cron.prom";
 my $alerting = slurp_file("$FindBin::RealBin/../doc/alerting.md");
 my ($write) = slurp_file("$FindBin::RealBin/../doc/monitoring.md") =~ /^(SELECT cron\.schedule\('replica_kit metrics'.*?^\$cron\$\);)$/ms or die 'no job that writes';
 my ($tell) = $alerting =~ /^(CREATE FUNCTION tell_unhealthy\(\).*?)^```$/ms or die 'no job that tells';

@@ -89,7 +89,7 @@ ok(!-e $primary->backup_dir . '/one/pg_stat_tmp/pg_replica_kit.clock', 'a base b
 unlink $file;
 
 # 1 kB five times a second, until it is told to stop.
-my $script = "$PostgreSQL::Test::Utils::tmp_check/trickle.sql";
+my $script = "$PostgreSQL::Test::Utils::tmp_check/lag_trickle.sql";
 append_to_file($script, "INSERT INTO t VALUES (repeat('x', 1000)) \\watch 0.2\n");
 my $in = '';
 my $trickle;

@@ -42,10 +42,9 @@ sub run_java
 {
 	my ($program, $said, $driver, @arguments) = @_;
 	my $java = outside_program('java') // return 0;
-	my $file = "$PostgreSQL::Test::Utils::tmp_check/Program.java";
+	my $file = PostgreSQL::Test::Utils::tempdir . "/Program.java";
 	my $out = '';
 
-	unlink $file;
 	append_to_file($file, $program);
 	my $good = IPC::Run::run([ $java, '-XX:TieredStopAtLevel=1', '-XX:+UseSerialGC', '-cp', $driver, $file, @arguments ], '<', \undef, '>', \$out, '2>&1', IPC::Run::timeout(180));
 	$$said = $out if defined $said;
