@@ -32,11 +32,18 @@ $primary->wait_for_catchup('replica1');
 $replica->safe_psql('postgres', 'CHECKPOINT');
 $replica->stop;
 
-# Its WAL is gone.
+# Its WAL is gone, as soon as it is summarized.
 $primary->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'replica1'});
+my $segment = $primary->safe_psql('postgres', q{SELECT pg_walfile_name(restart_lsn) FROM pg_replication_slots WHERE slot_name = 'replica1'});
 $primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('replica1')});
 $primary->safe_psql('postgres', 'INSERT INTO filler VALUES (0); SELECT pg_switch_wal()') foreach 1 .. 3;
-$primary->safe_psql('postgres', 'CHECKPOINT');
+foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+{
+	$primary->safe_psql('postgres', 'CHECKPOINT');
+	last if !-e $primary->data_dir . "/pg_wal/$segment";
+	select undef, undef, undef, 0.1;
+}
+ok(!-e $primary->data_dir . "/pg_wal/$segment", 'its WAL is gone');
 
 my $bindir = `pg_config --bindir` =~ s/\n//r;
 sub stands_still
