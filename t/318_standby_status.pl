@@ -109,6 +109,8 @@ $standby->poll_query_until('postgres', q{SELECT state = 'stalled' FROM replica_k
 is($standby->safe_psql('postgres', 'SELECT status FROM pg_stat_wal_receiver'), 'streaming', 'in a stall the view says streaming');
 is(standby_is(q{state, receive_lag_bytes IS NULL, lag_time > '4 s', health}), 'stalled|t|t|warning', 'standby_status() does not');
 like(standby_is('reason'), qr/^nothing received for .* although connected$/, 'and says for how long');
+# Whoever asks sees it before the worker does, and what was not announced is not taken back.
+wait_for_line(qr/WARNING:  upstream warning: nothing received for /);
 kill 'CONT', $walsender;
 kill 'CONT', $receiver;
 $standby->poll_query_until('postgres', q{SELECT state = 'streaming' AND health = 'ok' FROM replica_kit.standby_status()})
@@ -160,6 +162,7 @@ soon_is($standby, q{SELECT state, lag_time IS NULL, health, reason ~ '^replaying
 	'an archive that has nothing: how far behind is not known, and said');
 is(wait_for_diagnosis($standby, 'restore_stalled'), 'restore_stalled', 'an archive that has nothing: it has a cause');
 soon_is($standby, 'SELECT name, level FROM replica_kit.unhealthy()', 'upstream|warning', 'an archive that has nothing: the other mouths agree');
+wait_for_line(qr/WARNING:  upstream warning: /);
 $standby->append_conf('postgresql.conf', "replica_kit.critical_disconnected = '1h'");
 set_conninfo($standby, $primary, user => 'replica1', password => $password, application_name => 'replica1');
 is(wait_for_diagnosis($standby, ''), '', 'streaming again: nothing is wrong');
