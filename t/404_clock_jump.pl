@@ -18,12 +18,21 @@ my $clock = "$PostgreSQL::Test::Utils::tmp_check/wall_clock";
 # The file keeps its place, since it is mapped.
 sub set_clock
 {
-	my ($seconds) = @_;
+	my ($seconds, $file) = (@_, $clock);
 
-	open my $out, -e $clock ? '+<' : '>', $clock or die "could not open \"$clock\": $!";
+	open my $out, -e $file ? '+<' : '>', $file or die "could not open \"$file\": $!";
 	binmode $out;
 	syswrite $out, pack('q', $seconds);
 	close $out;
+}
+
+# Starts a server with a clock of its own.
+sub start_with_clock
+{
+	my ($node, $file) = @_;
+	local $ENV{LD_PRELOAD} = $library;
+	local $ENV{PRK_WALL_CLOCK} = $file;
+	$node->start;
 }
 
 set_clock(0);
@@ -39,14 +48,7 @@ $primary->append_conf('postgresql.conf', <<~CONF);
 	replica_kit.warning_lag_time = 10min
 	CONF
 
-sub start_primary
-{
-	local $ENV{LD_PRELOAD} = $library;
-	local $ENV{PRK_WALL_CLOCK} = $clock;
-	$primary->start;
-}
-
-start_primary();
+start_with_clock($primary, $clock);
 $primary->safe_psql('postgres', q{CREATE EXTENSION pg_replica_kit; CREATE TABLE t (x text); SELECT pg_create_physical_replication_slot('r1', true)});
 $primary->backup('one');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
@@ -119,7 +121,7 @@ foreach my $jump (3600, -3600)
 }
 $primary->stop;
 set_clock(7200);
-start_primary();
+start_with_clock($primary, $clock);
 $primary->poll_query_until('postgres', q{SELECT alert IS NOT NULL FROM replica_kit.status()}) or die 'no worker';
 my @asked = (time);
 my $lag = $primary->safe_psql('postgres', 'SELECT extract(epoch FROM lag_time) FROM replica_kit.status()');
@@ -130,5 +132,49 @@ is($primary->safe_psql('postgres', q{SELECT count(*) FILTER (WHERE sampled_at > 
 	FROM (SELECT sampled_at, sampled_at - lag(sampled_at) OVER () AS step FROM replica_kit.history('r1', '1 day')) s}), '0|0|t', 'the history is of the past, without a gap');
 ok(slurp_file($primary->logfile) !~ /WARNING:  replica/, 'there was no alert');
 
+# ----------------------------------------------------------------------
+# A standby whose clock is set back
+# ----------------------------------------------------------------------
+
+# Its receiver asks for nothing then until the clock is where it was, and does not
+# find out either that nothing comes any more.  The upstream speaks unasked.
+my $own_clock = "$clock.standby";
+set_clock(7200, $own_clock);
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET wal_sender_timeout = '4s'});
+$primary->reload;
+$standby->append_conf('postgresql.conf', join "\n", q{wal_receiver_timeout = '8s'}, q{replica_kit.alert_after = 0}, '');
+start_with_clock($standby, $own_clock);
+
+sub standby_is
+{
+	my ($expected, $what) = @_;
+	my $query = q{SELECT state, health FROM replica_kit.standby_status()};
+	ok($standby->poll_query_until('postgres', $query, $expected), $what);
+}
+standby_is('streaming|ok', 'a standby streams');
+my $log_before = -s $standby->logfile;
+foreach my $back (3600, -86400)
+{
+	set_clock($back, $own_clock);
+	my $until = time + 6;
+	my $states = '';
+	$states .= $standby->safe_psql('postgres', q{SELECT state, health, lag_time FROM replica_kit.standby_status()}) . "\n" while time < $until;
+	like($states, qr/\A(?:streaming\|ok\|00:00:00(?:\.\d+)?\n)+\z/, 'its clock is set back: it streams as before');
+}
+set_clock(-90000, $own_clock);
+my $walsender = $primary->safe_psql('postgres', q{SELECT pid FROM pg_stat_replication});
+kill 'STOP', $walsender;
+my $stopped = time;
+standby_is('stalled|warning', 'set back, and then nothing comes any more: it is told');
+is($standby->safe_psql('postgres', q{SELECT status FROM pg_stat_wal_receiver}), 'streaming', 'which the view does not show');
+my ($silence) = $standby->safe_psql('postgres', q{SELECT extract(epoch FROM lag_time), reason FROM replica_kit.standby_status()}) =~ /^([\d.]+)\|nothing received for .* although connected$/;
+cmp_ok(abs(time - $stopped - $silence), '<=', 6, 'and for how long it has been so');
+kill 'CONT', $walsender;
+standby_is('streaming|ok', 'it comes again');
+set_clock(0, $own_clock);
+standby_is('streaming|ok', 'the clock is right again');
+unlike(substr(slurp_file($standby->logfile), $log_before), qr/upstream critical|upstream warning: (?!nothing received for \d+(?:\.\d)? s although)/, 'nothing else was announced');
+
+$standby->stop;
 $primary->stop;
 done_testing();

@@ -40,7 +40,6 @@
 
 #include "clock/clock_file.h"
 #include "clock/clock_shared.h"
-#include "sample/receiver.h"
 
 #define CLOCK_NAME		"pg_replica_kit clock"
 
@@ -65,6 +64,10 @@ typedef struct SharedClock
 	int64		alive_at;		/* the worker's last sign of life, or the time
 								 * from which on one can be expected */
 	int64		reloaded_at;	/* the worker was told to reload; 0: never */
+	int64		looked_at;		/* at the receiver; 0: never */
+	PrkReceiverSeen start;		/* of it, as it was then; "age" is when that
+								 * began */
+	PrkReceiverSeen message;
 	PrkClock	clock;
 } SharedClock;
 
@@ -73,6 +76,7 @@ static SharedClock *shared = NULL;
 
 static void tick_here(void);
 static void tick_upstream(void);
+static void note_seen(PrkReceiverSeen *seen, int64 value, int64 since);
 static void load(XLogRecPtr position, bool in_recovery);
 static void note_moment(PrkClockMoment *moment);
 
@@ -186,21 +190,32 @@ prk_clock_contact_age(void)
 }
 
 /*
- * For how many microseconds has the server had its settings?  -1: not known.
- * A session that was idle reloads when it is used again, so what it knows
- * itself counts only where there is no worker.
+ * What prk_receiver_read() asks for.  A session that was idle reloads when it is
+ * used again, so what it knows itself counts only where there is no worker.
  */
-int64
-prk_clock_reload_age(void)
+void
+prk_clock_receiver_past(PrkReceiverPast *past)
 {
+	int64		now = prk_clock_now();
 	int64		reloaded_at;
 
+	memset(past, 0, sizeof(PrkReceiverPast));
+	past->looked_age = -1;
 	if (shared == NULL)
-		return Max(GetCurrentTimestamp() - PgReloadTime, 0);
+	{
+		past->reload_age = Max(GetCurrentTimestamp() - PgReloadTime, 0);
+		return;
+	}
 	LWLockAcquire(shared->lock, LW_SHARED);
 	reloaded_at = shared->reloaded_at;
+	if (shared->looked_at != 0)
+		past->looked_age = Max(now - shared->looked_at, 0);
+	past->start = shared->start;
+	past->message = shared->message;
 	LWLockRelease(shared->lock);
-	return reloaded_at == 0 ? -1 : prk_clock_now() - reloaded_at;
+	past->reload_age = reloaded_at == 0 ? -1 : now - reloaded_at;
+	past->start.age = Max(now - past->start.age, 0);
+	past->message.age = Max(now - past->message.age, 0);
 }
 
 /*
@@ -299,15 +314,21 @@ static void
 tick_upstream(void)
 {
 	int64		now = prk_clock_now();
+	PrkReceiverPast past;
 	PrkReceiver receiver;
 	PrkClockPair newest;
 	XLogRecPtr	position;
 
-	prk_receiver_read(&receiver, prk_clock_reload_age());
+	prk_clock_receiver_past(&past);
+	prk_receiver_read(&receiver, &past);
 	if (!shared->resumed)
 		load(InvalidXLogRecPtr, true);
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	note_seen(&shared->start, receiver.start, now - receiver.start_age);
+	note_seen(&shared->message, receiver.last_message_at,
+			  now - receiver.silence);
+	shared->looked_at = now;
 	position = Max(receiver.latest_end, receiver.received_lsn);
 	if (receiver.stalled)
 		prk_clock_forget(&shared->clock, now - receiver.silence);
@@ -325,6 +346,17 @@ tick_upstream(void)
 	shared->in_recovery = true;
 	shared->alive_at = now;
 	LWLockRelease(shared->lock);
+}
+
+/* What is there still has been since it was first seen. */
+static void
+note_seen(PrkReceiverSeen *seen, int64 value, int64 since)
+{
+	if (seen->value != value)
+	{
+		seen->value = value;
+		seen->age = since;
+	}
 }
 
 /*

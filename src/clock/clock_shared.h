@@ -11,8 +11,10 @@
 #ifndef PRK_CLOCK_SHARED_H
 #define PRK_CLOCK_SHARED_H
 
-#include "clock/clock.h"
 #include "datatype/timestamp.h"
+
+#include "clock/clock.h"
+#include "sample/receiver.h"
 
 /* The worker ticks this often, whatever its check interval is. */
 #define PRK_CLOCK_TICK		INT64CONST(1000000) /* microseconds */
@@ -29,7 +31,7 @@ extern int64 prk_clock_jump(TimestampTz wall1, int64 clock1,
 							TimestampTz wall2, int64 clock2);
 extern int64 prk_clock_alive_at(void);
 extern int64 prk_clock_contact_age(void);
-extern int64 prk_clock_reload_age(void);
+extern void prk_clock_receiver_past(PrkReceiverPast *past);
 extern void prk_clock_ages(const XLogRecPtr *positions, PrkClockAge *ages,
 						   int npositions, int64 now, XLogRecPtr current);
 extern void prk_clock_rates(int64 now, XLogRecPtr current,

@@ -38,9 +38,14 @@
 /* Without that timeout: how often the upstream speaks unasked, by default. */
 #define UNASKED			30000
 
+/* What is less than this (microseconds) is not a clock that was set. */
+#define MIN_JUMP		(2 * USECS_PER_SEC)
+
+static int64 age_of(int64 wall_age, int64 value, const PrkReceiverSeen *seen,
+					int64 looked_age);
+
 /*
- * Reads the receiver's state, under its spinlock.  reload_age is for how many
- * microseconds the server has had its settings; -1: not known.
+ * Reads the receiver's state, under its spinlock.
  *
  * Before 19 it calls itself streaming before it has connected; only then is
  * its connection string ready to be shown (WalReceiverMain() in
@@ -53,20 +58,19 @@
  * that is what "stalled" is for.  From 16 on a reload puts off what it asks.
  */
 void
-prk_receiver_read(PrkReceiver *receiver, int64 reload_age)
+prk_receiver_read(PrkReceiver *receiver, const PrkReceiverPast *past)
 {
 	WalRcvState state;
 	bool		ready;
-	pg_time_t	started;
 	int64		patience;
 	int64		unanswered;
-	int64		elapsed;
+	int64		wall_age;
 
 	memset(receiver, 0, sizeof(PrkReceiver));
 	SpinLockAcquire(&WalRcv->mutex);
 	state = WalRcv->walRcvState;
 	ready = WalRcv->ready_to_display;
-	started = WalRcv->startTime;
+	receiver->start = WalRcv->startTime;
 	receiver->timeline = WalRcv->receivedTLI;
 	receiver->received_lsn = WalRcv->flushedUpto;
 	receiver->last_message_at = WalRcv->lastMsgReceiptTime;
@@ -84,11 +88,14 @@ prk_receiver_read(PrkReceiver *receiver, int64 reload_age)
 	receiver->streaming = state == WALRCV_STREAMING && ready;
 
 	/* It cannot start in the future: the clock was set back since. */
-	elapsed = (int64) time(NULL) - started;
+	wall_age = ((int64) time(NULL) - receiver->start) * USECS_PER_SEC;
+	receiver->start_age = age_of(wall_age, receiver->start, &past->start,
+								 past->looked_age);
 	receiver->settled = receiver->streaming &&
-		(elapsed >= SETTLED_AFTER || elapsed < 0);
+		(receiver->start_age >= SETTLED_AFTER * USECS_PER_SEC ||
+		 wall_age < 0);
 	receiver->connecting = prk_compat_receiver_connects(state) ?
-		Max((pg_time_t) time(NULL) - started, 0) * USECS_PER_SEC : -1;
+		receiver->start_age : -1;
 
 	/* Not connected, the time is that of the attempt, not of a message. */
 	if (!receiver->streaming)
@@ -97,12 +104,31 @@ prk_receiver_read(PrkReceiver *receiver, int64 reload_age)
 		return;
 	}
 	patience = wal_receiver_timeout > 0 ? wal_receiver_timeout / 2 : UNASKED;
-	receiver->silence = Max(GetCurrentTimestamp() - receiver->last_message_at,
-							0);
+	wall_age = GetCurrentTimestamp() - receiver->last_message_at;
+	receiver->silence = age_of(wall_age, receiver->last_message_at,
+							   &past->message, past->looked_age);
 	receiver->flushing = receiver->written_lsn > receiver->received_lsn &&
 		receiver->silence >= LONG_FLUSH;
+
+	/* A clock that was set back puts off what the receiver asks, too. */
+	if (receiver->silence - wall_age > MIN_JUMP)
+		patience = Max(patience, UNASKED);
 	unanswered = receiver->silence;
-	if (prk_compat_reload_restarts_ping() && reload_age >= 0)
-		unanswered = Min(unanswered, reload_age);
+	if (prk_compat_reload_restarts_ping() && past->reload_age >= 0)
+		unanswered = Min(unanswered, past->reload_age);
 	receiver->stalled = unanswered >= (patience + ANSWER_GRACE) * 1000;
+}
+
+/*
+ * For how long has it been as it is?  By the wall clock for wall_age; what was
+ * seen already is that old, and what was not came after the last look.
+ */
+static int64
+age_of(int64 wall_age, int64 value, const PrkReceiverSeen *seen,
+	   int64 looked_age)
+{
+	wall_age = Max(wall_age, 0);
+	if (looked_age < 0)
+		return wall_age;
+	return value == seen->value ? seen->age : Min(wall_age, looked_age);
 }

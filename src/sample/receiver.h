@@ -16,6 +16,27 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 
+/* What was there when somebody looked last, and for how long. */
+typedef struct PrkReceiverSeen
+{
+	int64		value;
+	int64		age;			/* microseconds since it was first seen */
+} PrkReceiverSeen;
+
+/*
+ * What whoever watches knows besides: the server keeps only times of the wall
+ * clock, which may have been set since.
+ */
+typedef struct PrkReceiverPast
+{
+	int64		reload_age;		/* microseconds that the server has had its
+								 * settings; -1: not known */
+	int64		looked_age;		/* microseconds since somebody looked; -1:
+								 * never */
+	PrkReceiverSeen start;
+	PrkReceiverSeen message;
+} PrkReceiverPast;
+
 typedef struct PrkReceiver
 {
 	bool		streaming;		/* connected at this instant */
@@ -24,6 +45,8 @@ typedef struct PrkReceiver
 	bool		flushing;		/* it waits for its disk */
 	int64		connecting;		/* microseconds since it began to connect; -1:
 								 * it does not, or the server doesn't tell */
+	int64		start;			/* time_t by the wall clock */
+	int64		start_age;		/* microseconds since then */
 	int64		silence;		/* microseconds without a message; 0 when not
 								 * connected */
 	TimestampTz last_message_at;	/* 0: none since it connected */
@@ -36,6 +59,7 @@ typedef struct PrkReceiver
 	XLogRecPtr	received_lsn;	/* flushed here; invalid: nothing so far */
 } PrkReceiver;
 
-extern void prk_receiver_read(PrkReceiver *receiver, int64 reload_age);
+extern void prk_receiver_read(PrkReceiver *receiver,
+							  const PrkReceiverPast *past);
 
 #endif							/* PRK_RECEIVER_H */

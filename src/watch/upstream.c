@@ -51,6 +51,7 @@ static void judge_stream(const PrkUpstream *upstream,
 void
 prk_upstream_read(PrkUpstream *upstream)
 {
+	PrkReceiverPast past;
 	PrkReceiver receiver;
 
 	memset(upstream, 0, sizeof(PrkUpstream));
@@ -64,7 +65,8 @@ prk_upstream_read(PrkUpstream *upstream)
 
 	/* Before what is received, which it is not ahead of then. */
 	upstream->replayed_lsn = GetXLogReplayRecPtr(&upstream->timeline);
-	prk_receiver_read(&receiver, prk_clock_reload_age());
+	prk_clock_receiver_past(&past);
+	prk_receiver_read(&receiver, &past);
 	upstream->streaming = receiver.streaming;
 	upstream->settled = receiver.settled;
 	upstream->stalled = receiver.stalled;
@@ -74,6 +76,7 @@ prk_upstream_read(PrkUpstream *upstream)
 	strlcpy(upstream->slot_name, receiver.slot_name, NAMEDATALEN);
 	upstream->received_lsn = receiver.received_lsn;
 	upstream->last_message_at = receiver.last_message_at;
+	upstream->silence = receiver.silence;
 	upstream->restores = !upstream->wanted && waits_for_archive();
 	upstream->pause_state = GetRecoveryPauseState();
 	if (upstream->pause_state != RECOVERY_NOT_PAUSED)
@@ -248,7 +251,7 @@ prk_upstream_lag_time(const PrkUpstream *upstream, TimestampTz gone_since,
 	if (!upstream->in_recovery)
 		return -1;
 	if (upstream->stalled)
-		return Max(now - upstream->last_message_at, upstream->lag_age);
+		return Max(upstream->silence, upstream->lag_age);
 	if (upstream->settled)
 		return upstream->lag_age;
 
@@ -372,7 +375,7 @@ judge_stream(const PrkUpstream *upstream, const PrkThresholds *thresholds,
 	if (upstream->stalled)
 	{
 		verdict->fact = PRK_FACT_NOTHING_RECEIVED;
-		verdict->since = Max(now - upstream->last_message_at, 0);
+		verdict->since = upstream->silence;
 		if (thresholds->critical_disconnected >= 0 &&
 			verdict->since >= thresholds->critical_disconnected * 1000)
 			verdict->level = PRK_CRITICAL;

@@ -59,6 +59,7 @@ typedef struct PrkUpstream
 	XLogRecPtr	replayed_lsn;
 	TimeLineID	timeline;		/* of what was replayed last */
 	TimestampTz last_message_at;	/* 0: none since it connected */
+	int64		silence;		/* microseconds without one; 0 when cut */
 	int64		unreceived_bytes;	/* -1: not known, which it is when cut */
 	int64		unflushed_bytes;	/* of those, what was written here */
 	bool		flushing;		/* what was not comes after a slow flush */
