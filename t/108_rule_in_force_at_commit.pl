@@ -7,6 +7,7 @@ use warnings FATAL => 'all';
 use FindBin;
 use lib "$FindBin::RealBin/fault";
 use Fault;
+use File::Spec::Functions qw(rel2abs);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -25,6 +26,7 @@ my $state = $server->server_state($session) . $server->file_state;
 my $port = $node->port;
 my $replica = "host=127.0.0.1 port=$port user=regress_replica password=secret replication=1 connect_timeout=60";
 my $provision = q{SELECT FROM replica_kit.provision('x', '127.0.0.1', role => 'regress_replica');};
+my $clock = "$PostgreSQL::Test::Utils::tmp_check/wall_clock";
 my $deprovision = q{SELECT FROM replica_kit.deprovision('x');};
 
 # How a replica that connects now fares.
@@ -34,6 +36,27 @@ sub attempt
 
 	IPC::Run::run([ 'psql', '-XAtq', '-d', $replica, '-c', 'IDENTIFY_SYSTEM' ], '>', \$stdout, '2>', \$stderr);
 	return $stderr =~ /no pg_hba\.conf entry/ ? 'refused' : $stdout =~ /^\d+\|/ ? 'let in' : $stderr;
+}
+
+# Waits until the rule is in the file, whatever the server makes of it.
+sub wait_for_rule
+{
+	for (1 .. 100 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return if slurp_file($server->{hba}) =~ /pg_replica_kit: x$/m;
+		Time::HiRes::usleep(10_000);
+	}
+	die 'no rule';
+}
+
+# By how many seconds the server's clock is ahead.
+sub set_clock
+{
+	my ($seconds) = @_;
+	open my $out, -e $clock ? '+<' : '>', $clock or die "could not open \"$clock\": $!";
+	syswrite $out, pack('q', $seconds);
+	close $out;
+	return;
 }
 
 my %seen;
@@ -76,7 +99,8 @@ is($server->server_state($session) . $server->file_state, $state, 'and all is as
 $session->quit;
 $node->stop;
 $node->append_conf('postgresql.conf', "unix_socket_directories = ''\nlisten_addresses = '127.0.0.1'");
-$server->start(wrap => [ 'env' ]);
+set_clock(0);
+$server->start(wrap => [ 'env', "LD_PRELOAD=$server->{library}:" . rel2abs("$FindBin::RealBin/../test/wall_clock.so"), "PRK_WALL_CLOCK=$clock" ]);
 $session = $server->connect(connstr => "host=127.0.0.1 port=$port dbname=postgres");
 is($session->run($provision) =~ /ERROR|WARNING/, '', 'without a Unix socket the server is asked over TCP');
 is(attempt(), 'let in', 'the replica gets in');
@@ -90,11 +114,7 @@ my $postmaster = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0
 my $other = $server->connect(connstr => "host=127.0.0.1 port=$port dbname=postgres");
 kill 'STOP', $postmaster;
 $session->send($provision);
-for (1 .. 100 * $PostgreSQL::Test::Utils::timeout_default)
-{
-	last if slurp_file($server->{hba}) =~ /pg_replica_kit: x$/m;
-	Time::HiRes::usleep(10_000);
-}
+wait_for_rule();
 $other->run("SELECT pg_cancel_backend($session->{pid});");
 # what the abort asks of the server is not waited for either
 my $answer = $session->wait;
@@ -104,6 +124,16 @@ like($answer, qr/ERROR: .*canceling statement due to user request/, 'a server th
 is($server->server_state($session) . $server->file_state, $state, 'and all is as before');
 is($server->beside, '', 'nothing is left beside the file');
 is(attempt(), 'refused', 'and nobody is let in');
+
+# It is waited for by a clock that nobody sets.
+kill 'STOP', $postmaster;
+$session->send($provision);
+wait_for_rule();
+set_clock(86400);
+Time::HiRes::usleep(1_500_000);
+kill 'CONT', $postmaster;
+is($session->wait =~ /ERROR|WARNING/, '', 'a server that answers late is waited for, though the clock is set meanwhile');
+$session->run($deprovision);
 
 # ----------------------------------------------------------------------
 # Wherever a transaction may end

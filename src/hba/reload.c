@@ -40,9 +40,9 @@
 #include "libpq/pqcomm.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
+#include "portability/instr_time.h"
 #include "postmaster/postmaster.h"
 #include "utils/guc.h"
-#include "utils/timestamp.h"
 
 #include "hba/reload.h"
 
@@ -60,7 +60,7 @@ typedef union ServerAddress
 
 typedef struct Reload
 {
-	TimestampTz deadline;
+	double		deadline;		/* by now_ms() */
 	bool		proved;			/* the server has answered */
 	const char *problem;		/* of the last try */
 } Reload;
@@ -81,7 +81,8 @@ static void compare_interface(struct sockaddr *addr, struct sockaddr *netmask,
 							  void *arg);
 static bool next_item(const char **list, char *item, size_t size);
 static void handshake(Reload *reload, const ServerAddress *addr, socklen_t len);
-static bool wait_socket(int fd, short events, TimestampTz deadline);
+static bool wait_socket(int fd, short events, double deadline);
+static double now_ms(void);
 static bool is_over(const Reload *reload);
 
 /*
@@ -104,8 +105,7 @@ prk_reload(int timeout_ms, const char **problem)
 {
 	Reload		reload = {0};
 
-	reload.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												  timeout_ms);
+	reload.deadline = now_ms() + timeout_ms;
 	reload.problem = "The server has no socket that it could ask.";
 
 	/* PostmasterPid is 0 then, and kill(0) signals whoever started it */
@@ -355,7 +355,7 @@ handshake(Reload *reload, const ServerAddress *addr, socklen_t len)
  * Wait until the socket is ready, up to the deadline.
  */
 static bool
-wait_socket(int fd, short events, TimestampTz deadline)
+wait_socket(int fd, short events, double deadline)
 {
 	struct pollfd pfd = {.fd = fd,.events = events};
 
@@ -366,9 +366,19 @@ wait_socket(int fd, short events, TimestampTz deadline)
 		if (rc > 0)
 			return true;
 		if ((rc < 0 && errno != EINTR) || prk_reload_interrupted() ||
-			GetCurrentTimestamp() >= deadline)
+			now_ms() >= deadline)
 			return false;
 	}
+}
+
+/* Milliseconds by a clock that nobody sets. */
+static double
+now_ms(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return INSTR_TIME_GET_MILLISEC(now);
 }
 
 /*
@@ -379,5 +389,5 @@ static bool
 is_over(const Reload *reload)
 {
 	return reload->proved || prk_reload_interrupted() ||
-		GetCurrentTimestamp() >= reload->deadline;
+		now_ms() >= reload->deadline;
 }

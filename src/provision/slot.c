@@ -44,9 +44,9 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "storage/spin.h"
-#include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "clock/clock_shared.h"
 #include "compat.h"
 #include "provision/slot.h"
 
@@ -250,14 +250,13 @@ remove_leftover(const char *name)
 void
 prk_slot_hold(const char *name, bool force, const char *force_options)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   HOLD_TIMEOUT_MS);
+	int64		deadline = prk_clock_now() + HOLD_TIMEOUT_MS * INT64CONST(1000);
 	int			active_pid = 0;
 
 	while (!try_hold(name, &active_pid))
 	{
 		if (!force || active_pid == 0 ||
-			GetCurrentTimestamp() >= deadline)
+			prk_clock_now() >= deadline)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("replication slot \"%s\" is active for PID %d",
