@@ -29,6 +29,9 @@ my $mouths = q{SELECT json_build_object(
 my %fleeting = map { $_ => 1 } qw(flush_slow network_slow receiver_stalled reload_needed replay_slow replica_down replica_unresponsive slot_taken upstream_refused
   upstream_unreachable worker_stale);
 
+# Has a server limits that its files don't give it any more?
+my $at_restart = q{SELECT bool_or(current_setting(n) <> (SELECT setting FROM pg_file_settings WHERE name = n ORDER BY seqno DESC LIMIT 1)) FROM unnest('{max_replication_slots,max_wal_senders}'::text[]) n};
+
 my %rank = (ok => 0, info => 0, warning => 1, critical => 2);
 
 # Plays the steps from the tree's first state on, for so many seconds at most
@@ -191,12 +194,13 @@ sub contradictions
 	return @wrong;
 }
 
-# Where nothing is wrong all stream; what does not, or nothing.
+# Where nothing is wrong all stream, and the worker has seen where from; what does
+# not, or nothing.
 sub is_whole
 {
 	my ($tree, $node) = @_;
 	my @wanted = sort grep { $WalkTree::upstream{$_} eq $node } keys %WalkTree::upstream;
-	my $streaming = $tree->run($node, q{SELECT string_agg(name, ' ' ORDER BY name) FROM replica_kit.status() WHERE state = 'streaming' AND slot_type = 'physical'}) // '';
+	my $streaming = $tree->run($node, q{SELECT string_agg(name, ' ' ORDER BY name) FROM replica_kit.status() WHERE state = 'streaming' AND slot_type = 'physical' AND alert IS NOT NULL}) // '';
 	push @wanted, 'consumer' if $node eq 'primary';
 	$streaming .= ' consumer' if $node eq 'primary' && ($tree->run($node, q{SELECT active FROM pg_replication_slots WHERE slot_name = 'consumer'}) // '') eq 't';
 	return $streaming eq "@wanted" ? '' : "only \"$streaming\" stream";
@@ -229,15 +233,17 @@ sub run_remedies
 	return $count;
 }
 
-# What remedies have set by ALTER SYSTEM is not there for the next event.
+# What remedies have set by ALTER SYSTEM is not there for the next event, nor in
+# force in a server that was started meanwhile.
 sub forget_remedies
 {
 	my ($tree) = @_;
 
 	foreach my $node (keys %{ $tree->{remedied} })
 	{
-		eval { $tree->run($node, 'ALTER SYSTEM RESET ALL', 'SELECT pg_reload_conf()') };
-		delete $tree->{remedied}{$node} if !$@;
+		my $other = eval { $tree->run($node, 'ALTER SYSTEM RESET ALL', 'SELECT pg_reload_conf()', $at_restart) } // next;
+		delete $tree->{remedied}{$node};
+		$tree->restart($node) if $other eq 't';
 	}
 	return;
 }

@@ -420,6 +420,9 @@ $kinds{slot_lost} = {
 	touches => sub { ('hba:primary', $kinds{slot_at_risk}{touches}->()) },
 	silent => sub { () },
 	must => sub { away($_[0], 'slot_lost', 'slot_lost', 'wal_removed') },
+
+	# the new slot is too late for what asked last, until the clone connects
+	passing => sub { +{ primary => ["wal_removed:$_[0]"] } },
 	do => sub {
 		my ($t, $x) = @_;
 		exceed_limit($t, $x);
@@ -510,8 +513,9 @@ $kinds{delay} = {
 	do => sub {
 		my ($t, $x) = @_;
 		$t->set_now($x, recovery_min_apply_delay => '1h');
-		$t->wait_until($x, q{current_setting('recovery_min_apply_delay') = '1h'});
-		$t->run('primary', "INSERT INTO lock_$x VALUES (1)");
+
+		# the startup process may take note later than others
+		$t->wait_until($x, q{EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'RecoveryApplyDelay')}, sub { $t->run('primary', "INSERT INTO lock_$x VALUES (1)") });
 	},
 	undo => sub { my ($t, $x) = @_; $t->set_now($x, recovery_min_apply_delay => undef) } };
 
