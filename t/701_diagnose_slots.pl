@@ -84,6 +84,12 @@ is($primary->safe_psql('postgres', q{SELECT level, finding ~ 'If it is started i
 $primary->safe_psql('postgres', $remedy);
 found('more time', 'replica_down');
 
+# Where it comes from is not known any more, so that none of its attempts would be.
+$primary->stop('immediate');
+$primary->start;
+found('stopped, and the primary has crashed', 'replica_down');
+like($primary->safe_psql('postgres', 'SELECT evidence FROM replica_kit.diagnose()'), qr/;\sno attempt since that is known to be its own;\sslot retains /, 'stopped, and the primary has crashed: of its attempts nothing is known');
+
 $primary->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'});
 $primary->reload;
 $remedy = found('past the limit', 'slot_at_risk');

@@ -190,13 +190,20 @@ static void
 word_down(const PrkWordsInput *in, PrkWords *words)
 {
 	const PrkReplica *replica = in->diagnosis->row->replica;
+	const PrkOwner *owner = in->diagnosis->owner;
+	const char *from = owner != NULL && owner->entry != NULL ?
+	owner->entry->known.last_addr : "";
 
 	words->finding = replica->logical ?
 		"The subscriber is not connected. Its WAL is safe: it continues by itself once it runs." :
 		"The replica is not connected. Its WAL is safe: a restart of it is enough.";
 	prk_words_absence(words, in);
+
+	/* Where it is not known from where it comes, its attempts are not either. */
 	if (in->evidence->report->failures->exist)
-		prk_words_clause(words, "no attempt since");
+		prk_words_clause(words, from[0] != '\0' ?
+						 "no attempt since" :
+						 "no attempt since that is known to be its own");
 	prk_words_slot(words, in);
 	if (in->diagnosis->together)
 	{
