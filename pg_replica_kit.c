@@ -28,6 +28,7 @@
 #include "reads/gate.h"
 #include "reads/waiters.h"
 #include "reads/waker.h"
+#include "sample/unused.h"
 #include "settings.h"
 #include "version.h"
 #include "watch/board.h"
@@ -99,5 +100,6 @@ start_shared_memory(void)
 	prk_gate_shmem_startup();
 	prk_history_shmem_startup();
 	prk_silence_shmem_startup();
+	prk_unused_note_start();
 	prk_waiters_shmem_startup();
 }

@@ -112,5 +112,26 @@ $primary->poll_query_until('postgres', 'SELECT bool_and(alert IS NOT NULL) FROM 
 is($primary->safe_psql('postgres', q{SELECT string_agg(name || ' ' || state, ', ' ORDER BY name) FROM replica_kit.status() WHERE name IN ('late', 'passing')}),
 	'late never connected, passing disconnected', 'nor is one that has moved and whose file was not written yet');
 
-$primary->stop;
+# A crash forgets that a slot was used, as the file does not have it yet, and the
+# worker does not say "never" then, nor does it after the next clean stop.
+$primary->safe_psql('postgres', q{CHECKPOINT; SELECT pg_create_physical_replication_slot('forgotten', true)});
+$made = time;
+$standby->append_conf('postgresql.conf', "primary_slot_name = 'forgotten'");
+$standby->start;
+$primary->wait_for_catchup($standby);
+$primary->poll_query_until('postgres', q{SELECT state = 'streaming' AND alert IS NOT NULL FROM replica_kit.status() WHERE name = 'forgotten'})
+  or die 'the slot is not used';
+$standby->stop;
+$wait = $made + 12 - time;
+$primary->safe_psql('postgres', "SELECT pg_sleep($wait)") if $wait > 0;
+$primary->stop('immediate');
+foreach my $what ('a crash', 'a clean stop after that')
+{
+	$primary->start;
+	ok($primary->poll_query_until('postgres', q{SELECT state = 'disconnected' AND alert = 'critical' FROM replica_kit.status() WHERE name = 'forgotten'}),
+		"after $what nobody says of a slot that it was never used");
+	$primary->safe_psql('postgres', q{SELECT pg_create_physical_replication_slot('fresh', true)}) if $what eq 'a crash';
+	is($primary->safe_psql('postgres', q{SELECT state FROM replica_kit.status() WHERE name = 'fresh'}), 'never connected', 'but of one that was made since');
+	$primary->stop;
+}
 done_testing();

@@ -13,8 +13,10 @@
  *
  * Not so of logical slots, some of whose moves are never saved, nor on a
  * standby, which may stop without saving any.  And a crash forgets what has
- * happened since the last checkpoint: who came for the first time after that,
- * and does not come back, seems never to have come.
+ * happened since the last checkpoint: who came for the first time after that
+ * seems never to have come.  So of what is older than a crash nobody says
+ * "never": it has been left, for all that is known, and its file is written
+ * once more, so that this is known after a clean restart, too.
  *
  * IDENTIFICATION
  *	  src/sample/unused.c
@@ -26,6 +28,9 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "catalog/pg_control.h"
+#include "common/controldata_utils.h"
+#include "miscadmin.h"
 #include "replication/slot.h"
 #include "storage/spin.h"
 #include "utils/timestamp.h"
@@ -35,8 +40,54 @@
 /* How long the making of a slot may take, until its file is in place. */
 #define MADE_WITHIN		(10 * USECS_PER_SEC)
 
+/*
+ * Whoever used a slot before this may have left no trace; 0: everybody did.  Set
+ * by the postmaster, of which all others have it.
+ */
+static TimestampTz traceless_before = 0;
+
 static TimestampTz made_at(const char *name);
 static bool has_moved(const char *name);
+static void save_later(const char *name);
+
+/*
+ * For shmem_startup_hook: how did the server end that starts now?  The control
+ * file still has it, also where the postmaster begins again after the crash of a
+ * backend.  A standby that is stopped cleanly may not have saved its slots.
+ */
+void
+prk_unused_note_start(void)
+{
+	bool		crc_ok;
+	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+
+	traceless_before = crc_ok && control->state == DB_SHUTDOWNED ? 0 :
+		GetCurrentTimestamp();
+	pfree(control);
+}
+
+/*
+ * For the worker, before its first sample is judged: has the file of each slot
+ * written by the next checkpoint that may have been used, though no file tells.
+ * Takes what prk_unused_add() does.
+ */
+void
+prk_unused_settle(const PrkSample *sample)
+{
+	if (traceless_before == 0)
+		return;
+	for (int i = 0; i < sample->nreplicas; i++)
+	{
+		const PrkReplica *replica = &sample->replicas[i];
+		TimestampTz made;
+
+		if (!replica->has_slot || replica->logical || replica->temporary)
+			continue;
+		made = made_at(replica->slot_name);
+		if (made != 0 && made < traceless_before)
+			save_later(replica->slot_name);
+	}
+}
 
 /*
  * Sets unused_since of each physical slot that was never used, as far as that
@@ -56,7 +107,8 @@ prk_unused_add(PrkSample *sample)
 			replica->wal_status == PRK_WAL_LOST)
 			continue;
 		made = sample->in_recovery ? 0 : made_at(replica->slot_name);
-		if (made != 0 && !has_moved(replica->slot_name))
+		if (made != 0 && made >= traceless_before &&
+			!has_moved(replica->slot_name))
 			replica->unused_since = Min(made, sample->taken_at);
 		else if (XLogRecPtrIsInvalid(replica->restart_lsn))
 			replica->unused_since = sample->taken_at;
@@ -109,4 +161,18 @@ has_moved(const char *name)
 	dirty = slot->dirty;
 	SpinLockRelease(&slot->mutex);
 	return dirty;
+}
+
+/* As ReplicationSlotMarkDirty() does for a slot that is one's own. */
+static void
+save_later(const char *name)
+{
+	ReplicationSlot *slot = SearchNamedReplicationSlot(name, true);
+
+	if (slot == NULL)
+		return;
+	SpinLockAcquire(&slot->mutex);
+	slot->just_dirtied = true;
+	slot->dirty = true;
+	SpinLockRelease(&slot->mutex);
 }

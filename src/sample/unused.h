@@ -13,6 +13,8 @@
 
 #include "sample/types.h"
 
+extern void prk_unused_note_start(void);
+extern void prk_unused_settle(const PrkSample *sample);
 extern void prk_unused_add(PrkSample *sample);
 
 #endif							/* PRK_UNUSED_H */

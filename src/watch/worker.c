@@ -316,6 +316,7 @@ run_cycle(Watch *watch)
 
 	if (!watch->announced)
 	{
+		prk_unused_settle(sample);
 		prk_unused_add(sample);
 		prk_announce_start(sample);
 		watch->announced = true;
