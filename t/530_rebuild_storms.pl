@@ -8,6 +8,7 @@
 # Goes on for PRK_REBUILD_ROUNDS rounds from PRK_REBUILD_SEED on.  With
 # PRK_REBUILD_BIG=yes the last one is on more than 2 GB; with
 # PRK_REBUILD_CASCADE=yes the replica is one of a standby's: scripts/proof rebuild.
+# What is unequal is copied to the directory PRK_REBUILD_KEEP, where that is set.
 use strict;
 use warnings FATAL => 'all';
 
@@ -21,7 +22,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my ($rounds, $big, $cascade) = @ENV{qw(PRK_REBUILD_ROUNDS PRK_REBUILD_BIG PRK_REBUILD_CASCADE)};
+my ($rounds, $big, $cascade, $keep) = @ENV{qw(PRK_REBUILD_ROUNDS PRK_REBUILD_BIG PRK_REBUILD_CASCADE PRK_REBUILD_KEEP)};
 plan skip_all => 'scripts/proof rebuild runs it' if !$rounds;
 my $upstream = PostgreSQL::Test::Cluster->new('upstream');
 plan skip_all => 'incremental backups begin with PostgreSQL 17'
@@ -273,7 +274,15 @@ sub compare
 	my ($blocks, @unequal) = compare_clusters($copy, $master);
 	$all_blocks += $blocks;
 	$all_unequal += @unequal;
-	is(join("\n", @unequal[ 0 .. ($#unequal < 9 ? $#unequal : 9) ]), '', "$what: none of $blocks blocks is unequal");
+	my (%of, @files);
+	foreach (@unequal)
+	{
+		my ($file) = /^(\S+)/;
+		push @files, $file if !$of{$file}++;
+	}
+	my @sizes = map { my $file = $_; join ' and ', map { -s "$_/$file" // 'no file' } $copy, $master } @files;
+	is(join("\n", map { "$files[$_]: $of{$files[$_]}, of $sizes[$_] bytes" } 0 .. $#files), '', "$what: none of $blocks blocks is unequal");
+	system_or_bail('cp', '-a', $copy, $master, $keep) if @unequal && $keep;
 	return !@unequal;
 }
 
@@ -316,6 +325,7 @@ sub rebuild
 	stop_upstream();
 	stop_standby($_) foreach grep { defined } $replica, $clone, $cascade ? $source : undef;
 	my $is_equal = compare($what, $pgdata, $upstream->data_dir);
+	note $out . $err if !$is_equal;
 	if ($clone)
 	{
 		$is_equal &&= compare("$what, and a clone", $pgdata, $clone->data_dir);
