@@ -125,17 +125,19 @@ $kinds{throttle} = {
 $kinds{wrong_port} = {
 	targets => \@standbys,
 	touches => sub { ("node:$_[0]", "link:$_[0]") },
-	must => sub { away($_[0], 'replica_down', 'upstream_unreachable') },
+
+	# where the machine is slow, a timeout may have ended its connection before
+	must => sub { +{ $upstream{ $_[0] } => ["replica_down:$_[0]|replica_unresponsive:$_[0]"], $_[0] => ['upstream_unreachable:upstream'] } },
 	do => sub { my ($t, $x) = @_; $t->set_now($x, primary_conninfo => $t->conninfo($x) =~ s/port='\d+'/port='1'/r) },
 	undo => sub { my ($t, $x) = @_; $t->set_login($x) } };
 
 $kinds{promote} = {
 	targets => [qw(replica2 cascade)],
-	touches => sub { ('login:replica1', 'login:replica2', "hba:$upstream{$_[0]}", "slots:$upstream{$_[0]}", "senders:$upstream{$_[0]}", link_of($_[0])) },
+	touches => sub { ('login:replica1', 'login:replica2', "hba:$upstream{$_[0]}", "slots:$upstream{$_[0]}", "senders:$upstream{$_[0]}", link_of($_[0]), "link:$upstream{$_[0]}") },
 	must => sub { +{ $upstream{ $_[0] } => ["replica_down:$_[0]"], $_[0] => ['promoted'] } },
 	may => sub { my ($x) = @_; return { $x => [ map { "replica_not_attached:$_" } @standbys ] } },
 	after => sub { my ($x) = @_; return { $x => [ map { ("replica_never_seen:$_", "replica_not_attached:$_") } @standbys ] } },
-	do => sub { my ($t, $x) = @_; $t->promote($x) },
+	do => sub { my ($t, $x) = @_; $t->catch_up($x); $t->promote($x) },
 	undo => sub { my ($t, $x) = @_; $t->clone($x) } };
 
 foreach my $how (qw(restart kick))
@@ -168,7 +170,7 @@ $kinds{clock} = {
 $kinds{promote_and_demote} = {
 	%{ $kinds{promote} },
 	targets => ['replica2'],
-	do => sub { my ($t, $x) = @_; $t->promote($x); $t->run($x, 'CREATE TABLE only_here (i int)') },
+	do => sub { my ($t, $x) = @_; $t->catch_up($x); $t->promote($x); $t->run($x, 'CREATE TABLE only_here (i int)') },
 	undo => sub { my ($t, $x) = @_; $t->demote($x) } };
 
 # More is allowed on the primary than on its standbys, each time.
@@ -426,7 +428,9 @@ $kinds{slot_lost} = {
 	do => sub {
 		my ($t, $x) = @_;
 		exceed_limit($t, $x);
-		$t->run('primary', 'CHECKPOINT');
+
+		# the checkpointer may take note of the limit later than others
+		$t->wait_until('primary', "(SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = '$x')", sub { $t->run('primary', 'CHECKPOINT') });
 		$t->start($x);
 	},
 	undo => sub {
@@ -442,7 +446,14 @@ $kinds{consumer_stopped} = {
 	targets => ['consumer'],
 	touches => sub { 'consumer' },
 	must => sub { +{ primary => ['replica_down:consumer'] } },
-	do => sub { my ($t) = @_; $t->{consuming} = 0; $t->stop_consumer },
+	do => sub {
+		my ($t) = @_;
+
+		# a slot that was made anew is not missed before it was used
+		$t->wait_until('primary', q{(SELECT active FROM pg_replication_slots WHERE slot_name = 'consumer')}, sub { $t->tick });
+		$t->{consuming} = 0;
+		$t->stop_consumer;
+	},
 	undo => sub { my ($t) = @_; $t->{consuming} = 1 } };
 
 $kinds{consumer_without_slot} = {
@@ -545,7 +556,15 @@ $kinds{archive_fails} = {
 	targets => ['primary'],
 	touches => sub { 'archive' },
 	must => sub { +{ primary => ['archive_failing'] } },
-	do => sub { my ($t) = @_; archive_by($t, '/bin/false') },
+	do => sub {
+		my ($t) = @_;
+		my $failed = $t->run('primary', 'SELECT failed_count FROM pg_stat_archiver');
+		my $looks = 0;
+		archive_by($t, '/bin/false');
+
+		# the archiver may take note of it later than others
+		$t->wait_until('primary', "(SELECT failed_count > $failed FROM pg_stat_archiver)", sub { $t->write_wal(10) if ++$looks % 20 == 0 });
+	},
 	undo => sub { my ($t) = @_; archive_by($t, '/bin/true') } };
 
 $kinds{sync_names} = {

@@ -246,6 +246,16 @@ sub restart
 	return;
 }
 
+# Waits until a standby has replayed all that its upstream has.
+sub catch_up
+{
+	my ($self, $name) = @_;
+	my $upstream = $upstream{$name};
+	my $lsn = $self->run($upstream, 'SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END');
+	$self->wait_until($name, "pg_last_wal_replay_lsn() >= '$lsn'");
+	return;
+}
+
 sub promote
 {
 	my ($self, $name) = @_;
