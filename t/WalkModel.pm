@@ -399,7 +399,10 @@ sub exceed_limit
 	$t->wait_until('primary', "NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name <> '$x' AND restart_lsn < '$lsn')",
 		sub { $t->tick; $t->run('primary', 'CHECKPOINT') });
 	$t->set_now('primary', max_slot_wal_keep_size => '2MB', wal_keep_size => '0');
-	$t->wait_until('primary', q{current_setting('wal_keep_size') = '0'});
+
+	# a remedy may have set one of them, while something else was wrong
+	$t->run('primary', 'ALTER SYSTEM RESET max_slot_wal_keep_size', 'ALTER SYSTEM RESET wal_keep_size');
+	$t->wait_until('primary', q{current_setting('wal_keep_size') = '0' AND current_setting('max_slot_wal_keep_size') = '2MB'}, sub { $t->reload('primary') });
 	return;
 }
 
