@@ -58,6 +58,22 @@ is( $primary->safe_psql(
 	'never connected|t',
 	'who never came is still awaited');
 
+# Dropped and made again: another slot, and nobody has used it either.
+SKIP:
+{
+	skip 'the file system does not tell when files were made', 2
+	  if `stat -c %W @{[ $primary->data_dir ]}/pg_replslot/awaited` !~ /^[1-9]/;
+	$primary->safe_psql(
+		'postgres', q{SELECT pg_drop_replication_slot('awaited');
+		CREATE TABLE t (); CHECKPOINT;
+		SELECT pg_create_physical_replication_slot('awaited', true);
+		SELECT pg_create_physical_replication_slot('later')});
+	$primary->reload;
+	ok(state_becomes('later', 'never connected'), 'the worker has looked');
+	is($primary->safe_psql('postgres', q{SELECT state FROM replica_kit.status() WHERE name = 'awaited'}),
+		'never connected', 'a slot that was made again is awaited, too');
+}
+
 $standby->clean_node;
 $primary->stop;
 done_testing();

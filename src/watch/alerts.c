@@ -17,12 +17,11 @@
  * replica that is connecting, catching up or being cloned is given the time:
  * it has recovered when it streams.
  *
- * What is silenced goes through the same levels, without a line.  When the
- * silence ends, there is one if it is not as the log had it before.
- *
- * A slot that goes away while watched is told, unless somebody dropped it on
- * purpose through the kit.  A walsender without a slot may go as it came; one
- * that comes back under its name takes over what was announced of it.
+ * What is silenced goes through the same levels, without a line, until the silence
+ * ends: then there is one if it is not as the log had it before.  A slot that goes
+ * away while watched is told, unless somebody dropped it through the kit.  A
+ * walsender without a slot may go as it came; one that comes back under its name
+ * takes over what was announced of it.
  *
  * IDENTIFICATION
  *	  src/watch/alerts.c
@@ -400,10 +399,12 @@ learn(const PrkAlerts *alerts, const PrkSample *sample,
 	{
 		if (known->never_connected && was_used(replica, known))
 		{
-			known->never_connected = false;
+			/* It may be another of that name, made since and not used. */
+			known->never_connected = replica->unused_since > known->appeared_at;
+			known->appeared_at = Max(known->appeared_at, replica->unused_since);
 			known->gone_since = 0;
 		}
-		if (has_moved(replica, watched))
+		if (!known->never_connected && has_moved(replica, watched))
 		{
 			known->moved_at = now;
 			known->gone_since = 0;
@@ -466,10 +467,9 @@ is_served(const PrkReplica *replica, const Watched *watched)
 }
 
 /*
- * Was a slot that nobody holds used between two samples?  A replica that came
- * and went in less than check_interval has moved its restart_lsn, or at least,
- * from 17 on, the time since when it is inactive.  What is seen first is how
- * it was made.
+ * Was a slot that nobody holds used between two samples?  Who came and went in
+ * less than check_interval has moved its restart_lsn, or at least, from 17 on,
+ * the time since when it is inactive.  What is seen first is how it was made.
  */
 static bool
 was_used(const PrkReplica *replica, PrkKnown *known)

@@ -315,9 +315,10 @@ run_cycle(Watch *watch)
 	follow_wall_clock(watch, sample);
 
 	if (!watch->announced)
-	{
 		prk_unused_settle(sample);
-		prk_unused_add(sample);
+	prk_unused_add(sample);
+	if (!watch->announced)
+	{
 		prk_announce_start(sample);
 		watch->announced = true;
 	}
