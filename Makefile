@@ -260,6 +260,7 @@ JOIN_PARTS = \
 	src/join/join_recovery.sh \
 	src/join/join_archive.sh \
 	src/join/join_clone.sh \
+	src/join/join_moved.sh \
 	src/join/join_log.sh \
 	src/join/join_rebuild.sh \
 	src/join/join_history.sh \

@@ -302,6 +302,10 @@ check_clone() {
         fail 11 "the clone is not complete: its manifest is missing or damaged${words:+: $(printf '%s' "$words" | cleaned 500)}" \
             "Nothing is left of it; run this script again."
     check_new_tablespaces
+    find_moved "$clone/data"
+    [ -z "$moved" ] ||
+        fail 11 "the clone cannot be used: $moved" \
+            "Nothing is left of it; run this script again, and no ALTER DATABASE ... SET TABLESPACE while it runs."
     [ -z "$verify" ] || verify_clone
     empty_log_directory
 }

@@ -365,6 +365,8 @@ EOF
             [ ! -d "$name" ] || find "$name" -name "INCREMENTAL.*"
         done | head -n 1' sh "$clone/data" 2>&1)
     [ -z "$words" ] || cannot "the result is not complete: $words" || return
+    find_moved "$clone/data"
+    [ -z "$moved" ] || cannot "$moved" || return
     place_wal
 }
 

@@ -576,9 +576,14 @@ rewind() {
     await_job clone_words "pg_rewind has done nothing" go_on
     rewound=
     untouched=
+    moved=
     words=$(as_owner tail -n 1 "$state/clone.out" | rewind_words)
     words=${overdue:-$words}
-    if [ "$status" -eq 0 ]; then
+    [ "$status" -ne 0 ] || find_moved "$pgdata"
+    if [ -n "$moved" ]; then
+        words=$moved
+        half_rewound=$kept_in
+    elif [ "$status" -eq 0 ]; then
         rewound=yes
     elif ! as_owner grep -q '^pg_rewind: need to copy ' "$state/clone.out"; then
         # what it says before it touches anything
