@@ -282,7 +282,11 @@ sub compare
 	}
 	my @sizes = map { my $file = $_; join ' and ', map { -s "$_/$file" // 'no file' } $copy, $master } @files;
 	is(join("\n", map { "$files[$_]: $of{$files[$_]}, of $sizes[$_] bytes" } 0 .. $#files), '', "$what: none of $blocks blocks is unequal");
-	system_or_bail('cp', '-a', $copy, $master, $keep) if @unequal && $keep;
+	if (@unequal && $keep)
+	{
+		system_or_bail('cp', '-a', $copy, "$keep/copy");
+		system_or_bail('cp', '-a', $master, "$keep/master");
+	}
 	return !@unequal;
 }
 
@@ -303,18 +307,24 @@ sub some_script
 sub rebuild
 {
 	my ($what, $is_with_clone) = @_;
-	my ($out, $err) = ('', '');
-	my $harness = start_script(some_script(), { PGPASSWORD => 'secret-word-1' }, \$out, \$err, @where, '--rebuild', '--remove-old');
+	my ($code, $out, $err);
 	my ($before, $meanwhile) = (2, 8);
-	while ($harness->pumpable)
+	while (1)
 	{
-		# most of it while the blocks are fetched
-		storm(1) if $out =~ /fetching what has changed|cloning / ? $meanwhile-- > 0 : $before-- > 0;
-		usleep(100_000);
-		$harness->pump_nb;
+		($out, $err) = ('', '');
+		my $harness = start_script(some_script(), { PGPASSWORD => 'secret-word-1' }, \$out, \$err, @where, '--rebuild', '--remove-old');
+		while ($harness->pumpable)
+		{
+			# most of it while the blocks are fetched
+			storm(1) if $out =~ /fetching what has changed|cloning / ? $meanwhile-- > 0 : $before-- > 0;
+			usleep(100_000);
+			$harness->pump_nb;
+		}
+		$harness->finish;
+		$code = $harness->full_result(0) >> 8;
+		last if $code != 11 || $err !~ /was moved meanwhile/;
+		note "once more: $err";
 	}
-	$harness->finish;
-	my $code = $harness->full_result(0) >> 8;
 	print map { "#   $_\n" } split /\n/, $out . $err;
 	is($code, 0, "$what: rebuilt");
 	my $is_delta = $out =~ /bringing back only what changed/ && $out !~ /cloning everything/;
