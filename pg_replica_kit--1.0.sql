@@ -62,7 +62,7 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_preflight_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE ROWS 10;
 
 COMMENT ON FUNCTION replica_kit.preflight(integer) IS
-'Checks whether this server can feed that many more replicas, and whether it would survive its next restart.';
+'Checks whether this server can feed that many more replicas, and can restart.';
 
 REVOKE ALL ON FUNCTION replica_kit.preflight(integer) FROM PUBLIC;
 
@@ -110,7 +110,7 @@ LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION replica_kit.provision(text, inet, text, text, boolean, boolean, boolean) IS
-'Creates role, slot and pg_hba.conf rule for a replica at that address, all at commit or not at all.';
+'Creates role, slot and pg_hba.conf rule of a replica, all at commit or none.';
 
 REVOKE ALL ON FUNCTION replica_kit.provision(text, inet, text, text, boolean, boolean, boolean) FROM PUBLIC;
 
@@ -149,7 +149,8 @@ LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION replica_kit.deprovision(text, boolean, boolean, boolean) IS
-'Drops the replica''s slot, its pg_hba.conf rules and, unless kept or needed elsewhere, its role.';
+'Drops the replica''s slot, its pg_hba.conf rules and its role.
+The role stays if it is to be kept, if the kit did not make it, or if it is needed elsewhere.';
 
 REVOKE ALL ON FUNCTION replica_kit.deprovision(text, boolean, boolean, boolean) FROM PUBLIC;
 
@@ -166,7 +167,8 @@ LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION replica_kit.rotate_password(text, text) IS
-'Gives the replica''s role a new password, generated unless given, and returns it once.';
+'Gives the replica''s role a new password, and returns it once.
+It is generated unless given.';
 
 REVOKE ALL ON FUNCTION replica_kit.rotate_password(text, text) FROM PUBLIC;
 
@@ -183,7 +185,7 @@ LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION replica_kit.revoke_address(text, inet) IS
-'Removes the replica''s pg_hba.conf rules for one address and returns how many there are.';
+'Removes the replica''s pg_hba.conf rules for one address; returns how many.';
 
 REVOKE ALL ON FUNCTION replica_kit.revoke_address(text, inet) FROM PUBLIC;
 
@@ -200,7 +202,7 @@ LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION replica_kit.allow_rewind(text, interval) IS
-'Lets the replica''s pg_rewind read this server''s files for a time, and returns when that ends.
+'Lets the replica''s pg_rewind read this server''s files; returns when that ends.
 It gets a role of its own, NAME_rewind, with the replica''s password, in this database only.';
 
 REVOKE ALL ON FUNCTION replica_kit.allow_rewind(text, interval) FROM PUBLIC;
@@ -214,7 +216,7 @@ LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION replica_kit.revoke_rewind(text) IS
-'Takes back what allow_rewind() gave, and returns whether there was anything.';
+'Ends what allow_rewind() gave; false if there was nothing.';
 
 REVOKE ALL ON FUNCTION replica_kit.revoke_rewind(text) FROM PUBLIC;
 
@@ -225,7 +227,7 @@ LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION replica_kit.end_rewind() IS
-'Gives back what allow_rewind() gave: the script''s last act, in the session of that role.';
+'Ends what allow_rewind() gave; the script calls it last, as that role.';
 
 REVOKE ALL ON FUNCTION replica_kit.end_rewind() FROM PUBLIC;
 
@@ -266,7 +268,7 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_hba_match_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION replica_kit.hba_match(text, inet, text, boolean) IS
-'Says which line of pg_hba.conf, as the file is now, the server would apply to a connection.';
+'Says which line of pg_hba.conf the server would apply to a connection.';
 
 REVOKE ALL ON FUNCTION replica_kit.hba_match(text, inet, text, boolean) FROM PUBLIC;
 
@@ -284,7 +286,7 @@ LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION replica_kit.join_script(text, text, integer) IS
-'Returns the shell script that makes the provisioned replica, to be run on the replica''s machine.';
+'Returns the shell script that makes the replica on the replica''s machine.';
 
 REVOKE ALL ON FUNCTION replica_kit.join_script(text, text, integer) FROM PUBLIC;
 
@@ -420,7 +422,8 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_status_1_0'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED ROWS 10;
 
 COMMENT ON FUNCTION replica_kit.status() IS
-'One row per replication slot and per walsender without one, worst first: how far behind, what it holds, what is wrong.';
+'All slots and walsenders: how far behind, WAL retained, what is wrong.
+Worst first.';
 
 REVOKE ALL ON FUNCTION replica_kit.status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION replica_kit.status() TO pg_monitor;
@@ -535,7 +538,7 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_standby_status_1_0'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED ROWS 1;
 
 COMMENT ON FUNCTION replica_kit.standby_status() IS
-'On a standby one row, on a primary none: what it receives and from whom, how far behind, what is wrong.';
+'On a standby one row: its upstream, how far behind it is, what is wrong.';
 
 REVOKE ALL ON FUNCTION replica_kit.standby_status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION replica_kit.standby_status() TO pg_monitor;
@@ -587,7 +590,7 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_connection_errors_1_0'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED ROWS 10;
 
 COMMENT ON FUNCTION replica_kit.connection_errors() IS
-'Why replication connections to this server, or from it to its upstream, failed since it was started, newest first.';
+'Why replication connections to or from this server failed, newest first.';
 
 REVOKE ALL ON FUNCTION replica_kit.connection_errors() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION replica_kit.connection_errors() TO pg_monitor;
@@ -630,7 +633,8 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_history_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED ROWS 1000;
 
 COMMENT ON FUNCTION replica_kit.history(text, interval) IS
-'What the worker has sampled of one replica, or of all, in the last hour or in the interval given, oldest first.';
+'The samples of one replica or of all, in the last hour or the interval given.
+Oldest first; the worker takes them.';
 
 REVOKE ALL ON FUNCTION replica_kit.history(text, interval) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION replica_kit.history(text, interval) TO pg_monitor;
@@ -648,7 +652,7 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_lag_graph_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION replica_kit.lag_graph(text, interval, integer) IS
-'Draws the lag of a replica in the last hour or in the interval given, in characters, one line per row.
+'Draws the lag of a replica in the last hour, or in the interval given.
 Each column shows the greatest lag of its part of the time.';
 
 REVOKE ALL ON FUNCTION replica_kit.lag_graph(text, interval, integer) FROM PUBLIC;
@@ -698,7 +702,7 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_diagnose_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE ROWS 10;
 
 COMMENT ON FUNCTION replica_kit.diagnose(text) IS
-'Root causes of what is wrong with the replicas of this server, its upstream and itself, worst first.
+'What is wrong with replicas, upstream and this server, and why; worst first.
 No row: nothing is wrong.';
 
 REVOKE ALL ON FUNCTION replica_kit.diagnose(text) FROM PUBLIC;
@@ -750,7 +754,7 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_assert_healthy_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION replica_kit.assert_healthy(text, integer) IS
-'Raises an error if unhealthy() has rows of this level, or if fewer replicas than min_streaming stream.
+'Raises an error if unhealthy() has rows, or fewer than min_streaming stream.
 SQLSTATE is RK001 if the worst is a warning, else RK002.';
 
 REVOKE ALL ON FUNCTION replica_kit.assert_healthy(text, integer) FROM PUBLIC;
@@ -765,8 +769,8 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_metrics_1_0'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION replica_kit.metrics() IS
-'All of status(), unhealthy() and the worker''s cost in Prometheus'' text format, with series for each known replica.
-What is not known is NaN.';
+'All of status() and unhealthy() in Prometheus'' text format.
+With the worker''s cost, and with series for each known replica. What is not known is NaN.';
 
 REVOKE ALL ON FUNCTION replica_kit.metrics() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION replica_kit.metrics() TO pg_monitor;
@@ -784,8 +788,8 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_silence_1_0'
 LANGUAGE C CALLED ON NULL INPUT VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION replica_kit.silence(text, interval, text) IS
-'Mutes log, unhealthy() and assert_healthy() of one name during planned work, for a day at most.
-The name is a replica, "server" or "upstream". Returns when the silence ends. A lost slot and a disk that is about to be full are told nevertheless. Takes effect at once, and ROLLBACK does not undo it.';
+'Mutes the alarms of one name during planned work, for a day at most.
+That is the log, unhealthy() and assert_healthy(). The name is a replica, "server" or "upstream". Returns when the silence ends. A lost slot and a disk that is about to be full are told nevertheless. Takes effect at once, and ROLLBACK does not undo it.';
 
 REVOKE ALL ON FUNCTION replica_kit.silence(text, interval, text) FROM PUBLIC;
 
@@ -890,7 +894,7 @@ AS 'MODULE_PATHNAME', 'pg_replica_kit_wait_for_lsn_1_0'
 LANGUAGE C;
 
 COMMENT ON PROCEDURE replica_kit.wait_for_lsn(pg_lsn, interval, integer) IS
-'Waits until that WAL is replayed on this standby, so that a session reads what was written before.
+'Waits on a standby until that WAL is replayed, to read what was written before.
 On a primary it returns at once. SQLSTATE is RK010 when the time is over, RK011 if the server was
 promoted without that WAL or never had it, RK012 in a function, another procedure, a DO block, under
 repeatable read, or with an open cursor.';

@@ -105,7 +105,7 @@ is(sql(<<~'SQL'), '', 'and every column');
 # help()
 # ----------------------------------------------------------------------
 
-is(sql(q{SELECT string_agg(name, ' ') FROM replica_kit.help() WHERE does IS NULL OR does = '' OR does ~ '\n' OR length(does) > 120}), '',
+is(sql(q{SELECT string_agg(name, ' ') FROM replica_kit.help() WHERE does IS NULL OR does = '' OR does ~ '\n' OR length(does) > 82}), '',
 	'help() says in one line what each does');
 is(sql(<<~'SQL'), '', 'it knows every function, view and setting');
 	SELECT string_agg(name, ' ')
@@ -124,6 +124,8 @@ my $codes = join "\n", sort @codes;
 is(sql(q{SELECT name FROM replica_kit.help() WHERE topic = 'diagnosis' ORDER BY name COLLATE "C"}), $codes, 'it knows every code of diagnose()');
 is(sql(q{SELECT array_agg(DISTINCT topic) FROM (SELECT topic FROM replica_kit.help() LIMIT 3) h}), '{"set up"}', 'set-up comes first');
 cmp_ok(widest(terminal('SELECT * FROM replica_kit.help()', 'wrapped')), '<=', 120, 'it fits a terminal of 120 columns');
+cmp_ok(widest(terminal($_, 'aligned')), '<=', 120, "$_ needs no wrapping")
+  foreach 'SELECT name, does FROM replica_kit.help()', q{SELECT name, arguments FROM replica_kit.help() WHERE topic = 'set up'};
 
 # ----------------------------------------------------------------------
 # For whom
