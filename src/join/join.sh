@@ -147,7 +147,7 @@ Options:
                        enough: a restart, its slot re-created, WAL from an
                        archive, a rewind, the blocks that have changed (17
                        and later), a full clone; the old data is kept
-  --full               with --rebuild: a full clone, whatever less would be enough
+  --full               with --rebuild: a full clone, even if less would be enough
   --remove-old         with --rebuild: remove the old data when it streams
   --demote             --rebuild where the directory is a former primary's that is
                        to become this replica: without a clone if the upstream
