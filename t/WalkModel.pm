@@ -469,7 +469,7 @@ $kinds{consumer_without_slot} = {
 # All slots that there may be, and somebody asks for one more.
 $kinds{slots} = {
 	targets => [qw(primary replica1)],
-	touches => sub { ("slots:$_[0]", "senders:$_[0]", "hba:$_[0]") },
+	touches => sub { ("node:$_[0]", "slots:$_[0]", "senders:$_[0]", "hba:$_[0]") },
 	must => sub { +{ $_[0] => ['slots_exhausted'] } },
 	do => sub {
 		my ($t, $x) = @_;
