@@ -136,6 +136,7 @@ note_least(void)
 {
 	XLogRecPtr	least = PG_UINT64_MAX;
 
+	Assert(shared != NULL);
 	if (!pairingheap_is_empty(&shared->heap))
 		least = pairingheap_container(Waiter, node,
 									  pairingheap_first(&shared->heap))->target;
@@ -219,10 +220,12 @@ prk_waiters_wake(XLogRecPtr replayed)
 	static uint32 joins_seen = 0;
 	int			woken[NWOKEN];
 	int			nwoken = 0;
-	uint32		joins = pg_atomic_read_u32(&shared->joins);
+	uint32		joins;
 	int64		now = prk_clock_now();
 	int			pause;
 
+	Assert(shared != NULL);
+	joins = pg_atomic_read_u32(&shared->joins);
 	if (joins != joins_seen)
 	{
 		joins_seen = joins;
