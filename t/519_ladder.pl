@@ -41,8 +41,8 @@ sub drop_slot
 # WAL that no slot holds goes, and is in the archive before.
 sub move_on
 {
-	$primary->safe_psql('postgres', 'INSERT INTO filler VALUES (0, 0); SELECT pg_switch_wal()') for 1 .. 3;
-	my $last = $primary->safe_psql('postgres', q{SELECT pg_walfile_name(pg_current_wal_lsn() - 1)});
+	my $last;
+	$last = $primary->safe_psql('postgres', 'INSERT INTO filler VALUES (0, 0); SELECT pg_walfile_name(pg_switch_wal())') for 1 .. 3;
 	$primary->poll_query_until('postgres', "SELECT last_archived_wal >= '$last' FROM pg_stat_archiver")
 	  or die 'nothing is archived';
 	$primary->safe_psql('postgres', 'CHECKPOINT');
