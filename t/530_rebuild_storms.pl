@@ -324,6 +324,7 @@ sub rebuild
 		$code = $harness->full_result(0) >> 8;
 		last if $code != 11 || $err !~ /was moved meanwhile/;
 		note "once more: $err";
+		$source->safe_psql('postgres', 'CHECKPOINT') if $cascade;
 	}
 	print map { "#   $_\n" } split /\n/, $out . $err;
 	is($code, 0, "$what: rebuilt");

@@ -24,6 +24,8 @@ find_moved() {
     fi
     first=$(as_owner sed -n 's/^START WAL LOCATION: .* (file [0-9A-F]\{8\}\([0-9A-F]\{16\}\))$/\1/p' \
         "$1/backup_label" 2>/dev/null)
+    begins=$(as_owner sed -n 's/^START WAL LOCATION: \([0-9A-F]*\/[0-9A-F]*\) .*/\1/p' \
+        "$1/backup_label" 2>/dev/null)
     # Each segment by itself: of a rewound server several timelines are there.  A
     # segment that is not full ends with an error.
     # shellcheck disable=SC2016 # for the job's shell
@@ -35,7 +37,14 @@ find_moved() {
         done
         echo end' sh "$bindir" "$1/pg_wal" "$first"
     await_job verify_words "pg_waldump has read nothing"
-    words=$(as_owner cat "$state/clone.out" | awk '
+    words=$(as_owner cat "$state/clone.out" | awk -v from="$begins" '
+        function padded(lsn) {
+            split(lsn, half, "/")
+            return sprintf("%8s%8s", half[1], substr("00000000" half[2], length(half[2]) + 1))
+        }
+        # A backup of a standby begins in the midst of a segment.
+        match($0, /, lsn: [0-9A-F]+\/[0-9A-F]+/) &&
+            padded(substr($0, RSTART + 7, RLENGTH - 7)) < padded(from) { next }
         / desc: CREATE_FILE_COPY copy dir / {
             sub(/.* copy dir /, "")
             copied[$1] = $3
@@ -50,7 +59,7 @@ find_moved() {
         }
         $0 == "end" { end = 1 }
         END { print end ? "read " lost : "" }')
-    { [ -n "$words" ] && [ -n "$first" ]; } ||
+    { [ -n "$words" ] && [ -n "$first" ] && is_lsn "$begins"; } ||
         fail 1 "the WAL in \"$1/pg_wal\" could not be read: $(clone_words)"
     lost=${words#read }
     [ -z "$lost" ] ||
