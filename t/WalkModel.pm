@@ -452,7 +452,7 @@ $kinds{consumer_stopped} = {
 	do => sub {
 		my ($t) = @_;
 
-		# a slot that was made anew is not missed before it was used
+		# a slot that was created again is not missed before it was used
 		$t->wait_until('primary', q{(SELECT active FROM pg_replication_slots WHERE slot_name = 'consumer')}, sub { $t->tick });
 		$t->{consuming} = 0;
 		$t->stop_consumer;

@@ -41,10 +41,10 @@
 #define MADE_WITHIN		(10 * USECS_PER_SEC)
 
 /*
- * Whoever used a slot before this may have left no trace; 0: everybody did.  Set
- * by the postmaster, of which all others have it.
+ * What a slot's file says of the time before this is not known to be all; 0: it
+ * is.  Set in the postmaster, from which all other processes inherit it.
  */
-static TimestampTz traceless_before = 0;
+static TimestampTz unproved_before = 0;
 
 static TimestampTz made_at(const char *name);
 static bool has_moved(const char *name);
@@ -61,7 +61,7 @@ prk_unused_note_start(void)
 	bool		crc_ok;
 	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
 
-	traceless_before = crc_ok && control->state == DB_SHUTDOWNED ? 0 :
+	unproved_before = crc_ok && control->state == DB_SHUTDOWNED ? 0 :
 		GetCurrentTimestamp();
 	pfree(control);
 }
@@ -74,7 +74,7 @@ prk_unused_note_start(void)
 void
 prk_unused_settle(const PrkSample *sample)
 {
-	if (traceless_before == 0)
+	if (unproved_before == 0)
 		return;
 	for (int i = 0; i < sample->nreplicas; i++)
 	{
@@ -84,7 +84,7 @@ prk_unused_settle(const PrkSample *sample)
 		if (!replica->has_slot || replica->logical || replica->temporary)
 			continue;
 		made = made_at(replica->slot_name);
-		if (made != 0 && made < traceless_before)
+		if (made != 0 && made < unproved_before)
 			save_later(replica->slot_name);
 	}
 }
@@ -107,7 +107,7 @@ prk_unused_add(PrkSample *sample)
 			replica->wal_status == PRK_WAL_LOST)
 			continue;
 		made = sample->in_recovery ? 0 : made_at(replica->slot_name);
-		if (made != 0 && made >= traceless_before &&
+		if (made != 0 && made >= unproved_before &&
 			!has_moved(replica->slot_name))
 			replica->unused_since = Min(made, sample->taken_at);
 		else if (XLogRecPtrIsInvalid(replica->restart_lsn))
