@@ -20,6 +20,13 @@
  * those blocks, and whether it is too short cannot be told: such a file is better
  * asked for whole, too.
  *
+ * RelationAddBlocks() adds several at once, and _hash_alloc_buckets() logs only
+ * the last of many.  No other block of a relation comes into being without WAL.
+ * So those are zeros in a backup, too, unless the older copy has them, which it
+ * does only after a truncation.  A fork that has not changed in the range is not
+ * in the summaries, and its unused pages are not told: the client finds them in
+ * the backup.
+ *
  * IDENTIFICATION
  *	  src/ask/summaries.c
  *
