@@ -42,7 +42,7 @@ $upstream->safe_psql('postgres', <<~SQL);
 	CREATE INDEX ON seen (id);
 	ALTER TABLE moved SET TABLESPACE space;
 	CREATE UNLOGGED TABLE unlogged AS SELECT 1;
-	CREATE TABLE still AS SELECT g, repeat('x', 1900) FROM generate_series(1, 8000) g;
+	CREATE TABLE still AS SELECT g, repeat('x', 1900) FROM generate_series(1, 20000) g;
 	VACUUM FREEZE;
 	SQL
 provision($upstream, 'replica1', 'secret-word-1');
@@ -157,8 +157,8 @@ sub is_delta
 # sees it.
 sub goes_wrong
 {
-	my ($what, $master, @changes) = @_;
-	($code, $out, $err) = run_script(careless(@changes), { PGPASSWORD => 'secret-word-1' }, @where, '--rebuild', '--remove-old');
+	my ($what, $master, $file) = @_;
+	($code, $out, $err) = run_script($file, { PGPASSWORD => 'secret-word-1' }, @where, '--rebuild', '--remove-old');
 	is($code, 0, "$what: the replica streams nevertheless");
 	is_delta($what);
 	my ($blocks, @unequal) = stop_and_compare($master);
@@ -187,7 +187,12 @@ sub restore_replica
 # The script without one of its precautions, and without its attempt of a restart.
 sub careless
 {
-	my @changes = (qr/elif \[ -n "\$start" \]; then\n +find_step\n/, "elif false; then\n", @_);
+	return without(qr/elif \[ -n "\$start" \]; then\n +find_step\n/, "elif false; then\n", @_);
+}
+
+sub without
+{
+	my @changes = @_;
 	my $text = slurp($script);
 	while (my ($from, $to) = splice @changes, 0, 2)
 	{
@@ -263,8 +268,48 @@ foreach my $case (
 	[ 'not looking at short files', qr/holes=\$\(find_holes\)/, 'holes=$(:)' ])
 {
 	restore_replica($upstream);
-	goes_wrong($case->[0], $upstream, @$case[ 1, 2 ]);
+	goes_wrong($case->[0], $upstream, careless(@$case[ 1, 2 ]));
 }
+
+# Short files, and together they are more than everything.
+restore_replica($upstream);
+truncate "$pgdata/$_", 8192 or die "truncate: $!" foreach map { file_of($upstream, $_) } @names, 'still';
+rebuild('many short files', careless());
+like($out, qr/^pg_replica_kit: not possible with the changed blocks only: with files that have to come whole after all, about \d+ MB would be fetched, and everything is \d+ MB: cloning everything$/m,
+	'many short files: the reason');
+is_equal('many short files', $upstream);
+
+# The restart that is tried first fills a short file with zeros, and makes one that
+# is missing, up to the block that is replayed.  A table that got unused pages
+# while the replica streamed, which has none of them, comes by a second backup.
+$replica->start;
+$upstream->safe_psql('postgres', $_) foreach
+  'CREATE TABLE loaded (id integer, words text) WITH (autovacuum_enabled = off)',
+  "COPY loaded FROM PROGRAM 'awk ''BEGIN { for (; i < 2200; i++) printf \"%d\\t%0100d\\n\", i, 0 }'''";
+stop_replica($upstream);
+my $loaded = file_of($upstream, 'loaded');
+cmp_ok(-s "$pgdata/$loaded", '<', -s $upstream->data_dir . "/$loaded", 'a replica has no pages that were never used');
+$replica->start;
+my @filled = map { file_of($upstream, $_) } qw(short seen);
+$upstream->safe_psql('postgres', "UPDATE $_ SET words = 'last' WHERE id = 6000") foreach qw(short seen);
+$upstream->wait_for_catchup('replica1', 'replay');
+$replica->stop('immediate');
+truncate "$pgdata/$filled[0]", 8192 or die "truncate: $!";
+unlink "$pgdata/$filled[1]" or die "unlink: $!";
+my $kept_first = $kept;
+$kept = "$kept.filled";
+keep_replica();
+lose_slot($upstream);
+goes_wrong('not looking at files that were filled', $upstream, without(qr/ && leave_filled/, ''));
+restore_replica($upstream);
+rebuild('files that were filled', $script);
+is_delta('files that were filled');
+like($out, qr/^pg_replica_kit: files of the old data have grown with empty blocks: 2 \((?:\Q$filled[0] $filled[1]\E|\Q$filled[1] $filled[0]\E)\); fetching them whole$/m,
+	'files that were filled: they are seen');
+like($out, qr/^pg_replica_kit: fetching more files whole: 1$/m, 'pages that were never used: a second backup');
+is_equal('files that were filled', $upstream);
+ok(!-e "$state/sizes", 'files that were filled: their sizes are kept no longer');
+$kept = $kept_first;
 
 # A WAL directory of its own, told to pg_basebackup: pg_combinebackup leaves it out
 # and ends with 0.  Its words are heeded, and where they are not, the result is
@@ -416,7 +461,7 @@ $kept = "$before.later";
 keep_replica();
 # PostgreSQL accepts it where the manifest names no WAL past the fork.
 restore_replica($other);
-goes_wrong('not looking at the history', $other, qr/is_in_history "\$from_timeline" "\$from" && is_in_history "\$end_timeline" "\$end"/, 'end=$from');
+goes_wrong('not looking at the history', $other, careless(qr/is_in_history "\$from_timeline" "\$from" && is_in_history "\$end_timeline" "\$end"/, 'end=$from'));
 restore_replica($other);
 rebuild('left the history', $script);
 like($out, qr/the old data has replayed to [0-9A-F\/]+ on timeline 1, which the upstream server has left at [0-9A-F\/]+: it holds changes that the upstream never had: cloning everything/,

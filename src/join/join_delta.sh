@@ -18,7 +18,9 @@
 #   back; see src/ask/summaries.c.  Those of which nobody knew before the backup
 #   began come whole by another one on top of it.
 # - files that end before a block that is taken from them, of which
-#   pg_combinebackup would make zeros; by another backup as well.
+#   pg_combinebackup would make zeros; by another backup as well
+# - files that have a block of zeros where they have grown since the script has
+#   come: a server that was started made it so of a file that ended too early.
 #
 # The result lies where a clone would.  An attempt that fails leaves nothing, and
 # everything is cloned.
@@ -36,7 +38,7 @@ bring_changed() {
     [ -n "$delta" ] || return 1
     no_delta=
     use_new_passfile
-    if make_shadow && verify_shadow && fetch_parts && combine; then
+    if make_shadow && verify_shadow && leave_filled && fetch_parts && combine; then
         drop_parts
         return 0
     fi
@@ -104,9 +106,44 @@ verify_shadow() {
         "$state/clone.out" | sort -u)
     { [ -z "$words" ] && [ -n "$files" ]; } ||
         cannot "the old data cannot be verified${words:+: $words}" || return
-    say "files of the old data are damaged: $(printf '%s\n' "$files" | wc -l | tr -d ' ') ($(printf '%s\n' "$files" | head -n 3 | tr '\n' ' ' | sed 's/ $//')); fetching them whole"
+    leave_out "files of the old data are damaged"
+}
+
+# leave_out WORDS: fetches those in files whole, and says why
+leave_out() {
+    say "$1: $(printf '%s\n' "$files" | wc -l | tr -d ' ') ($(printf '%s\n' "$files" | head -n 3 | tr '\n' ' ' | sed 's/ $//')); fetching them whole"
     printf '%s\n' "$files" | as_owner sh -c 'cat >>"$1/left_out"' sh "$clone" ||
         cannot "could not write to \"$clone\""
+}
+
+# keep_sizes: of the files, before a server is started.  What replays WAL fills a
+# file that ends too early with zeros, up to the block that it writes.  Where an
+# earlier run has kept them and not come to its end, those are the true ones.
+keep_sizes() {
+    [ "$prk_major" -ge 17 ] && ! as_owner test -e "$state/sizes" || return 0
+    list_files "$pgdata" | as_owner sh -c '
+        cat >"$1/sizes.new" && mv -f "$1/sizes.new" "$1/sizes"' sh "$state" ||
+        fail 8 "could not write to \"$state\""
+}
+
+# leave_filled: a file that has grown since, with a block of zeros there, cannot be
+# told from one that was filled.  Only what has grown is read.
+leave_filled() {
+    as_owner test -s "$state/sizes" || return 0
+    files=$(list_files "$clone/shadow" | as_owner sh -c '
+        cd "$1/shadow" || exit
+        awk -v block="$3" -v relation="$4" '\''
+            NR == FNR { before[$2] = int($1 / block); next }
+            NF == 2 && $2 ~ relation && int($1 / block) > before[$2] + 0 {
+                print before[$2] + 0, $2
+            }'\'' "$2/sizes" - | while read -r blocks name; do
+            if tail -c "+$((blocks * $3 + 1))" "$name" | tr "\000-\377" " x" |
+                fold -b -w "$3" | grep -q "^ *\$"; then
+                printf "%s\n" "$name"
+            fi
+        done 2>/dev/null' sh "$clone" "$state" "$block_size" "$relation_files") ||
+        cannot "the old data cannot be read" || return
+    [ -z "$files" ] || leave_out "files of the old data have grown with empty blocks"
 }
 
 # shadow_value NAME: of the old data's control file
@@ -196,6 +233,10 @@ fetch_parts() {
         [ -n "$more" ] || return 0
         [ "$parts" -lt "$most_parts" ] ||
             cannot "relations are truncated again and again" || return
+        bytes=$(calc "$(part_bytes) + $(more_bytes) + $whole_bytes + $prk_segment_size")
+        [ "$(calc "($bytes < $delta_all)")" = 1 ] ||
+            cannot "with files that have to come whole after all, about $(megabytes "$bytes") MB would be fetched, and everything is $(megabytes "$delta_all") MB" ||
+            return
         say "fetching more files whole: $(printf '%s\n' "$more" | wc -l | tr -d ' ')"
         printf '%s\n' "$more" | as_owner sh -c 'cat >"$1/left_out"' sh "$clone" &&
             write_manifest "$clone/part$parts" \
@@ -204,6 +245,22 @@ fetch_parts() {
         previous_timeline=$part_timeline
         parts=$((parts + 1))
     done
+}
+
+# more_bytes: how long are the files in more on the upstream?
+more_bytes() {
+    printf '%s\n' "$more" | as_owner sh -c '
+        cd "$1" || exit
+        while read -r name; do
+            part=${name%/*}/INCREMENTAL.${name##*/}
+            if [ -e "$part" ]; then
+                head -c 12 "$part" | od -An -v -tu4 |
+                    awk -v block="$2" "{ printf \"%.0f\\n\", \$3 * block }"
+            elif [ -e "$name" ]; then
+                stat -c %s "$name"
+            fi
+        done' sh "$clone/part$parts" "$block_size" |
+        awk '{ sum += $1 } END { printf "%.0f", sum }'
 }
 
 # fetch_part NUMBER: sets part_from and part_timeline, where its WAL begins

@@ -14,6 +14,7 @@ delta=
 no_delta=
 delta_bytes=
 delta_all=
+whole_bytes=
 delta_unseen=
 history=
 
@@ -248,7 +249,8 @@ judge_changes() {
         return
     find_limits "$from_timeline" "$from" "$theirs" "$target" || return
     delta_limits=$limits
-    delta_bytes=$(calc "$delta_bytes + $(always_whole) + $prk_segment_size")
+    whole_bytes=$(always_whole)
+    delta_bytes=$(calc "$delta_bytes + $whole_bytes + $prk_segment_size")
     delta_all=$(clone_size)
     add_grown
     [ "$(calc "($delta_bytes < $delta_all)")" = 1 ] ||

@@ -226,10 +226,12 @@ try_restart() {
         renew_slot
         use_slot
         reset_recovery "$pgdata"
+        keep_sizes
         find_log
         if launch && streaming_within 20 && restart_replays; then
             say "a restart was enough$step_words: replica \"$prk_name\" streams from $prk_host, port $prk_port: $proof; nothing has been rebuilt"
             [ -z "$gap_words" ] || archive_ending
+            as_owner rm -f "$state/sizes"
             end_rebuild
             exit 0
         fi
@@ -391,7 +393,7 @@ undo_rebuild() {
 keep_old() {
     as_owner mv -f "$state/aside" "$state/kept" ||
         fail 1 "could not write \"$state/kept\""
-    as_owner rm -f "$state/rewinding"
+    as_owner rm -f "$state/rewinding" "$state/sizes"
     half_rewound=
     undo=
     was_running=
