@@ -267,6 +267,7 @@ sub stop_standby
 }
 
 my ($by_changes, $all_blocks, $all_unequal, $clones) = (0, 0, 0, 0);
+my %reasons;
 
 sub compare
 {
@@ -330,6 +331,7 @@ sub rebuild
 	is($code, 0, "$what: rebuilt");
 	my $is_delta = $out =~ /bringing back only what changed/ && $out !~ /cloning everything/;
 	$by_changes++ if $is_delta;
+	$reasons{$1 =~ s!\b[0-9A-F]+/[0-9A-F]+!X!gr}++ if $out =~ /not possible with the changed blocks only: (.*): cloning everything/;
 	adopt_replica($replica);
 	my $clone = $is_with_clone ? copy_of_upstream('clone' . ++$clones) : undef;
 	storm(2);
@@ -427,5 +429,6 @@ if ($big)
 $session->quit if defined $session;
 $_->stop foreach grep { -e $_->data_dir . '/postmaster.pid' } $replica, $cascade ? $source : (), $upstream;
 diag("seed $seed: $by_changes of $rounds rounds by the changed blocks, $all_unequal of $all_blocks blocks unequal; $clones times with a clone, $switches switches of the timeline, $on_boundary on a boundary");
+diag("$reasons{$_} cloned: $_") foreach sort keys %reasons;
 cmp_ok($by_changes, '>=', $rounds * 0.6, 'most by the changed blocks');
 done_testing();
