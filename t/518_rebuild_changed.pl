@@ -487,12 +487,16 @@ $between->start;
 $between->safe_psql('postgres', "SELECT replica_kit.provision('replica1', '127.0.0.1')");
 $replica->start;
 stop_replica($other);
+# A second backup of a standby would begin where its first does, and the server
+# refuses that.
+truncate "$pgdata/" . file_of($other, 'seen'), 8192 or die "truncate: $!";
 $other->safe_psql('postgres', $_) foreach "UPDATE short SET words = 'x' WHERE id % 100 = 0", 'DELETE FROM rotten WHERE id > 3000', 'VACUUM rotten',
   'CREATE TABLE cascaded AS SELECT * FROM short', 'VACUUM FULL pg_class';
 lose_slot($other, $between);
 $script = write_script($between, 'replica1');
 rebuild('a standby as upstream', $script);
 is_delta('a standby as upstream');
+like($out, qr/^pg_replica_kit: fetching more files whole: 1$/m, 'a standby as upstream: a short file is seen');
 is_equal('a standby as upstream', $other);
 $_->stop foreach $between, $other;
 done_testing();

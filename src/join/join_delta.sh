@@ -53,12 +53,24 @@ bring_changed() {
 
 # Removes all but the result.
 drop_parts() {
-    clone_places | while read -r size location; do
-        [ -z "$size" ] || as_owner sh -c 'rm -rf "$1"/part[0-9]*' sh \
-            "$location/pg_replica_kit.clone"
-    done
-    as_owner sh -c 'cd "$1" && rm -rf shadow part[0-9]* manifest files names holes left_out' sh \
+    remove_parts
+    as_owner sh -c 'cd "$1" && rm -rf shadow manifest files names holes left_out' sh \
         "$clone"
+}
+
+# remove_parts: all that was fetched
+remove_parts() {
+    part_places | while read -r place; do
+        as_owner sh -c 'rm -rf "$1"/part[0-9]*' sh "$place"
+    done
+}
+
+# part_places: where the parts are
+part_places() {
+    clone_places | while read -r size location; do
+        [ -z "$size" ] || printf '%s\n' "$location/pg_replica_kit.clone"
+    done
+    printf '%s\n' "$clone"
 }
 
 # A directory that looks like a backup of the old data, for programs that read it.
@@ -206,12 +218,9 @@ write_manifest() {
 # have to come whole after all; sets parts, how many there are
 fetch_parts() {
     parts=1
+    fetches=1
     say "fetching what has changed since $from"
-    write_manifest "$clone/shadow" \
-        "$(timeline_ranges "$from_timeline" "$from" "$end_timeline" "$end")" ||
-        return
-    as_owner sh -c 'cd "$1" && cp manifest shadow/backup_manifest && cp files names' sh \
-        "$clone" || cannot "could not write to \"$clone\"" || return
+    first_manifest || return
     previous=$from
     previous_timeline=$from_timeline
     while :; do
@@ -231,20 +240,50 @@ fetch_parts() {
             grep -v -x -F -f "$1/left_out" || [ "$?" -eq 1 ]' sh "$clone") ||
             cannot "what was fetched cannot be read" || return
         [ -n "$more" ] || return 0
-        [ "$parts" -lt "$most_parts" ] ||
+        [ "$fetches" -lt "$most_parts" ] ||
             cannot "relations are truncated again and again" || return
-        bytes=$(calc "$(part_bytes) + $(more_bytes) + $whole_bytes + $prk_segment_size")
-        [ "$(calc "($bytes < $delta_all)")" = 1 ] ||
-            cannot "with files that have to come whole after all, about $(megabytes "$bytes") MB would be fetched, and everything is $(megabytes "$delta_all") MB" ||
-            return
-        say "fetching more files whole: $(printf '%s\n' "$more" | wc -l | tr -d ' ')"
-        printf '%s\n' "$more" | as_owner sh -c 'cat >"$1/left_out"' sh "$clone" &&
-            write_manifest "$clone/part$parts" \
-                "$part_timeline $part_from $part_from" || return
-        previous=$part_from
-        previous_timeline=$part_timeline
-        parts=$((parts + 1))
+        fetches=$((fetches + 1))
+        prepare_more || return
     done
+}
+
+# first_manifest: of the old data
+first_manifest() {
+    write_manifest "$clone/shadow" \
+        "$(timeline_ranges "$from_timeline" "$from" "$end_timeline" "$end")" ||
+        return
+    as_owner sh -c 'cd "$1" && cp manifest shadow/backup_manifest && cp files names' sh \
+        "$clone" || cannot "could not write to \"$clone\""
+}
+
+# prepare_more: a manifest for a backup that has the files in more whole.  A standby
+# begins its backups at its last restart point: one on top would begin where this
+# one does, which the server refuses; so all of it is fetched again.
+prepare_more() {
+    fetched=$(part_bytes)
+    again=$(calc "$whole_bytes + $prk_segment_size")
+    from_standby=
+    if as_owner grep -q '^BACKUP FROM: standby' "$clone/part$parts/backup_label"; then
+        from_standby=yes
+        again=$fetched
+    fi
+    bytes=$(calc "$fetched + $again + $(more_bytes)")
+    [ "$(calc "($bytes < $delta_all)")" = 1 ] ||
+        cannot "with files that have to come whole after all, about $(megabytes "$bytes") MB would be fetched, and everything is $(megabytes "$delta_all") MB" ||
+        return
+    say "fetching more files whole: $(printf '%s\n' "$more" | wc -l | tr -d ' ')"
+    if [ -n "$from_standby" ]; then
+        remove_parts
+        printf '%s\n' "$more" | as_owner sh -c 'cat >>"$1/left_out"' sh "$clone" &&
+            first_manifest
+        return
+    fi
+    printf '%s\n' "$more" | as_owner sh -c 'cat >"$1/left_out"' sh "$clone" &&
+        write_manifest "$clone/part$parts" \
+            "$part_timeline $part_from $part_from" || return
+    previous=$part_from
+    previous_timeline=$part_timeline
+    parts=$((parts + 1))
 }
 
 # more_bytes: how long are the files in more on the upstream?
@@ -372,12 +411,7 @@ find_holes() {
 
 # part_bytes: of all that was fetched
 part_bytes() {
-    {
-        clone_places | while read -r size location; do
-            [ -z "$size" ] || printf '%s\n' "$location/pg_replica_kit.clone"
-        done
-        printf '%s\n' "$clone"
-    } | while read -r place; do
+    part_places | while read -r place; do
         as_owner sh -c '
             cd "$1" 2>/dev/null || exit
             for part in part[0-9]*; do
