@@ -231,9 +231,7 @@ find_limits() {
             continue
         fi
         ask_limits "$timeline" "$begin" "$to" || return
-        [ -z "$gap" ] ||
-            cannot "the upstream server has no WAL summaries from $reached to $gap: summarize_wal was off, or they were removed after wal_summary_keep_time" ||
-            return
+        [ -z "$gap" ] || no_summaries || return
         lsn_reached "$reached" "$to" || complete=
     done <<EOF
 $(timeline_ranges "$1" "$2" "$3" "$4")
@@ -241,6 +239,17 @@ EOF
     grown=$(printf '%s' "$limits" | grep ' ')
     limits=$(printf '%s' "$limits" | grep -v ' ')
     limits=${limits:+$limits$newline}
+}
+
+# no_summaries: says why some are missing.  A timeline may begin with a WAL segment,
+# and its summaries behind the header of that, which the server takes for a gap.
+no_summaries() {
+    words="summarize_wal was off, or they were removed after wal_summary_keep_time"
+    if [ "$(lsn_digits "$reached")" = "$(lsn_digits "$begin")" ] &&
+        [ "$(calc "($(lsn_bytes "$gap") - $(lsn_bytes "$begin") == 40)")" = 1 ]; then
+        words="timeline $timeline begins exactly with a WAL segment, behind whose header the summaries begin"
+    fi
+    cannot "the upstream server has no WAL summaries from $reached to $gap: $words"
 }
 
 judge_changes() {
