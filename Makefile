@@ -42,6 +42,7 @@ HBA_OBJS = \
 
 FAILURES_OBJS = \
 	src/failures/failure_funcs.o \
+	src/failures/failure_peers.o \
 	src/failures/failure_table.o \
 	src/failures/failure_tally.o \
 	src/failures/failure_words.o \

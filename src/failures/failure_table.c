@@ -17,10 +17,6 @@
  * The table has a region for each degree of trust, which drops what was longest
  * not seen, so that no crowd of strangers drives anything out of another.
  *
- * One counter orders events: each walsender that authenticates takes a number,
- * each failure, and the worker before it takes a sample.  The wall clock may be
- * set, and a replica's clock is its own.
- *
  * IDENTIFICATION
  *	  src/failures/failure_table.c
  *
@@ -30,15 +26,10 @@
 
 #include <netinet/in.h>
 
-#include "common/hashfn.h"
-#include "miscadmin.h"
 #include "port/atomics.h"
 #include "portability/instr_time.h"
-#include "replication/slot.h"
-#include "replication/walsender.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
-#include "storage/proc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
@@ -79,7 +70,8 @@ typedef struct Entry
 	pg_atomic_uint64 last_at;
 	pg_atomic_uint64 last_clock;	/* the same by now_by_clock() */
 	pg_atomic_uint64 number;	/* in the order of events */
-	pg_atomic_uint64 over;		/* number of the last one that was mended */
+	pg_atomic_uint64 over;		/* up to this number it is mended */
+	pg_atomic_uint64 kept_out;	/* the peer, if it was not let in; else 0 */
 	pg_atomic_uint64 writing_since;
 	pg_atomic_uint32 sequence;	/* odd while the rest is being written */
 	PrkFailureId id;
@@ -87,43 +79,18 @@ typedef struct Entry
 	PrkForeignWords message;
 } Entry;
 
-/* A walsender that was let in, at the place of its PGPROC. */
-typedef struct Session
-{
-	pg_atomic_uint64 number;
-	pg_atomic_uint64 peer;
-	pg_atomic_uint32 pid;		/* 0 while the rest is being written */
-} Session;
-
-/* A peer that streamed; the worker is the only one to write. */
-typedef struct Seen
-{
-	pg_atomic_uint64 peer;		/* 0: free */
-	pg_atomic_uint32 sequence;	/* odd while the name is being written */
-	bool		by_slot;
-	char		replica[NAMEDATALEN];
-} Seen;
-
 typedef struct SharedFailures
 {
-	uint64		seed;			/* of all hashes; set once, at startup */
-	pg_atomic_uint64 number;	/* the last one taken */
 	pg_atomic_uint64 streaming; /* of our own receiver's last beginning */
-	uint32		next_seen;		/* the worker's */
 	Entry		entries[NENTRIES];
 } SharedFailures;
 
 /* NULL where the library was not preloaded. */
 static SharedFailures *shared = NULL;
-static Session *sessions = NULL;	/* count_sessions() of them */
-static Seen *seen = NULL;		/* count_seen() of them */
 
-static int	count_sessions(void);
-static int	count_seen(void);
 static void start_entries(void);
 static uint64 now_by_clock(void);
-static uint64 hash_peer(const PrkFailureId *id);
-static bool copy_seen(Seen *entry, uint64 peer, char *replica);
+static bool is_kept_out(const PrkFailureId *id);
 static bool begin_writing(Entry *entry, uint32 *sequence);
 static void end_writing(Entry *entry, uint32 sequence);
 static bool copy_entry(Entry *entry, Entry *copy);
@@ -138,8 +105,7 @@ void
 prk_failures_shmem_request(void)
 {
 	RequestAddinShmemSpace(sizeof(SharedFailures));
-	RequestAddinShmemSpace(mul_size(count_sessions(), sizeof(Session)));
-	RequestAddinShmemSpace(mul_size(count_seen(), sizeof(Seen)));
+	prk_failure_peers_shmem_request();
 	prk_failure_tally_shmem_request();
 }
 
@@ -150,15 +116,11 @@ prk_failures_shmem_startup(void)
 	bool		found;
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	sessions = ShmemInitStruct(FAILURES_NAME " sessions",
-							   mul_size(count_sessions(), sizeof(Session)),
-							   &found);
-	seen = ShmemInitStruct(FAILURES_NAME " seen",
-						   mul_size(count_seen(), sizeof(Seen)), &found);
 	shared = ShmemInitStruct(FAILURES_NAME, sizeof(SharedFailures), &found);
 	if (!found)
 		start_entries();
 	LWLockRelease(AddinShmemInitLock);
+	prk_failure_peers_shmem_startup();
 	prk_failure_tally_shmem_startup();
 }
 
@@ -167,9 +129,6 @@ static void
 start_entries(void)
 {
 	memset(shared, 0, sizeof(SharedFailures));
-	if (!pg_strong_random(&shared->seed, sizeof(shared->seed)))
-		shared->seed = (uint64) GetCurrentTimestamp();
-	pg_atomic_init_u64(&shared->number, 0);
 	pg_atomic_init_u64(&shared->streaming, 0);
 	for (int i = 0; i < NENTRIES; i++)
 	{
@@ -182,35 +141,10 @@ start_entries(void)
 		pg_atomic_init_u64(&entry->last_clock, 0);
 		pg_atomic_init_u64(&entry->number, 0);
 		pg_atomic_init_u64(&entry->over, 0);
+		pg_atomic_init_u64(&entry->kept_out, 0);
 		pg_atomic_init_u64(&entry->writing_since, 0);
 		pg_atomic_init_u32(&entry->sequence, 0);
 	}
-	for (int i = 0; i < count_sessions(); i++)
-	{
-		pg_atomic_init_u64(&sessions[i].number, 0);
-		pg_atomic_init_u64(&sessions[i].peer, 0);
-		pg_atomic_init_u32(&sessions[i].pid, 0);
-	}
-	for (int i = 0; i < count_seen(); i++)
-	{
-		memset(&seen[i], 0, sizeof(Seen));
-		pg_atomic_init_u64(&seen[i].peer, 0);
-		pg_atomic_init_u32(&seen[i].sequence, 0);
-	}
-}
-
-/* As many as there are PGPROCs that a walsender may have. */
-static int
-count_sessions(void)
-{
-	return MaxBackends;
-}
-
-/* As many as there may be replicas, and some that are gone. */
-static int
-count_seen(void)
-{
-	return 2 * (max_replication_slots + max_wal_senders) + 32;
 }
 
 /* Is there a table at all? */
@@ -220,14 +154,6 @@ prk_failure_table_exists(void)
 	return shared != NULL;
 }
 
-/* A number in the order of events, greater than all before; 0: no table. */
-uint64
-prk_failures_next_number(void)
-{
-	return shared == NULL ? 0 :
-		pg_atomic_fetch_add_u64(&shared->number, 1) + 1;
-}
-
 /* Notes that our own receiver streams from here on. */
 void
 prk_failure_table_streaming(void)
@@ -235,87 +161,21 @@ prk_failure_table_streaming(void)
 	pg_atomic_write_u64(&shared->streaming, prk_failures_next_number());
 }
 
-/* Notes that this process, a walsender, has authenticated. */
+/*
+ * Notes that this process, a walsender, has authenticated: what has kept its peer
+ * out is over, however short it streams now.
+ */
 void
 prk_failure_table_let_in(const PrkFailureId *id)
 {
-	int			place = MyProc == NULL ? -1 :
-	(int) (MyProc - ProcGlobal->allProcs);
-	Session    *session;
+	uint64		number = prk_failure_peers_let_in(id);
+	uint64		peer = prk_failure_hash_peer(id);
 
-	if (place < 0 || place >= count_sessions())
-		return;
-	session = &sessions[place];
-	pg_atomic_write_u32(&session->pid, 0);
-	pg_write_barrier();
-	pg_atomic_write_u64(&session->number, prk_failures_next_number());
-	pg_atomic_write_u64(&session->peer, hash_peer(id));
-	pg_write_barrier();
-	pg_atomic_write_u32(&session->pid, (uint32) MyProcPid);
-}
-
-/*
- * What is known of the walsender that is this process and still runs.  An
- * earlier process may have had its pid: the later one counts.
- */
-PrkSession
-prk_failures_session(int pid)
-{
-	PrkSession	result = {0};
-
-	for (int i = 0; shared != NULL && i < count_sessions(); i++)
+	for (int i = 0; i < NENTRIES; i++)
 	{
-		Session    *session = &sessions[i];
-		PrkSession	copy;
-
-		if (pg_atomic_read_u32(&session->pid) != (uint32) pid)
-			continue;
-		pg_read_barrier();
-		copy.number = pg_atomic_read_u64(&session->number);
-		copy.peer = pg_atomic_read_u64(&session->peer);
-		pg_read_barrier();
-		if (pg_atomic_read_u32(&session->pid) == (uint32) pid &&
-			copy.number > result.number)
-			result = copy;
+		if (pg_atomic_read_u64(&shared->entries[i].kept_out) == peer)
+			pg_atomic_write_u64(&shared->entries[i].over, number);
 	}
-	return result;
-}
-
-/*
- * Notes that a peer was seen streaming as this replica.  A replica with a slot
- * is where it streamed last, and nowhere else.
- */
-void
-prk_failures_seen(uint64 peer, const char *replica, bool by_slot)
-{
-	Seen	   *entry = NULL;
-
-	if (shared == NULL || peer == 0)
-		return;
-	for (int i = 0; i < count_seen(); i++)
-	{
-		if (strcmp(seen[i].replica, replica) != 0 ||
-			seen[i].by_slot != by_slot)
-			continue;
-		if (pg_atomic_read_u64(&seen[i].peer) == peer)
-			return;
-		if (by_slot)
-			entry = &seen[i];
-	}
-	if (entry == NULL)
-		entry = &seen[shared->next_seen++ % count_seen()];
-
-	/* What a worker that died left odd stays so until this is done. */
-	pg_atomic_write_u32(&entry->sequence,
-						pg_atomic_read_u32(&entry->sequence) | 1);
-	pg_write_barrier();
-	pg_atomic_write_u64(&entry->peer, peer);
-	entry->by_slot = by_slot;
-	memset(entry->replica, 0, NAMEDATALEN);
-	strlcpy(entry->replica, replica, NAMEDATALEN);
-	pg_write_barrier();
-	pg_atomic_write_u32(&entry->sequence,
-						pg_atomic_read_u32(&entry->sequence) + 1);
 }
 
 /* Notes that it is over.  A later one has a greater number, in any entry. */
@@ -330,50 +190,6 @@ prk_failures_end(const PrkFailure *failure)
 }
 
 /*
- * Was this role, application and address seen streaming, and as which replica?
- * "" in replica: as more than one.
- */
-bool
-prk_failure_table_seen_as(const PrkFailureId *id, char *replica)
-{
-	uint64		peer = hash_peer(id);
-	bool		found = false;
-
-	replica[0] = '\0';
-	for (int i = 0; i < count_seen(); i++)
-	{
-		char		name[NAMEDATALEN];
-
-		if (!copy_seen(&seen[i], peer, name))
-			continue;
-		if (found && strcmp(name, replica) != 0)
-		{
-			replica[0] = '\0';
-			return true;
-		}
-		memcpy(replica, name, NAMEDATALEN);
-		found = true;
-	}
-	return found;
-}
-
-/* The name in an entry, if it is that peer's and not being written. */
-static bool
-copy_seen(Seen *entry, uint64 peer, char *replica)
-{
-	uint32		before = pg_atomic_read_u32(&entry->sequence);
-
-	if (before % 2 == 1)
-		return false;
-	pg_read_barrier();
-	if (pg_atomic_read_u64(&entry->peer) != peer)
-		return false;
-	memcpy(replica, entry->replica, NAMEDATALEN);
-	pg_read_barrier();
-	return pg_atomic_read_u32(&entry->sequence) == before;
-}
-
-/*
  * Counts the failure in its region of the table, in the entry that it has, or
  * in a free one, or in the one whose failure is the longest ago.
  */
@@ -381,8 +197,7 @@ void
 prk_failure_table_note(const PrkFailureId *id, PrkTrust trust,
 					   const char *replica, const PrkForeignWords *message)
 {
-	uint64		key = hash_bytes_extended((const unsigned char *) id,
-										  sizeof(PrkFailureId), shared->seed) | 1;
+	uint64		key = prk_failure_hash(id);
 	uint64		now = (uint64) GetCurrentTimestamp();
 	uint64		number = prk_failures_next_number();
 	int			first = regions[trust].first;
@@ -426,8 +241,28 @@ prk_failure_table_note(const PrkFailureId *id, PrkTrust trust,
 	pg_atomic_write_u64(&oldest->last_at, now);
 	pg_atomic_write_u64(&oldest->last_clock, now_by_clock());
 	pg_atomic_write_u64(&oldest->number, number);
+	pg_atomic_write_u64(&oldest->kept_out,
+						is_kept_out(id) ? prk_failure_hash_peer(id) : 0);
 	pg_atomic_write_u64(&oldest->key, key);
 	end_writing(oldest, sequence);
+}
+
+/*
+ * Did it come before the client was let in?  A role is looked up after that
+ * (InitPostgres() in src/backend/utils/init/postinit.c).
+ */
+static bool
+is_kept_out(const PrkFailureId *id)
+{
+	switch ((PrkFailureKind) id->kind)
+	{
+		case PRK_FAILURE_HBA_NO_ENTRY:
+		case PRK_FAILURE_HBA_REJECTS:
+		case PRK_FAILURE_AUTH_FAILED:
+			return id->outgoing == 0;
+		default:
+			return false;
+	}
 }
 
 /*
@@ -559,21 +394,6 @@ now_by_clock(void)
 	return INSTR_TIME_GET_MICROSEC(now);
 }
 
-/* Never zero. */
-static uint64
-hash_peer(const PrkFailureId *id)
-{
-	PrkFailureId peer;
-
-	memset(&peer, 0, sizeof(peer));
-	peer.family = id->family;
-	memcpy(peer.addr, id->addr, sizeof(peer.addr));
-	peer.role_name = id->role_name;
-	peer.application_name = id->application_name;
-	return hash_bytes_extended((unsigned char *) &peer, sizeof(peer),
-							   shared->seed) | 1;
-}
-
 /*
  * Claims the entry.  Returns false, without waiting, if somebody else has it
  * and may be alive.
@@ -653,7 +473,7 @@ convert(const Entry *entry, PrkTrust trust, PrkFailure *failure)
 	failure->age = (int64) (now_by_clock() -
 							pg_atomic_read_u64(&counters->last_clock));
 	failure->number = pg_atomic_read_u64(&counters->number);
-	failure->peer = hash_peer(id);
+	failure->peer = prk_failure_hash_peer(id);
 	failure->outgoing = id->outgoing != 0;
 	failure->key = pg_atomic_read_u64(&counters->key);
 	failure->over = failure->number <=

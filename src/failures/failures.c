@@ -226,7 +226,7 @@ note_incoming(const ErrorData *edata)
 static PrkTrust
 judge_client(const PrkFailureId *id, char *replica)
 {
-	bool		was_seen = prk_failure_table_seen_as(id, replica);
+	bool		was_seen = prk_failure_peers_seen_as(id, replica);
 
 	/* Who has got as far as to a command was let in, and may replicate. */
 	if (debug_query_string != NULL)

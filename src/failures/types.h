@@ -72,8 +72,9 @@ typedef struct PrkFailure
 	uint64		key;			/* the table's own */
 	int64		count;
 	bool		outgoing;		/* of our own wal receiver */
-	bool		over;			/* it has streamed since, as our wal receiver
-								 * or the worker has noted */
+	bool		over;			/* its peer was let in since, where it was
+								 * kept out; or it has streamed since, as our
+								 * wal receiver or the worker has noted */
 	PrkFailureKind kind;
 	PrkTrust	trust;
 	char		replica[NAMEDATALEN];	/* whose it is, as rule or worker say:
