@@ -46,9 +46,6 @@
 /* Base backups and pg_rewind leave the contents of this directory out. */
 #define CLOCK_PATH		PG_STAT_TMP_DIR "/pg_replica_kit.clock"
 
-/* What is less than this is not a clock that was set. */
-#define MIN_JUMP		(2 * USECS_PER_SEC)
-
 /* A worker that ticks at all ticks within this. */
 #define ALIVE_TIME		(15 * USECS_PER_SEC)
 
@@ -130,7 +127,7 @@ prk_clock_jump(TimestampTz wall1, int64 clock1,
 {
 	int64		jump = (wall2 - wall1) - (clock2 - clock1);
 
-	return jump >= MIN_JUMP || jump <= -MIN_JUMP ? jump : 0;
+	return jump >= PRK_MIN_JUMP || jump <= -PRK_MIN_JUMP ? jump : 0;
 }
 
 /*

@@ -5,6 +5,14 @@
 
 unfit=
 
+# For awk: a position as text that sorts as it does.
+# shellcheck disable=SC2034 # join_moved.sh reads it, too
+padded_lsn='
+    function padded(lsn) {
+        split(lsn, half, "/")
+        return sprintf("%8s%8s", half[1], substr("00000000" half[2], length(half[2]) + 1))
+    }'
+
 # control_value NAME: a line of pg_controldata
 control_value() {
     tells "$bindir/pg_controldata" -D "$pgdata" | sed -n "s/^$1: *//p"
@@ -92,11 +100,7 @@ last_record() {
         fi
     fi
     read_wal "$2" "$(printf '%X/%03X00000' "$high" "$((number * size))")" |
-        awk -v from="$1" '
-            function padded(lsn) {
-                split(lsn, half, "/")
-                return sprintf("%8s%8s", half[1], substr("00000000" half[2], length(half[2]) + 1))
-            }
+        awk -v from="$1" "$padded_lsn"'
             match($0, /, lsn: [0-9A-F]+\/[0-9A-F]+/) {
                 lsn = substr($0, RSTART + 7, RLENGTH - 7)
                 if (padded(lsn) >= padded(from))

@@ -37,11 +37,7 @@ find_moved() {
         done
         echo end' sh "$bindir" "$1/pg_wal" "$first"
     await_job verify_words "pg_waldump has read nothing"
-    words=$(as_owner cat "$state/clone.out" | awk -v from="$begins" '
-        function padded(lsn) {
-            split(lsn, half, "/")
-            return sprintf("%8s%8s", half[1], substr("00000000" half[2], length(half[2]) + 1))
-        }
+    words=$(as_owner cat "$state/clone.out" | awk -v from="$begins" "$padded_lsn"'
         # A backup of a standby begins in the midst of a segment.
         match($0, /, lsn: [0-9A-F]+\/[0-9A-F]+/) &&
             padded(substr($0, RSTART + 7, RLENGTH - 7)) < padded(from) { next }

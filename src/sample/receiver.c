@@ -38,9 +38,6 @@
 /* Without that timeout: how often the upstream speaks unasked, by default. */
 #define UNASKED			30000
 
-/* What is less than this (microseconds) is not a clock that was set. */
-#define MIN_JUMP		(2 * USECS_PER_SEC)
-
 static int64 age_of(int64 wall_age, int64 value, const PrkReceiverSeen *seen,
 					int64 looked_age);
 
@@ -111,7 +108,7 @@ prk_receiver_read(PrkReceiver *receiver, const PrkReceiverPast *past)
 		receiver->silence >= LONG_FLUSH;
 
 	/* A clock that was set back puts off what the receiver asks, too. */
-	if (receiver->silence - wall_age > MIN_JUMP)
+	if (receiver->silence - wall_age > PRK_MIN_JUMP)
 		patience = Max(patience, UNASKED);
 	unanswered = receiver->silence;
 	if (prk_compat_reload_restarts_ping() && past->reload_age >= 0)

@@ -16,6 +16,9 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 
+/* What is less than this (microseconds) is not a clock that was set. */
+#define PRK_MIN_JUMP	(2 * USECS_PER_SEC)
+
 /* What was there when somebody looked last, and for how long. */
 typedef struct PrkReceiverSeen
 {
