@@ -74,7 +74,14 @@ foreach my $jump (-3600, 7200)
 	  or die 'the replica does not go';
 	is($primary->safe_psql('postgres', q{SELECT count(*) FROM replica_kit.diagnose('replica1') WHERE code = 'auth_failed'}), '0',
 		"$name: gone later, it was not that");
+	my $offset = -s $primary->logfile;
 	kill 'CONT', $worker;
+	$primary->safe_psql('postgres', q{ALTER SYSTEM SET replica_kit.critical_disconnected = '1s'});
+	$primary->reload;
+	$primary->wait_for_log(qr/"replica1" critical: /, $offset);
+	unlike(slurp_file($primary->logfile, $offset), qr/last error/, "$name: nor is it its last error");
+	$primary->safe_psql('postgres', 'ALTER SYSTEM RESET replica_kit.critical_disconnected');
+	$primary->reload;
 	$standby->start;
 	wait_for_stream();
 }

@@ -422,7 +422,8 @@ describe_last_error(StringInfo buf, const PrkLine *line)
 	const PrkFailure *failure = prk_failures_of_replica(prk_failures_read(),
 														line->name);
 
-	if (failure != NULL && failure->number > line->known->seen_number)
+	if (failure != NULL && !failure->over &&
+		failure->number > line->known->seen_number)
 		appendStringInfo(buf, "; last error: %s",
 						 prk_foreign_show_words(&failure->message));
 }
