@@ -45,13 +45,7 @@ sub move_on
 	$last = $primary->safe_psql('postgres', 'INSERT INTO filler VALUES (0, 0); SELECT pg_walfile_name(pg_switch_wal())') for 1 .. 3;
 	$primary->poll_query_until('postgres', "SELECT last_archived_wal >= '$last' FROM pg_stat_archiver")
 	  or die 'nothing is archived';
-	$primary->safe_psql('postgres', 'CHECKPOINT');
-	return if $major < 17;
-
-	# What is not summarized stays, too.
-	$primary->poll_query_until('postgres', 'SELECT summarized_lsn >= redo_lsn FROM pg_get_wal_summarizer_state(), pg_control_checkpoint()')
-	  or die 'nothing is summarized';
-	$primary->safe_psql('postgres', 'CHECKPOINT');
+	remove_wal($primary);
 	return;
 }
 
@@ -112,7 +106,7 @@ append_to_file($impatient, slurp($script) =~ s/^restore_seconds=\d+$/restore_sec
 foreach my $case (
 	[ 'nothing', 'exit 1', qr/WAL segment $hole is not there: it ended with status 1/ ],
 	[ 'no command', 'exit 127', qr/restore_command fails for WAL segment $hole: it ended with status 127, with which a server stops; it is not used/ ],
-	[ 'no end', 'sleep 4711', qr/restore_command fails for WAL segment $hole: it did not end within 2 seconds; it is not used/ ],
+	[ 'no end', "sleep 4711.$$", qr/restore_command fails for WAL segment $hole: it did not end within 2 seconds; it is not used/ ],
 	[ 'a part', "{ head -c 1000 '$archive/%f' >'%p'; exit 0; }", qr/WAL segment $hole is not there: it ended with status 0, but the file has 1000 bytes/ ],
 	[ 'another place', "{ cp '$archive/%f' /dev/null; exit 0; }", qr/WAL segment $hole is not there: it ended with status 0, but the file has 0 bytes/ ],
 	[ 'another cluster', "{ head -c 16777216 /dev/zero >'%p'; exit 0; }", qr/WAL segment $hole is not there: it ended with status 0, but the file is of another cluster/ ])
@@ -124,7 +118,7 @@ foreach my $case (
 	like($out, qr/^pg_replica_kit: not from the archive: $words$/m, "an archive with $what: which segment, and why");
 	like($out, qr/^pg_replica_kit: step: $last_step$/m, "an archive with $what: the next step");
 }
-is(`pgrep -f '^sleep 4711'`, '', 'a command without end: it is ended');
+ok(eventually(sub { `pgrep -f '^sleep 4711\\.$$\$'` eq '' }), 'a command without end: it is ended');
 
 # A hole in the middle is not looked for; the restart is not enough, and then it
 # is named.

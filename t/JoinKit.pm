@@ -15,7 +15,7 @@ use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(new_upstream enable_tls provision write_script edit_script run_script
   run_alone start_script eventually hold_clone new_replica adopt_replica slurp
-  kill_session risk knows_require_auth tree);
+  kill_session risk knows_require_auth tree remove_wal);
 
 # The shell that runs the script.
 our @shell = ('dash');
@@ -162,6 +162,19 @@ sub run_alone
 	$harness->finish;
 	print map { "#   $_\n" } split /\n/, $out . $err;
 	return ($harness->full_result(0) >> 8, $out, $err);
+}
+
+# The WAL that no slot may retain goes at a checkpoint, and the slot with it; from 17
+# on, only what is summarized.
+sub remove_wal
+{
+	my ($node) = @_;
+	$node->safe_psql('postgres', 'CHECKPOINT');
+	return if $node->pg_version < 17 || $node->safe_psql('postgres', 'SHOW summarize_wal') eq 'off';
+	$node->poll_query_until('postgres', 'SELECT summarized_lsn >= redo_lsn FROM pg_get_wal_summarizer_state(), pg_control_checkpoint()')
+	  or die 'nothing is summarized';
+	$node->safe_psql('postgres', 'CHECKPOINT');
+	return;
 }
 
 # Begins to run the script; the caller finishes the harness.
