@@ -140,6 +140,10 @@ sub conninfo_of
 # ----------------------------------------------------------------------
 $second->stop;
 unlink $second->data_dir . '/base/1/PG_VERSION';
+
+# Its walsender may not know yet; pg_receivewal would wait before it tries again.
+ok($upstream->poll_query_until('postgres', "SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'replica1'"),
+	'the slot is free');
 my $taker = IPC::Run::start(
 	[
 		'pg_receivewal', '-D', $scratch, '-S', 'replica1', '-d',
