@@ -77,6 +77,15 @@ sub streams
 	return;
 }
 
+# Its upstream may not know yet that the third has gone elsewhere.
+sub wait_until_left
+{
+	my ($upstream) = @_;
+	$upstream->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'third'})
+	  or die 'the slot is still in use';
+	return;
+}
+
 # ----------------------------------------------------------------------
 # The copy that each run keeps
 # ----------------------------------------------------------------------
@@ -143,6 +152,7 @@ $session->quit;
 streams('a standby', $second, $first);
 my ($statement) = $out =~ /still has slot "third", which retains WAL; to remove it, run there: (SELECT .*;)$/m;
 ok(defined $statement, 'a standby: the slot left on the old upstream is named') or diag($out);
+wait_until_left($first);
 $first->safe_psql('postgres', $statement // 'SELECT');
 is($first->safe_psql('postgres', q{SELECT (SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'third'), (SELECT count(*) FROM pg_roles WHERE rolname = 'third')}),
 	'0|1', 'and its statement drops it, not the role');
@@ -159,6 +169,7 @@ $first->safe_psql('postgres', q{SELECT replica_kit.provision('third', '127.0.0.1
 ($code, $out, $err) = run_script($script, {}, '--pgdata', $pgdata, '--follow', where($first));
 is($code, 0, 'back, by the old script');
 streams('back', $first);
+wait_until_left($second);
 $second->safe_psql('postgres', q{SELECT pg_drop_replication_slot('third')});
 $first->safe_psql('postgres', q{SELECT replica_kit.provision('fourth', '127.0.0.1', password => 'secret-of-fourth')});
 
