@@ -89,16 +89,30 @@ foreach my $program (qw(pg_createcluster pg_conftool))
 	unlink $impatient, "$frozen/$program";
 }
 
-# Without --port it gets the one that pg_createcluster would take.
-($code, $out, $err) =
-  run_script($script, \%env, '--cluster', "$major/$name", '--dry-run');
-my %taken = map { (split)[2] => 1 } `pg_lsclusters -h`;
+# Without --port it gets the one that pg_createcluster would take.  Clusters of
+# others may come and go meanwhile.
+my %taken;
+foreach (1 .. 100)
+{
+	my $ports = join ' ', map { (split)[2] } `pg_lsclusters -h`;
+	($code, $out, $err) =
+	  run_script($script, \%env, '--cluster', "$major/$name", '--dry-run');
+	my @now = map { (split)[2] } `pg_lsclusters -h`;
+	%taken = map { $_ => 1 } @now;
+	last if $ports eq "@now";
+}
 my ($free) = grep { !$taken{$_} } 5432 .. 65535;
 like($out, qr/make Debian cluster $major\/$name, port $free$/m,
 	'by default it gets the next free port');
 
+# pg_createcluster goes on when the script has been killed.
 push @made, $name;
-my $run = start_script($script, \%env, \$out, \$err, @args);
+my ($real) = grep { -x } map { "$_/pg_createcluster" } split /:/, $ENV{PATH};
+append_to_file("$frozen/pg_createcluster",
+	"#!/bin/sh\nuntil [ -e '$frozen/go' ]; do sleep 0.1; done\nexec $real \"\$\@\"\n");
+chmod 0755, "$frozen/pg_createcluster";
+my $run = start_script($script, { %env, PATH => "$frozen:$ENV{PATH}" },
+	\$out, \$err, @args);
 my $tries = 0;
 until (-e "$pgdata.pg_replica_kit/creating")
 {
@@ -108,6 +122,7 @@ until (-e "$pgdata.pg_replica_kit/creating")
 $run->signal('KILL');
 ok(-e "$pgdata.pg_replica_kit/creating",
 	'a run is killed while pg_createcluster is at work');
+append_to_file("$frozen/go", '');
 ($code, $out, $err) = run_script($script, \%env, @args);
 $run->kill_kill;
 is($code, 0, 'the script makes cluster and replica');
