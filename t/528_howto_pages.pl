@@ -63,9 +63,15 @@ system("pg_ctlcluster $major $replica->{cluster} start") == 0 or die 'no start';
 # ----------------------------------------------------------------------
 system("pg_conftool $major $replica->{cluster} set listen_addresses '*'") == 0 or die 'no setting';
 system("pg_ctlcluster $major $replica->{cluster} restart") == 0 or die 'no restart';
-run_page('cascading.md');
+run_page(
+	'cascading.md',
+	'Watch it' => sub {
+		poll($replica, q{SELECT state = 'streaming' AND health = 'ok' FROM replica_kit.status() WHERE name = 'replica2'}, 'cascading.md: the standby has it stream');
+		poll($third, q{SELECT state = 'streaming' FROM replica_kit.standby_status()}, 'cascading.md: and so says the replica');
+	});
 like($said{'Watch it'}, qr/replica2 \| streaming +\| ok.*streaming \| 127\.0\.0\.1/s, 'cascading.md: it streams from the standby');
 like($said{'When the one in the middle goes'}, qr/streams from 127\.0\.0\.1, port $primary->{port}/, 'cascading.md: and from the primary');
+poll($replica, q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'replica2'}, 'cascading.md: its old slot is free');
 sql($replica, q{SELECT FROM replica_kit.deprovision('replica2', keep_role => true)});
 
 run_page(
@@ -176,7 +182,7 @@ poll($primary, q{SELECT active FROM pg_replication_slots WHERE slot_name = 'repm
 run_page(
 	'from_repmgr.md',
 	'What is left of repmgr' => sub {
-		poll($primary, q{SELECT count(*) = 1 AND min(slot_name) = 'replica1' FROM pg_replication_slots WHERE active}, 'from_repmgr.md: the standby uses the new slot');
+		poll($primary, q{SELECT count(*) = 1 AND min(slot_name) = 'replica1' AND (SELECT count(*) = 1 FROM pg_stat_replication) FROM pg_replication_slots WHERE active}, 'from_repmgr.md: the standby uses the new slot');
 		is(sql($primary, 'SELECT usename FROM pg_stat_replication'), 'replica1', 'from_repmgr.md: and the new role');
 	});
 like($said{'Take over a standby that repmgr made, without a clone'}, qr/streams from/, 'from_repmgr.md: it is taken over');
