@@ -106,7 +106,7 @@ SKIP:
 	$upstream->safe_psql('postgres', "SELECT pg_drop_replication_slot('replica1')");
 	system_or_bail('pg_ctl', '-s', '-w', '-D', $pgdata, '-l', $replica->logfile, 'start');
 	adopt_replica($replica);
-	join_it('German', 13, impatient(stream => 2));
+	join_it('German', 13, impatient(stream => 10));
 	utf8::decode($err);
 	like($err, qr/^  .*»replica1« existiert nicht/m,
 		'German: the words are shown as they are');
@@ -131,9 +131,9 @@ system('rm', '-rf', $pgdata, $state);
 # ----------------------------------------------------------------------
 my ($bin) = `pg_config --bindir` =~ /(.*)/;
 foreach my $case (
-	[ 'psql', 1, qr/program "psql" did not end within 2 seconds/ ],
+	[ 'psql', 1, qr/program "psql" did not end within 5 seconds/ ],
 	[ 'pg_basebackup', 11, qr/has sent nothing for 5 seconds/ ],
-	[ 'pg_verifybackup', 11, qr/pg_verifybackup .* done nothing for 5 seconds/ ],
+	[ 'pg_verifybackup', 11, qr/pg_verifybackup .* done nothing for 10 seconds/ ],
 	[ 'mv', 8, qr/could not write/ ],
 	[ 'rm', 1, qr/could not make a temporary file/ ],
 	[ 'mkdir', 8, qr/could not make directory/ ],
@@ -152,14 +152,14 @@ foreach my $case (
 	join_it("$program stands still",
 		$expected,
 		impatient(
-			answer => $program eq 'psql' ? 1 : 20,
-			clone => $program =~ /backup/ ? 5 : 600,
-			program => $program eq 'psql' ? 2 : 30,
-			work => $program =~ /^(mv|rm|mkdir)$/ ? 1 : 3600,
+			answer => $program eq 'psql' ? 5 : 20,
+			clone => $program eq 'pg_basebackup' ? 5 : $program eq 'pg_verifybackup' ? 10 : 600,
+			program => $program eq 'psql' ? 5 : 30,
+			work => $program =~ /^(mv|rm|mkdir)$/ ? 4 : 3600,
 			start => 1),
 		'--verify');
 	like($err, $words, "$program stands still: the script says so");
-	is(`pgrep -f '^/bin/sh $dir'`, '', "$program stands still: nothing is left of it");
+	ok(eventually(sub { `pgrep -f '^/bin/sh $dir'` eq '' }), "$program stands still: nothing is left of it");
 	next if $program eq 'pg_ctl';
 	ok(!-e "$pgdata/global/pg_control", "$program stands still: and nothing of a clone");
 }

@@ -150,8 +150,8 @@ sub fake_rewind
 }
 my $plan_only = "case \" \$* \" in *' -n '*) exec '$bindir/pg_rewind' \"\$@\" ;; esac\n";
 foreach my $case (
-	[ 'a plan without end', "kill -STOP \$\$\n", qr/pg_rewind did not end within 4 seconds/ ],
-	[ 'a rewind that stands still', "${plan_only}kill -STOP \$\$\n", qr/pg_rewind has done nothing for 4 seconds/ ],
+	[ 'a plan without end', "kill -STOP \$\$\n", qr/pg_rewind did not end within 8 seconds/ ],
+	[ 'a rewind that stands still', "${plan_only}kill -STOP \$\$\n", qr/pg_rewind has done nothing for 8 seconds/ ],
 	[ 'a rewind that is refused', "${plan_only}echo 'pg_rewind: error: no connection' >&2; exit 1\n", qr/no connection/ ],
 	[ 'no room', "exec '$bindir/pg_rewind' \"\$@\"\n", qr/not enough disk space: it needs \d+ MB in "\Q$pgdata\E", there are 1 MB/ ])
 {
@@ -165,12 +165,12 @@ foreach my $case (
 	}
 	my $impatient = "$programs/join.sh";
 	unlink $impatient;
-	append_to_file($impatient, slurp($no_room) =~ s/^clone_seconds=\d+$/clone_seconds=4/mr);
+	append_to_file($impatient, slurp($no_room) =~ s/^clone_seconds=\d+$/clone_seconds=8/mr);
 	join_it($what, 9, { PATH => "$programs:$ENV{PATH}" }, $impatient, @rebuild);
 	like($out, qr/^pg_replica_kit: not by rewind: $words/m, "$what: it says why");
 	ok(!-e "$state/rewinding" && slurp("$pgdata/PG_VERSION") =~ /^\d+$/, "$what: the data is as before");
 	is(join(' ', glob "$state/diverged/*"), '', "$what: no copy is left");
-	is(`pgrep -f '^/bin/sh $programs/pg_rewind'`, '', "$what: nothing runs on");
+	ok(eventually(sub { `pgrep -f '^/bin/sh $programs/pg_rewind'` eq '' }), "$what: nothing runs on");
 	unlink "$programs/df";
 }
 
@@ -259,7 +259,7 @@ isnt(system("$bindir/pg_ctl", '-D', $pgdata, '-s', '-w', '-t', '5', '-l', "$prog
 join_it('killed, --rebuild', 0, {}, $script, '--rebuild', '--remove-old');
 like($out, qr/^pg_replica_kit: ending the pg_rewind \(pid \d+\) of an interrupted run$/m, 'killed, --rebuild: what runs on is ended');
 like($out, qr/an earlier rewind was interrupted.*^pg_replica_kit: cloning /ms, 'killed, --rebuild: everything is cloned');
-is(`pgrep -f '^/bin/sh $programs/pg_rewind'`, '', 'killed, --rebuild: nothing runs on');
+ok(eventually(sub { `pgrep -f '^/bin/sh $programs/pg_rewind'` eq '' }), 'killed, --rebuild: nothing runs on');
 adopt_replica($replica);
 is($replica->safe_psql('postgres', 'SHOW port'), $replica->port, 'killed, --rebuild: at its own port');
 like(slurp("$pgdata/postgresql.auto.conf"), qr/^primary_conninfo = .*passfile=''\Q$state\E\/passfile''.*sslmode=''verify-full''/m,

@@ -60,7 +60,7 @@ sub stands_still
 	($code, $out, $err) = run_script("$programs/join.sh", { PATH => "$programs:$ENV{PATH}" }, '--pgdata', $pgdata, '--rebuild');
 	is($code, $expected, "$program stands still: exit code $expected");
 	like($err, qr/^pg_replica_kit: error: $words/m, "$program stands still: it is named");
-	is(`pgrep -f '^/bin/sh $programs'`, '', "$program stands still: nothing is left of it");
+	ok(eventually(sub { `pgrep -f '^/bin/sh $programs'` eq '' }), "$program stands still: nothing is left of it");
 	ok(!-e "$state/aside" && !-e "$state/old" && !-e "$pgdata/postmaster.pid" && -e "$pgdata/base/1", "$program stands still: the data is in its place");
 	return $before eq slurp("$pgdata/global/pg_control");
 }
