@@ -183,7 +183,16 @@ $receiver->finish;
 # A replica that has fallen out of sync
 # ----------------------------------------------------------------------
 
+# The primary may not know yet that the replica is gone.
+sub wait_until_unused
+{
+	$primary->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'replica1'})
+	  or die 'the slot is still in use';
+	return;
+}
+
 $replica->stop;
+wait_until_unused();
 move_on();
 is(sql(q{SELECT state, retained_bytes > 0 FROM replica_kit.status() WHERE name = 'replica1'}), 'disconnected|t',
 	'D21: what a dead replica holds back is seen');
@@ -213,8 +222,7 @@ adopt_replica($rebuilt);
 ok($primary->poll_query_until('postgres', q{SELECT state = 'streaming' AND wal_status = 'reserved' FROM replica_kit.status() WHERE name = 'replica1'}),
 	'D22: and it holds WAL again');
 $rebuilt->stop;
-$primary->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'replica1'})
-  or die 'the slot is still in use';
+wait_until_unused();
 
 # ----------------------------------------------------------------------
 # D25 is in the refusals of the script, D27 in its test on a Debian cluster,
