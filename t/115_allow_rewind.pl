@@ -119,13 +119,14 @@ is(sql(q{SELECT replica_kit.revoke_rewind('old1')}), 'f', 'revoked again: there 
 # ----------------------------------------------------------------------
 # When the time is over, the server refuses the role by itself
 # ----------------------------------------------------------------------
-sql(q{SELECT replica_kit.allow_rewind('old1', '3 seconds')});
+sql(q{SELECT replica_kit.allow_rewind('old1', '1 hour')});
 is(as_rewinder('SELECT 1'), '1', 'within the time it connects');
+sql(q{SELECT replica_kit.allow_rewind('old1', '1 second')});
 ok($node->poll_query_until('postgres', q{SELECT rolvaliduntil < clock_timestamp() FROM pg_roles WHERE rolname = 'old1_rewind'}), 'the time passes');
 like(as_rewinder('SELECT 1'), qr/password authentication failed/, 'after it the role is refused');
 
 # A session that has begun before goes on until the right is taken from it.
-sql(q{SELECT replica_kit.allow_rewind('old1', '5 seconds')});
+sql(q{SELECT replica_kit.allow_rewind('old1', '1 hour')});
 {
 	local $ENV{PGPASSWORD} = 'secret-of-old1';
 	my ($in, $out) = ('', '');
@@ -135,6 +136,7 @@ sql(q{SELECT replica_kit.allow_rewind('old1', '5 seconds')});
 	my $read = q{SELECT 'length ' || length(pg_read_binary_file('PG_VERSION'));} . "\n";
 	$in .= $read;
 	$session->pump until $out =~ /length 3\n/;
+	sql(q{SELECT replica_kit.allow_rewind('old1', '1 second')});
 	ok($node->poll_query_until('postgres', q{SELECT rolvaliduntil < clock_timestamp() FROM pg_roles WHERE rolname = 'old1_rewind'}), 'the time passes meanwhile');
 	$out = '';
 	$in .= $read;
