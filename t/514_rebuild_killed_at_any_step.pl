@@ -99,11 +99,18 @@ is($code, 0, 'a replica is made');
 rename "$pgdata/pg_wal", $waldir or die "rename: $!";
 symlink $waldir, "$pgdata/pg_wal" or die "symlink: $!";
 
-ok(!interrupted('kill', 1_000_000), 'a rebuild comes to its end');
-is($code, 0, 'with success');
-my $points = slurp($count) + 0;
+# The fewest: while the slot is still held by the question whether it is free, the
+# script asks once more, and each question removes files.
+my $points = 1_000_000;
+foreach (1, 2)
+{
+	ok(!interrupted('kill', 1_000_000), 'a rebuild comes to its end');
+	is($code, 0, 'with success');
+	my $steps = slurp($count) + 0;
+	$points = $steps if $steps < $points;
+	completes('uninterrupted');
+}
 cmp_ok($points, '>', 50, 'in many steps');
-completes('uninterrupted');
 
 # Some of the points, others for each way, and the last one.
 my $step = $ENV{PRK_LONG_TESTS} ? 1 : int($points / 4);
