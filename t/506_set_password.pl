@@ -68,7 +68,8 @@ $upstream->psql('postgres',
 	"SELECT replica_kit.rotate_password('replica1', 'secret:word\\2')",
 	stderr => \$notice);
 like($notice, qr/--set-password/, 'rotate_password() names the option');
-my $stream = walsender();
+my $stream;
+eventually(sub { ($stream = walsender()) ne '' });
 like($stream, qr/^\d+$/, 'the stream goes on after rotate_password()');
 ($code, $out, $err) =
   run_script($script, { PGPASSWORD => 'secret:word\\2' }, @args, '--dry-run');

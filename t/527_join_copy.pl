@@ -74,6 +74,7 @@ join_copy('without --demote', 8, qr/is a primary's\nhint: .* add --demote/, '--r
 join_copy('dry run', 0, qr/make this former primary a standby, without a clone/, '--demote', '--dry-run');
 join_copy('the copy', 0, qr/replica "r1" streams from .*; nothing has been cloned/, '--demote');
 adopt_replica($replica);
+$upstream->wait_for_catchup('r1', 'replay');
 is($replica->safe_psql('postgres', 'SELECT n FROM since'), '1', 'it has what came after the copy');
 is($upstream->safe_psql('postgres', "SELECT state FROM replica_kit.status() WHERE name = 'r1'"),
 	'streaming', 'through its slot');
