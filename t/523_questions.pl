@@ -17,7 +17,8 @@ my $spaces = "$scratch/a space";
 mkdir $spaces or die "mkdir: $!";
 my @secrets = ('topsecret-conninfo', 'topsecret-phrase', 'topsecret-command');
 
-my $upstream = new_upstream('upstream', 'shared_preload_libraries = pg_replica_kit',
+# a snapshot of autovacuum's would keep VACUUM from truncating a table
+my $upstream = new_upstream('upstream', 'shared_preload_libraries = pg_replica_kit', 'autovacuum = off',
 	'max_locks_per_transaction = 77',
 	"primary_conninfo = 'host=nowhere password=$secrets[0]'",
 	"ssl_passphrase_command = 'echo $secrets[1]'",
