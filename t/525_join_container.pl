@@ -121,9 +121,9 @@ in_pod({}, '--no-start');
 is("$code$err", '0', 'every later run succeeds, also without the upstream');
 like($out, qr/already holds replica "replica2".*nothing to do/, 'and says that there is nothing to do');
 # The least of some: one that waits for the upstream, or for anything, takes
-# longer each time.
+# longer each time, and a busy machine not always.
 my $least = 1000;
-foreach (1 .. 5)
+for (my $try = 0; $try < 5 || $try < 40 && $least >= 1; $try++)
 {
 	my $began = time;
 	in_pod({}, '--no-start');
