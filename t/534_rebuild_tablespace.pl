@@ -92,8 +92,9 @@ $upstream->safe_psql('postgres', $_) foreach
   "COPY shrunk FROM PROGRAM 'awk ''BEGIN { for (; i < 2200; i++) printf \"%d\\t%0100d\\n\", i, 0 }'''",
   'DROP TABLE dropped', 'CREATE TABLE late TABLESPACE ts AS SELECT * FROM changed',
   "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'", 'SELECT pg_reload_conf()',
-  ("SELECT pg_logical_emit_message(true, 'x', 'x'); SELECT pg_switch_wal(); CHECKPOINT") x 3,
-  'ALTER SYSTEM RESET max_slot_wal_keep_size', 'SELECT pg_reload_conf()';
+  ("SELECT pg_logical_emit_message(true, 'x', 'x'); SELECT pg_switch_wal(); CHECKPOINT") x 3;
+remove_wal($upstream);
+$upstream->safe_psql('postgres', $_) foreach 'ALTER SYSTEM RESET max_slot_wal_keep_size', 'SELECT pg_reload_conf()';
 
 my $out = join_it('changed blocks', '--rebuild');
 like($out, qr/^pg_replica_kit: bringing back only what changed since /m, 'by the changed blocks');
