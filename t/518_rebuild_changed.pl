@@ -90,6 +90,7 @@ sub lose_slot
 		$master->wait_for_catchup($standby, 'replay');
 		$standby->safe_psql('postgres', 'CHECKPOINT');
 	}
+	remove_wal($holder);
 	$holder->safe_psql('postgres', 'ALTER SYSTEM RESET max_slot_wal_keep_size');
 	$holder->reload;
 	return;
@@ -442,6 +443,8 @@ $upstream->safe_psql('postgres', 'CREATE TABLE before AS SELECT g FROM generate_
 $upstream->wait_for_catchup($other, 'replay');
 stop_replica($upstream);
 keep_replica();
+# no less than the replica that was kept
+$upstream->wait_for_catchup($other, 'replay');
 my $before = $kept;
 $other->stop;
 # Too few buffers to hold what is replayed: without a new restart point, they are
