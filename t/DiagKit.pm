@@ -96,7 +96,8 @@ sub set_conninfo
 	return;
 }
 
-# A provisioned standby, streaming.
+# A provisioned standby, streaming, as the worker has seen: where it comes from is
+# known.
 sub new_standby
 {
 	my ($primary, $name, @conf) = @_;
@@ -110,6 +111,8 @@ sub new_standby
 	set_conninfo($standby, $primary, user => $name, password => $password, application_name => $name);
 	$standby->start;
 	$primary->wait_for_catchup($name);
+	$primary->poll_query_until('postgres', "SELECT count(*) > 0 FROM replica_kit.history('$name') WHERE state = 'streaming'")
+	  or die "the worker does not see $name";
 	return ($standby, $password);
 }
 
