@@ -14,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 my $primary = new_primary('primary', 'wal_sender_timeout = 0', 'autovacuum = off');
-my ($standby, $password) = new_standby($primary, 'replica1', 'wal_receiver_timeout = 4s',
+my ($standby, $password) = new_standby($primary, 'replica1', 'wal_receiver_timeout = 60s',
 	'replica_kit.warning_lag = 1MB', 'replica_kit.lag_grace = 0', 'replica_kit.alert_after = 1h');
 
 sub write_wal
@@ -54,7 +54,7 @@ for (1 .. 10)
 	$states .= standby_is('state') . "\n";
 }
 unlike($states, qr/stalled/, 'a reload puts off the next answer, which is no stall');
-$standby->append_conf('postgresql.conf', 'wal_receiver_timeout = 4s');
+$standby->append_conf('postgresql.conf', 'wal_receiver_timeout = 60s');
 $standby->reload;
 
 # Paused.
@@ -63,7 +63,7 @@ write_wal(5000);
 $standby->poll_query_until('postgres', q{SELECT replay_pause_state = 'paused' AND health <> 'ok' AND lag_time > '1 s' AND replay_lag_bytes > 1000000 FROM replica_kit.standby_status()})
   or die 'the pause is not seen';
 soon_like($standby, 'SELECT reason FROM replica_kit.standby_status()', qr/^replay is paused, replay is .* behind$/, 'a paused replay is told, with how far it is behind');
-is(standby_is('state'), 'streaming', 'while it streams');
+soon_is($standby, 'SELECT state FROM replica_kit.standby_status()', 'streaming', 'while it streams');
 
 # A query that replay waits for is over soon, and no scheduler's business.
 is($standby->safe_psql('postgres', 'SELECT count(*) FROM replica_kit.unhealthy()'), '0', 'unhealthy() does not list what has not lasted');
@@ -116,6 +116,8 @@ kill 'CONT', $receiver;
 $standby->poll_query_until('postgres', q{SELECT state = 'streaming' AND health = 'ok' FROM replica_kit.standby_status()})
   or die 'the stall does not end';
 wait_for_line(qr/LOG:  upstream ok: streaming, \d+ \w+ behind, after /);
+$standby->append_conf('postgresql.conf', 'wal_receiver_timeout = 60s');
+$standby->reload;
 
 # Cut.
 $primary->stop;
@@ -139,9 +141,16 @@ $standby->poll_query_until('postgres', q{SELECT state = 'streaming' AND lag_time
 pass('and is 0 again when it is back');
 wait_for_line(qr/LOG:  upstream ok: streaming, .* behind, after /);
 
-# Refused, again and again: one line, and one when it is let in.
+# Refused, again and again: one line, and one when it is let in.  It may take longer
+# to try than until it is missed, and the line is to say why.
+$standby->append_conf('postgresql.conf', "replica_kit.warning_disconnected = '1h'");
+$standby->reload;
+$standby->poll_query_until('postgres', q{SHOW replica_kit.warning_disconnected}, '1h') or die 'not reloaded';
 $primary->safe_psql('postgres', q{ALTER ROLE replica1 NOLOGIN});
 $primary->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_replication});
+$standby->poll_query_until('postgres', q{SELECT last_error ~ 'not permitted to log in' FROM replica_kit.standby_status()}) or die 'it is not refused';
+$standby->append_conf('postgresql.conf', "replica_kit.warning_disconnected = '1s'");
+$standby->reload;
 wait_for_line(qr/WARNING:  upstream warning: disconnected for .*\n.*DETAIL:  .*; last error: .*not permitted to log in/);
 my $tries = errors_like($standby, q{direction = 'out' AND message LIKE '%permitted to log in%'}) =~ /\|(\d+)$/ ? $1 : 0;
 $standby->poll_query_until('postgres', qq{SELECT sum(count) > $tries + 5 FROM replica_kit.connection_errors() WHERE message LIKE '%permitted to log in%'}) or die 'it does not try';
