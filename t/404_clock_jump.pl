@@ -58,12 +58,27 @@ $standby->start;
 $primary->poll_query_until('postgres', q{SELECT count(*) > 0 FROM replica_kit.history('r1') WHERE state = 'streaming' AND lag_time = '0'})
   or die 'the replica does not stream';
 
-# Between when and when each was done, on a slow machine a long time.
+# The worker looks once more, and sees the replica in that state.
+sub wait_for_sample
+{
+	my ($state) = @_;
+	my $asked = time;
+	$primary->poll_query_until('postgres', "SELECT count(*) > 0 FROM replica_kit.history('r1') WHERE state = '$state' AND sampled_at > to_timestamp($asked)")
+	  or die 'the worker does not look';
+	return;
+}
+
+# Between when and when each was done, on a slow machine a long time, and for the
+# worker between two looks.
 my @gone = (time);
+wait_for_sample('streaming');
 $standby->stop;
+wait_for_sample('disconnected');
 push @gone, time;
 my @written = (time);
+wait_for_sample('disconnected');
 $primary->safe_psql('postgres', 'INSERT INTO t VALUES (1)');
+wait_for_sample('disconnected');
 push @written, time;
 $primary->poll_query_until('postgres', q{SELECT lag_time > '3 s' FROM replica_kit.status()}) or die 'no lag';
 
@@ -128,6 +143,7 @@ my $lag = $primary->safe_psql('postgres', 'SELECT extract(epoch FROM lag_time) F
 push @asked, time;
 cmp_ok(error_of($lag, \@written, \@asked), '<=', 2, 'lag_time is true after a restart during which the clock was set');
 check_silence('a restart during which the clock was set');
+ok($primary->poll_query_until('postgres', 'SELECT count(*) > 10 FROM replica_kit.history()'), 'there is a history');
 is($primary->safe_psql('postgres', q{SELECT count(*) FILTER (WHERE sampled_at > clock_timestamp()), count(*) FILTER (WHERE step > '10 min' OR step < '0'), count(*) > 10
 	FROM (SELECT sampled_at, sampled_at - lag(sampled_at) OVER () AS step FROM replica_kit.history('r1', '1 day')) s}), '0|0|t', 'the history is of the past, without a gap');
 ok(slurp_file($primary->logfile) !~ /WARNING:  replica/, 'there was no alert');
