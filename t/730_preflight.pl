@@ -332,6 +332,7 @@ rmdir $node->data_dir . '/pgsql_tmp_old';
 # Several replicas
 # ----------------------------------------------------------------------
 
+$node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_stat_replication') or die 'the walsender of a backup stays';
 is(sql(q{SELECT check_name, wanted, fix FROM replica_kit.preflight(4) WHERE check_name LIKE 'max_%'}), '', 'there is room for four');
 is(sql(q{SELECT check_name, wanted, fix FROM replica_kit.preflight(5) WHERE check_name LIKE 'max_%'}),
 	'max_wal_senders|6 free: a clone takes two|ALTER SYSTEM SET max_wal_senders = 14', 'of the fifth, no clone could be made');

@@ -47,6 +47,8 @@ $primary->wait_for_catchup($standby, 'replay');
 is($standby->safe_psql('postgres', 'SELECT a FROM t'),
 	'1', 'the replica streams on');
 $standby->stop;
+$primary->poll_query_until('postgres', q{SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'r1'})
+  or die 'the slot is still in use';
 
 # As the page on uninstalling says.
 ($code, $out, $err) = $primary->psql('postgres', <<~SQL);

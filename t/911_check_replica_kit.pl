@@ -102,6 +102,7 @@ like(check('a hostile name', 0, @to_primary), qr/ 'a_b_c__d_e___f___lag'=/, 'a n
 $receiver->kill_kill;
 
 $standby->stop;
+$primary->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_replication}) or die 'a walsender stays';
 $primary->poll_query_until('postgres', q{SELECT count(*) = 1 FROM replica_kit.unhealthy()}) or die 'it is not noticed';
 like(check('a stopped replica', 1, @to_primary), qr/^REPLICAS WARNING - replica1 warning: disconnected for .*\| streaming=0;/, 'a stopped replica is a warning');
 check('of the server alone', 0, @to_primary, '-n', 'server');
