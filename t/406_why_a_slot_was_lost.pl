@@ -80,13 +80,13 @@ SKIP:
 
 	$standby->start;
 	is(wait_for_diagnosis($standby, 'slot_lost'), 'slot_lost', 'idle_timeout: the standby knows, too');
-	like($primary->safe_psql('postgres', 'SELECT finding FROM replica_kit.diagnose()'), qr/with a new slot a restart can be enough/,
+	soon_like($primary, 'SELECT finding FROM replica_kit.diagnose()', qr/with a new slot a restart can be enough/,
 		'idle_timeout: what it needs is not always a rebuild');
-	like($standby->safe_psql('postgres', 'SELECT evidence FROM replica_kit.diagnose()'), qr/invalidated due to "idle_timeout"/,
+	soon_like($standby, 'SELECT evidence FROM replica_kit.diagnose()', qr/invalidated due to "idle_timeout"/,
 		'idle_timeout: the standby quotes the cause');
 
 	# The WAL is all there: of what the script does the new slot will do.
-	like($primary->safe_psql('postgres', q{SELECT advice FROM replica_kit.diagnose('replica1')}), qr/^  sh join_replica1\.sh --cluster \d+\/main --rebuild  /m,
+	soon_like($primary, q{SELECT advice FROM replica_kit.diagnose('replica1')}, qr/^  sh join_replica1\.sh --cluster \d+\/main --rebuild  /m,
 		'idle_timeout: the advice is the script');
 	renew_slot($primary, 'replica1');
 	$standby->restart;

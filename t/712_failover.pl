@@ -103,7 +103,7 @@ like(advice($new), qr/^Was one of them promoted\? Then stop this server before a
 
 set_conninfo($node{first}, $new, %{ $login{first} });
 found('back to the old one', $node{first}, 'newer_timeline_exists');
-is($node{first}->safe_psql('postgres', 'SELECT name, level FROM replica_kit.diagnose()'), 'upstream|critical', 'back to the old one: the replica knows');
+soon_is($node{first}, 'SELECT name, level FROM replica_kit.diagnose()', 'upstream|critical', 'back to the old one: the replica knows');
 
 # Whoever receives from there may ask for what this one does not have.
 IPC::Run::run([ 'psql', '-X', '-d', $new->connstr('postgres') . ' replication=true application_name=archive',

@@ -115,7 +115,7 @@ $second->restart;
 $standby->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'streaming'}) or die 'the second does not stream';
 $standby->promote;
 is(wait_for_diagnosis($second, 'timeline_not_followed'), 'timeline_not_followed', 'a timeline that is not followed: the standby knows why');
-is($second->safe_psql('postgres', q{SELECT name, remedy FROM replica_kit.diagnose() WHERE code <> 'reload_needed'}), "upstream|ALTER SYSTEM SET recovery_target_timeline = 'latest';", 'a timeline that is not followed: the setting is the remedy');
+soon_is($second, q{SELECT name, remedy FROM replica_kit.diagnose() WHERE code <> 'reload_needed'}, "upstream|ALTER SYSTEM SET recovery_target_timeline = 'latest';", 'a timeline that is not followed: the setting is the remedy');
 do_remedies($second);
 $second->restart;
 is(wait_for_diagnosis($second, ''), '', 'followed: nothing is wrong');

@@ -196,7 +196,7 @@ chmod 0, $file or die "chmod: $!";
 $standby->start;
 found('an unreadable file', 'upstream_file_unreadable');
 is(wait_for_diagnosis($standby, 'upstream_file_unreadable'), 'upstream_file_unreadable', 'an unreadable file: the standby knows as well');
-like($_->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnose() WHERE code = 'upstream_file_unreadable'}), qr/could not open file "pg_wal\/$segment": Permission denied/,
+soon_like($_, q{SELECT evidence FROM replica_kit.diagnose() WHERE code = 'upstream_file_unreadable'}, qr/could not open file "pg_wal\/$segment": Permission denied/,
 	'an unreadable file: quoted by ' . $_->name) foreach $primary, $standby;
 chmod 0600, $file or die "chmod: $!";
 found('readable', '');
