@@ -141,7 +141,7 @@ like($standby1->safe_psql('postgres', q{SELECT evidence FROM replica_kit.diagnos
 $primary->safe_psql('icu', 'CREATE TABLE words (w text PRIMARY KEY, c text COLLATE "C" UNIQUE)');
 $primary->wait_for_catchup('standby1');
 is($standby1->safe_psql('icu', advice($standby1) =~ $at_risk ? $1 : 'none'), 'words_pkey', 'a database of another version: its indexes, where it is asked');
-$primary->safe_psql('postgres', 'DROP DATABASE icu');
+$primary->safe_psql('postgres', 'DROP DATABASE icu WITH (FORCE)');
 $primary->wait_for_catchup('standby1');
 found('gone', '', '', '');
 
