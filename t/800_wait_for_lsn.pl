@@ -132,6 +132,12 @@ sub waker_sleeps
 # Write, wait, read
 # ----------------------------------------------------------------------
 
+# It has no title yet when it has just been started.
+foreach (1 .. 1000)
+{
+	last if !$has_waker || defined waker_pid($standby);
+	usleep(100_000);
+}
 is(defined waker_pid($standby) ? 1 : 0, $has_waker ? 1 : 0, 'a standby has the waker, where the server does not wake itself');
 foreach (1 .. 1000)
 {
@@ -216,7 +222,9 @@ is(of_wait($wait, 'state'), 'active', 'WAL that conflicts with snapshots is repl
 $reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t');
 $primary->safe_psql('postgres', 'DELETE FROM t WHERE i BETWEEN 501 AND 600; VACUUM t');
 ok($standby->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'startup' AND wait_event = 'RecoveryConflictSnapshot'}), 'which a snapshot does hold up');
-refused($standby, "CALL replica_kit.wait_for_lsn('@{[ insert_lsn() ]}', '100 ms')", qr/ERROR:  RK010: WAL position \S+ was not replayed within 100 ms\nDETAIL:  Replay is at \S+, .* before that position, whose WAL has arrived\./, 'and the error says that the WAL is here');
+$lsn = insert_lsn();
+$primary->wait_for_catchup('replica1', 'flush', $lsn);
+refused($standby, "CALL replica_kit.wait_for_lsn('$lsn', '100 ms')", qr/ERROR:  RK010: WAL position \S+ was not replayed within 100 ms\nDETAIL:  Replay is at \S+, .* before that position, whose WAL has arrived\./, 'and the error says that the WAL is here');
 $reader->query_safe('ROLLBACK');
 
 $primary->safe_psql('postgres', q{SELECT count(pg_logical_emit_message(false, '', repeat('x', 1000000))) FROM generate_series(1, 18)});
