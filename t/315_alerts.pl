@@ -95,9 +95,9 @@ my $trickle = IPC::Run::start([ 'psql', '-XAtq', '-d', $primary->connstr('postgr
 	'<', '/dev/null', '>', '/dev/null', '2>', '/dev/null');
 $primary->poll_query_until('postgres', 'SELECT count(*) > 0 FROM t') or die 'there is no trickle';
 my $before_pause = time;
+my $offset = -s $primary->logfile;
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
 $standby->poll_query_until('postgres', q{SELECT pg_get_wal_replay_pause_state() = 'paused'}) or die 'replay is not paused';
-my $offset = -s $primary->logfile;
 my $paused = time;
 $primary->wait_for_log(qr/WARNING:  replica "r1" warning: replay is [^\n]+ behind\n.*DETAIL: [^\n]*; is not catching up\./, $offset);
 my $took = time - $paused;

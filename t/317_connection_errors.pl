@@ -15,7 +15,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $primary = new_primary('primary', 'max_wal_senders = 3',
-	'replica_kit.warning_disconnected = 1s', 'replica_kit.critical_disconnected = 5s');
+	'replica_kit.warning_disconnected = 1s', 'replica_kit.critical_disconnected = 20s');
 my ($standby, $password) = new_standby($primary, 'replica1');
 $primary->safe_psql('postgres', <<'SQL');
 CREATE ROLE stranger LOGIN PASSWORD 'strange';

@@ -76,7 +76,7 @@ unlike(slurp_file($primary->logfile, $offset), qr/^WARNING|\e/m, 'on one line');
 # ----------------------------------------------------------------------
 
 $offset = -s $primary->logfile;
-is(answer($primary, q{SELECT u BETWEEN now() + interval '1 h' AND now() + interval '1 h 2 s' FROM replica_kit.silence('replica1', reason => 'kernel') u}), 't',
+is(answer($primary, q{SELECT u BETWEEN now() + interval '1 h' AND now() + interval '1 h 1 min' FROM replica_kit.silence('replica1', reason => 'kernel') u}), 't',
 	'silence() returns when it ends');
 my $until = answer($primary, q{SELECT until FROM replica_kit.silences() WHERE name = 'replica1'});
 is(answer($primary, q{SELECT name, since BETWEEN now() - interval '1 min' AND now() + interval '1 s', until - since BETWEEN '59 min 58 s' AND '1 h 2 s', role_name, reason FROM replica_kit.silences() WHERE name <> 'server'}),
@@ -116,7 +116,7 @@ is(answer($primary, q{SELECT replica_kit.silence('replica1', '1 day') > now() + 
 $standby->start;
 soon_is($primary, $mouths, '||ok ok', 'a replica that comes back');
 is(lines_since($primary, $offset), '', 'in a silence: without a line');
-is(answer($primary, q{SELECT extract(epoch FROM replica_kit.silence('replica1', '1 s') - now()) BETWEEN 1 AND 3}), 't', 'a second silence takes the place of the first');
+is(answer($primary, q{SELECT extract(epoch FROM replica_kit.silence('replica1', '1 s') - now()) BETWEEN 1 AND 60}), 't', 'a second silence takes the place of the first');
 ok($primary->wait_for_log(qr/LOG:  replica_kit: silence of "replica1" has ended\n(?:.*\n)*.*LOG:  replica "replica1" ok: streaming, .* after /, $offset), 'told when the time is over');
 is(answer($primary, q{SELECT count(*) FROM replica_kit.silences()}), '0', 'which is the end of it');
 
