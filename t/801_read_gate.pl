@@ -116,7 +116,7 @@ like(session("host=127.0.0.1 port=@{[ $standby->port ]} user=replica1 password=$
 eval { $pooled->quit };
 
 # A flood is one line.
-system_or_bail('sh', '-c', 'seq 200 | xargs -P 8 -I{} psql -XAtw -c "SELECT {}" -d "$1" 2>&1 | grep -c "read gate" | grep -x 200 >/dev/null', 'sh', tcp($standby, 'app'));
+command_ok([ 'sh', '-c', 'seq 200 | xargs -P 8 -I{} psql -XAtw -c "SELECT {}" -d "$1" 2>&1 | grep -c "read gate" | grep -x 200 >/dev/null', 'sh', tcp($standby, 'app') ], 'of a flood each is refused');
 my @lines = grep { /FATAL:  the read gate of this standby is closed/ } split /\n/, slurp_file($standby->logfile);
 cmp_ok(scalar(@lines), '<=', 2, 'refusals are one line a minute in the log');
 cmp_ok(scalar(@lines), '>=', 1, 'which is there');
