@@ -193,7 +193,7 @@ my $before = tree($pgdata);
 ($code, $out, $err) = run_script($script, {}, '--pgdata', $pgdata, '--rebuild');
 is($code, 15, 'promoted, with commits: exit code 15');
 like($err, qr/commits: 2, made between \d{4}-\d\d-\d\d [\d:]+ \S+ and \d{4}-\d\d-\d\d [\d:]+ \S+$/m, 'promoted, with commits: how many, and when');
-like($err, qr/^hint: .* --rebuild --discard-diverged; .* --rebuild --full$/m, 'promoted, with commits: both commands');
+like($err, qr/^hint: .* --rebuild --discard-diverged\nhint: .* --rebuild --full$/m, 'promoted, with commits: both commands');
 is(tree($pgdata), $before, 'promoted, with commits: nothing is changed');
 rebuild('promoted, with commits', 'rewind', '--discard-diverged');
 is($replica->safe_psql('postgres', q{SELECT to_regclass('only_here') IS NULL}), 't', 'promoted, with commits: they are gone');

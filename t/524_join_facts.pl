@@ -189,7 +189,7 @@ provision($upstream, 'replica2', 'secret-word-1');
 $script = write_script($upstream, 'replica2');
 $args[1] .= '2';
 with_lines('postgresql.conf', '');
-noted('no kit there', 'does not answer questions.*are those of \d{4}-');
+noted('no kit there', 'does not preload this version.*are those of \d{4}-');
 $script = edit_script($script, prk_data_size => '1' . '0' x 17);
 with_lines('postgresql.conf', '');
 refused('its size', 9, 'not enough disk space', 'The size is of \d{4}-');

@@ -88,7 +88,7 @@ find_gap() {
 judge_archive() {
     gap_words=
     if [ -z "$restore_command" ]; then
-        say "not from the archive: no restore_command is set that fetches WAL on this machine; --restore-command names one"
+        say "not from the archive: no restore_command is set on this machine; --restore-command gives one"
         return 1
     fi
     began=$(date +%s)

@@ -305,7 +305,7 @@ check_clone() {
     find_moved "$clone/data"
     [ -z "$moved" ] ||
         fail 11 "the clone cannot be used: $moved" \
-            "Nothing is left of it. Run this script again, and no ALTER DATABASE ... SET TABLESPACE while it runs; if the upstream is a standby, first run there: CHECKPOINT;"
+            "Nothing is left of it. Run this script again, and no ALTER DATABASE ... SET TABLESPACE while it runs.${newline}hint: If the upstream is a standby, first run there: CHECKPOINT;"
     [ -z "$verify" ] || verify_clone
     empty_log_directory
 }

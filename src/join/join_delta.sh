@@ -102,7 +102,7 @@ verify_shadow() {
         words="since its server did not end cleanly"
     fi
     if [ -n "$words" ]; then
-        say "note: the blocks of the old data that have not changed cannot be verified, $words"
+        say "note: unchanged blocks of the old data cannot be verified, $words"
         return 0
     fi
     [ -x "$bindir/pg_checksums" ] ||

@@ -80,7 +80,7 @@ ask_facts() {
         :running) return 0 ;;
     esac
     if ! ask_kit data_directory; then
-        say "note: the upstream server does not answer questions, since it does not preload pg_replica_kit or not this version: sizes, tablespaces and libraries are those of $prk_made_at"
+        say "note: the upstream server does not preload this version of pg_replica_kit: sizes, tablespaces and libraries are those of $prk_made_at"
         return 0
     fi
     facts=yes

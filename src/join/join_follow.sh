@@ -556,7 +556,7 @@ judge_former_primary() {
     if was_rewinding; then
         unfit="an earlier rewind was interrupted, and it is neither the old data nor the new"
     elif [ "$words" != 'shut down' ]; then
-        unfit="it was not shut down cleanly: its control file says \"$words\""
+        unfit="it was not shut down cleanly (state \"$words\")"
     elif [ -n "$missing" ]; then
         unfit="\"$pgdata/$missing\" is missing"
     else
@@ -565,7 +565,7 @@ judge_former_primary() {
     if [ -z "$unfit" ]; then
         demotable=yes
     else
-        say "a restart is not enough to make this former primary the replica: $unfit"
+        say "a restart is not enough for this former primary: $unfit"
         was_rewinding || judge_rewind
     fi
 }

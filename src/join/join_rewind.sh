@@ -210,7 +210,7 @@ judge_rewind() {
         word=--rebuild
         [ -z "$demote" ] || word=--demote
         fail 15 "a rewind discards what only this data has: commits: $commits, made $commits_span" \
-            "To discard them (their WAL is kept), run: $(script_words) $word --discard-diverged; to clone everything instead, and keep the old data whole, run: $(script_words) $word --full"
+            "To discard them (their WAL is kept), run: $(script_words) $word --discard-diverged${newline}hint: To clone everything instead, and keep the old data whole, run: $(script_words) $word --full"
     fi
     rewindable=yes
 }

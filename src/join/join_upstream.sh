@@ -382,7 +382,7 @@ check_upstream() {
         hint="This script is of $prk_made_at; make a new one with replica_kit.join_script()."
         if ask "SHOW server_version_num" && version=$(upstream_number 1 7) &&
             [ "$((version / 10000))" != "$prk_major" ]; then
-            hint="It runs PostgreSQL $((version / 10000)), this script is for $prk_major. After pg_upgrade no old replica can follow: run there provision('$prk_name', '$(this_address)'), and make a new replica beside the old one, with a new script of join_script()."
+            hint="It runs PostgreSQL $((version / 10000)), this script is for $prk_major. After pg_upgrade no old replica can follow it.${newline}hint: Run there provision('$prk_name', '$(this_address)'), and make a new replica beside the old one, with a new script of join_script()."
         fi
         fail 6 "the server at $prk_host, port $prk_port is another one: its system identifier is $system_id, not $prk_system_id" \
             "$hint"
