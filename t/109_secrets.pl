@@ -1,6 +1,6 @@
 # The password that provision() and rotate_password() make is in the row that
 # they return and nowhere else: no log, view, process title, WAL or file of the
-# server, and no error raised after it was made.  And what doc/how_it_works.md says of
+# server, and no error raised after it was made.  And what doc/switchover.md says of
 # one that the caller passes.
 
 use strict;
@@ -269,7 +269,7 @@ $session->run($deprovision);
 like(keep($session->run($rotate), 'rotate_password() of nobody', 0), qr/ERROR: .*is not provisioned/, 'which fails');
 
 # ----------------------------------------------------------------------
-# A password that the caller passes, as doc/how_it_works.md says
+# A password that the caller passes, as doc/switchover.md says
 # ----------------------------------------------------------------------
 
 my %passed = map { $_ => "Passed-$_-4711" } qw(shown careful secret);
@@ -281,7 +281,7 @@ sub with_password
 	return qq{SELECT FROM replica_kit.provision('$name', '127.0.0.1', password => '$password');};
 }
 $session->run(with_password($passed{shown}, 'x') . $deprovision);
-my $page = slurp_file("$FindBin::RealBin/../doc/how_it_works.md");
+my $page = slurp_file("$FindBin::RealBin/../doc/switchover.md");
 my ($advice) = $page =~ /^```sql quiet\n(.*?)^```/ms;
 isnt($advice, undef, 'the page says how to keep it out of the log');
 my $quiet = $server->connect;

@@ -173,7 +173,7 @@ my ($out, $err) = ('', '');
 IPC::Run::run([ 'sh', $plugin, '-h' ], '>', \$out, '2>', \$err);
 is($? >> 8, 0, 'it has a help');
 like($out, qr/^  -H HOST.*^  -t SECONDS.*0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN/ms, 'with options and exit codes');
-like(slurp_file("$FindBin::RealBin/../doc/monitoring.md"), qr/`-\Q$_\E`/, "doc/monitoring.md tells of -$_") foreach $out =~ /^  -(\w) /mg;
+like(slurp_file("$FindBin::RealBin/../doc/metrics.md"), qr/`-\Q$_\E`/, "doc/metrics.md tells of -$_") foreach $out =~ /^  -(\w) /mg;
 
 $primary->stop;
 done_testing();
