@@ -63,7 +63,7 @@ $primary->safe_psql('postgres', 'CREATE EXTENSION pg_cron') if $has_cron;
 
 my $replica = new_replica('replica');
 my $dir = tempdir(CLEANUP => 1);
-my ($password, $output) = ('', '');
+my ($password, $output, $makes_script) = ('', '', '');
 
 # As the reader types it, in psql and in a shell.
 sub run_sql
@@ -95,7 +95,7 @@ sub run_commands
 
 	$commands =~ s/--cluster \S+/"--pgdata @{[ $replica->data_dir ]} --port @{[ $replica->port ]}"/eg
 	  or die 'the example of the script has no --cluster';
-	$commands =~ s/psql -h \S+/psql/;
+	$commands =~ s/^runuser -u postgres -- |^scp .*\n//mg;
 	local %ENV = (%ENV, PGHOST => $primary->host, PGPORT => $primary->port,
 		PGDATABASE => 'postgres', PGPASSWORD => $password, HOME => $dir);
 	my ($out, $err) = ('', '');
@@ -156,9 +156,13 @@ for my $i (0 .. $#blocks)
 		$primary->reload;
 		run_commands($command);
 	}
-	elsif ($kind eq 'sh' && $here =~ /join_script/)
+	elsif ($kind eq 'sh' && $here =~ /join_script\(/)
 	{
-		run_commands($here);
+		$makes_script = $here;
+	}
+	elsif ($kind eq 'sh' && $here =~ /^sh join_/)
+	{
+		run_commands($makes_script . $here);
 	}
 	elsif ($kind eq 'sh' && $here =~ /assert_healthy/)
 	{

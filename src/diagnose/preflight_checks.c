@@ -106,7 +106,7 @@ const PrkCheck prk_checks[] = {
 	{"recovery_settings", "info", false,
 	"wanted on a replica, too, or none", check_recovery},
 	{"pg_rewind", "info", true,
-		"one of them: without it an old primary must be cloned again",
+		"data checksums or wal_log_hints, else an old primary must be cloned again",
 	check_rewind},
 	{"summarize_wal", "info", false,
 		"on: then its changed blocks are enough; costs about 1 % of a core, and 50 kB for each GB of WAL",
