@@ -4,6 +4,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use Cwd ();
 use FindBin;
 use lib $FindBin::RealBin;
 
@@ -77,6 +78,18 @@ sub check
 }
 my @to_primary = ('-H', $primary->host, '-p', $primary->port);
 my @to_standby = ('-H', $standby->host, '-p', $standby->port);
+
+# From a directory that its user may not read.
+{
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my $here = Cwd::getcwd();
+
+	chdir $dir or die "chdir: $!";
+	chmod 0, $dir or die "chmod: $!";
+	check('in a directory that may not be read', 0, @to_primary);
+	chmod 0700, $dir or die "chmod: $!";
+	chdir $here or die "chdir: $!";
+}
 
 # ----------------------------------------------------------------------
 # The states
