@@ -15,6 +15,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 use Walk;
+use WalkEvidence;
 use WalkModel;
 use WalkTree;
 
@@ -61,6 +62,7 @@ sub take_all
 		diag($_) foreach @also;
 		push @failures, @also;
 		last if $wrong eq '';
+		diag(join "\n  ", "seed $seed: $wrong", evidence($tree));
 		my @walked = @steps[ 0 .. $count - 1 ];
 		my ($shortest, $why) = shrink_walk($tree, \@walked, $wrong, $shrink_seconds);
 		also_wrong($tree);

@@ -12,6 +12,7 @@ use CodePairs;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Walk;
+use WalkEvidence;
 use WalkModel;
 use WalkTree;
 
@@ -71,15 +72,18 @@ sub take_pairs
 {
 	my @left = @_;
 	my @failures;
+	my $stops = 0;
 
 	delete $_->{event}{remedied} foreach @left;
-	while (@left && @failures < 20)
+	while (@left && $stops++ < 10)
 	{
 		my ($taken, $wrong) = take_walk($tree, \@left, $seconds, \%done);
 		my @wrong = grep { $_ ne '' } $wrong, also_wrong($tree);
 		diag($_) foreach @wrong;
 		push @failures, @wrong;
-		last if $wrong eq '' || $taken == 0;
+		last if $wrong eq '';
+		diag(join "\n  ", 'the servers said:', evidence($tree));
+		last if $taken == 0;
 		my %begun = map { $_->{event}{number} => 1 } @left[ 0 .. $taken - 1 ];
 		@left = grep { !$begun{ $_->{event}{number} } } @left;
 	}

@@ -97,7 +97,8 @@ sub take_steps
 		else { push @$active, $step->{event} }
 	}
 	my $wrong = settle($tree, $active, map { $_->{event} } grep { $_->{undo} } @$now);
-	push @{ $tree->{instants} }, map { "for an instant, after " . join(', ', map { describe($_) } @$now) . ": $_" } sort keys %{ delete $tree->{never} // {} };
+	my $never = delete $tree->{never} // {};
+	push @{ $tree->{instants} }, map { "for an instant, after " . join(', ', map { describe($_) } @$now) . ": $_ ($never->{$_})" } sort keys %$never;
 	return $wrong if $wrong ne '' || !grep { !$_->{undo} && !$_->{event}{plain} } @$now;
 
 	# What was mended is not to be found any more, and nothing else comes of it.
@@ -126,9 +127,7 @@ sub settle
 	while (1)
 	{
 		$tree->tick;
-		my $never = '';
-		%wrong = map { $_ => look($tree, $_, $expected->{$_}, $active, $allowed, \$never) } @asked;
-		$tree->{never}{$never} = 1 if $never ne '';
+		%wrong = map { $_ => look($tree, $_, $expected->{$_}, $active, $allowed) } @asked;
 		delete @wrong{ grep { $wrong{$_} eq '' } keys %wrong };
 		return '' if !%wrong && @asked == @all;
 		last if time > $until;
@@ -141,7 +140,7 @@ sub settle
 # What is not as expected on a server, or ''.
 sub look
 {
-	my ($tree, $node, $expected, $active, $allowed, $never) = @_;
+	my ($tree, $node, $expected, $active, $allowed) = @_;
 	my $said = eval { JSON::PP->new->decode($tree->run($node, $mouths)) };
 	return 'cannot be asked: ' . $@ =~ s/\s+\z//r if !$said;
 	my %found = map { $_->{code} eq 'reload_needed' ? () : ("$_->{code}:$_->{name}" => $_) } @{ $said->{diagnose} };
@@ -150,7 +149,7 @@ sub look
 	$tree->{found}{$node} = join ' ', sort keys %found;
 	foreach my $row (grep { !$fleeting{ $_->{code} } && $allowed->{$node} && !$allowed->{$node}{may}{"$_->{code}:$_->{name}"} } @{ $said->{diagnose} })
 	{
-		$$never = "$node has $row->{code}:$row->{name} ($row->{finding}; " . ($row->{evidence} // '') . ')';
+		$tree->{never}{"$node has $row->{code}:$row->{name}"} //= "$row->{finding}; " . ($row->{evidence} // '');
 	}
 	foreach my $alternatives (@{ $expected->{must} })
 	{
