@@ -378,12 +378,15 @@ sub reload
 	return;
 }
 
+# Whole or not at all: a server that is still reloading would take what is not
+# there yet for unset.
 sub put
 {
 	my ($path, $text) = @_;
-	open my $out, '>', $path or die "$path: $!";
+	open my $out, '>', "$path.new" or die "$path: $!";
 	print $out $text;
 	close $out;
+	rename "$path.new", $path or die "$path: $!";
 	return;
 }
 
