@@ -33,7 +33,8 @@ my @walks;
 if ($asked)
 {
 	my $left = $ENV{PRK_FUZZ_EVENTS} || 2000;
-	for (my $seed = $ENV{PRK_FUZZ_SEED}; $left > 0; $seed++, $left -= $length)
+	my @seeds = split /,/, $ENV{PRK_FUZZ_SEED};
+	for (my $seed = shift @seeds; $left > 0; $seed = shift(@seeds) // $seed + 1, $left -= $length)
 	{
 		push @walks, { seed => $seed, events => min($left, $length), seconds => 0 };
 	}
