@@ -127,6 +127,17 @@ archive_by('/bin/true');
 soon_is($primary, $server, '|', 'mended: nothing anywhere');
 ok($primary->wait_for_log(qr/LOG:  server ok: (?:no WAL waits to be archived|nothing was archived for .* of WAL waits), after /), 'mended: the worker says so');
 
+# A file that is half written when it reloads has no command, for it alone.
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET archive_command = ''});
+kill 'HUP', $primary->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'archiver'});
+my $log_from = -s $primary->logfile;
+$primary->safe_psql('postgres', 'INSERT INTO t VALUES (1); SELECT pg_switch_wal()');
+ok($primary->wait_for_log(qr/archiving is not configured/, $log_from), 'an archiver that has read another file: it does nothing');
+$primary->safe_psql('postgres', q{ALTER SYSTEM SET archive_command = '/bin/true'});
+soon_like($primary, q{SELECT finding, advice FROM replica_kit.diagnose('server')}, qr/^Archiving stands still,.*"archiving is not configured".*reload/s, 'an archiver that has read another file: said what to do');
+$primary->reload;
+soon_is($primary, $server, '|', 'an archiver that has read another file: a reload mends it');
+
 archive_by('');
 soon_like($primary, q{SELECT level, finding FROM replica_kit.diagnose('server')}, qr/^critical\|Archiving is not configured,/, 'no archive command: critical as well');
 archive_by('/bin/true');

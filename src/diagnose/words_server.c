@@ -352,7 +352,10 @@ word_archive(const PrkWordsInput *in, PrkWords *words)
 	else if (fails)
 		prk_words_advise(words, "Search this server's log for \"archive command failed\" and repair the archive; the rest goes by itself.");
 	else
+	{
 		prk_words_advise(words, "No attempt has ended: look at the process \"archiver\" of this server and what it runs or waits for.");
+		prk_words_advise(words, "If this server's log says \"archiving is not configured\", it read a file that was half written: SELECT pg_reload_conf();");
+	}
 	prk_words_advise(words, "To gain time, free space on that disk. Never delete files in pg_wal by hand.");
 }
 
