@@ -24,9 +24,10 @@ my $mouths = q{SELECT json_build_object(
 	'unhealthy', (SELECT coalesce(json_agg(u), '[]') FROM replica_kit.unhealthy() u),
 	'status', (SELECT coalesce(json_agg(s), '[]') FROM (SELECT name, state, health, alert, reason FROM replica_kit.status() WHERE slot_type IS DISTINCT FROM 'logical') s))};
 
-# What comes and goes while connections do.  All else is never to be seen of what
+# What comes and goes while connections do; and an archiver that a busy machine
+# lets wait for the half second that is allowed.  All else is never to be seen of what
 # has not happened, not for an instant.
-my %fleeting = map { $_ => 1 } qw(flush_slow network_slow receiver_stalled reload_needed replay_slow replica_down replica_unresponsive slot_taken upstream_refused
+my %fleeting = map { $_ => 1 } qw(archive_failing flush_slow network_slow receiver_stalled reload_needed replay_slow replica_down replica_unresponsive slot_taken upstream_refused
   upstream_unreachable worker_stale);
 
 # Has a server limits that its files don't give it any more?
