@@ -326,6 +326,7 @@ is(value(metrics($primary), 'replica_slots', 'replica=replica1'), 'none', 'depro
 $primary->stop('immediate');
 $standby->start;
 is(value_soon($standby, '0', 'upstream_streaming'), '0', 'a standby whose upstream is gone says so');
+is(value_soon($standby, '1', 'worker_up'), '1', 'its worker has looked');
 is(value_soon($standby, '1', 'upstream_unhealthy'), '1', 'and is unhealthy');
 alerts_are('alerts: such a standby', metrics($standby), 'StandbyWarning');
 is(join(' ', sort grep { /upstream/ } keys %{ metrics($standby) }), $upstream, 'with the same series');
