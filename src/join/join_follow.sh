@@ -534,7 +534,7 @@ tell_old_upstream() (
             *55006*) ;;
             *) break ;;
         esac
-        [ "$tries" -lt 2 ] || exit 0
+        [ "$tries" -lt 5 ] || exit 0
         tries=$((tries + 1))
         sleep 1
         ask "READ_REPLICATION_SLOT \"$prk_name\"" || exit 0
