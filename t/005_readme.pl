@@ -63,7 +63,7 @@ $primary->safe_psql('postgres', 'CREATE EXTENSION pg_cron') if $has_cron;
 
 my $replica = new_replica('replica');
 my $dir = tempdir(CLEANUP => 1);
-my ($password, $output, $makes_script) = ('', '', '');
+my ($password, $output) = ('', '');
 
 # As the reader types it, in psql and in a shell.
 sub run_sql
@@ -158,11 +158,7 @@ for my $i (0 .. $#blocks)
 	}
 	elsif ($kind eq 'sh' && $here =~ /join_script\(/)
 	{
-		$makes_script = $here;
-	}
-	elsif ($kind eq 'sh' && $here =~ /^sh join_/)
-	{
-		run_commands($makes_script . $here);
+		run_commands($here);
 	}
 	elsif ($kind eq 'sh' && $here =~ /assert_healthy/)
 	{
@@ -241,6 +237,11 @@ foreach my $page (@all)
 	is("@dead", '', "$page: no dead link");
 }
 is(join(' ', grep { !$linked{$_} } @all), '', 'a link leads to each page');
+
+# The README's first screen ends with the limits.
+my @screen = split /\n/, $text{"README.md"};
+my ($limits) = grep { $screen[ $_ - 1 ] =~ /^Limits: / } 1 .. @screen;
+cmp_ok($limits, '<=', 60, 'the first screen of the README has at most 60 lines');
 
 # What a reader needs first: for whom the page is.
 foreach my $page (grep { m!^doc/! } @all)
