@@ -139,12 +139,16 @@ voice_fail(int invariant, const char *fmt,...)
  * ----------------------------------------------------------------------
  */
 
-/* Is it judged by how late it is? */
+/*
+ * Is it judged by how late it is?  Not a slot that was never used, which is
+ * "disconnected" while no worker looks.
+ */
 static bool
 is_judged_by_lag(const PrkReportRow *row)
 {
 	return !row->verdict.off && !row->replica->logical &&
 		!row->replica->temporary && !row->replica->synced &&
+		row->verdict.fact != PRK_FACT_NEVER_CONNECTED &&
 		(row->verdict.state == PRK_STATE_STREAMING ||
 		 row->verdict.state == PRK_STATE_CATCHUP ||
 		 row->verdict.state == PRK_STATE_DISCONNECTED);
