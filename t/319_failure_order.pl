@@ -83,7 +83,7 @@ foreach my $jump (-3600, 7200)
 	$primary->safe_psql('postgres', 'ALTER SYSTEM RESET replica_kit.critical_disconnected');
 	$primary->reload;
 	$standby->start;
-	wait_for_stream();
+	$primary->wait_for_log(qr/LOG:  replica "replica1" ok: /, $offset);
 }
 
 # A machine that boots with its clock ahead, and sets it right when it has found

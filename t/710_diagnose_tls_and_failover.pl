@@ -101,7 +101,8 @@ $primary->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_replic
 
 # By a segment at least: of what is in the same one the new primary would send
 # its own, and not know.
-$primary->safe_psql('postgres', q{SELECT pg_switch_wal()});
+# Where nothing is in a segment yet, nothing is switched.
+$primary->safe_psql('postgres', q{SELECT pg_logical_emit_message(true, 'x', 'x'); SELECT pg_switch_wal()});
 $primary->safe_psql('postgres', q{CREATE TABLE ahead AS SELECT generate_series(1, 10000)});
 $primary->wait_for_catchup('standby2');
 $primary->stop('immediate');
