@@ -178,14 +178,24 @@ prk_failure_table_let_in(const PrkFailureId *id)
 	}
 }
 
-/* Notes that it is over.  A later one has a greater number, in any entry. */
+/*
+ * Notes that it is over, unless more is.  A later one has a greater number, in any
+ * entry.
+ */
 void
 prk_failures_end(const PrkFailure *failure)
 {
 	for (int i = 0; shared != NULL && i < NENTRIES; i++)
 	{
-		if (pg_atomic_read_u64(&shared->entries[i].key) == failure->key)
-			pg_atomic_write_u64(&shared->entries[i].over, failure->number);
+		Entry	   *entry = &shared->entries[i];
+		uint64		over = pg_atomic_read_u64(&entry->over);
+
+		if (pg_atomic_read_u64(&entry->key) != failure->key)
+			continue;
+		while (over < failure->number &&
+			   !pg_atomic_compare_exchange_u64(&entry->over, &over,
+											   failure->number))
+			;
 	}
 }
 
