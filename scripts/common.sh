@@ -153,14 +153,26 @@ install_missing()
 	export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 	local apt=(apt-get -y -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300
 		--no-install-recommends)
+	local pins='' upgrades status=0
 
 	"${apt[@]}" update </dev/null || die "apt-get update failed"
 
-	# An upgrade of an installed server would restart its clusters.
-	if "${apt[@]}" -s install "${missing[@]}" </dev/null |
-		grep -E '^(Inst postgresql-[0-9]+ \[|Remv )' >&2; then
-		die "not installing ${missing[*]}: that would upgrade or remove" \
-			"the packages above"
+	# An upgrade of an installed server would restart its clusters: better what is
+	# of its version, and an upgrade only where there is none and no server runs.
+	upgrades=$(server_upgrades "${apt[@]}" install "${missing[@]}")
+	if [ -n "$upgrades" ]; then
+		pins=$(mktemp) || die "mktemp failed"
+		pin_servers <<<"$upgrades" >"$pins"
+		local pinned=("${apt[@]}" -o "Dir::Etc::Preferences=$pins")
+		if "${pinned[@]}" -s install "${missing[@]}" </dev/null >/dev/null 2>&1 &&
+			[ -z "$(server_upgrades "${pinned[@]}" install "${missing[@]}")" ]; then
+			apt=("${pinned[@]}")
+		elif grep -q '^Remv' <<<"$upgrades" || server_runs; then
+			rm -f "$pins"
+			printf '%s\n' "$upgrades" >&2
+			die "not installing ${missing[*]}: that would upgrade or remove" \
+				"the packages above"
+		fi
 	fi
 
 	# Debian makes a cluster along with the first server: not for us.
@@ -169,10 +181,36 @@ install_missing()
 		dropin=/etc/postgresql-common/createcluster.d/zz-$$.conf
 		echo 'create_main_cluster = false' >"$dropin"
 	fi
-	local status=0
 	"${apt[@]}" install "${missing[@]}" </dev/null || status=$?
-	[ -z "$dropin" ] || rm -f "$dropin"
+	rm -f "$dropin" "$pins"
 	[ "$status" -eq 0 ] || die "apt-get install failed"
+}
+
+# server_upgrades APT-GET-COMMAND: what it says of servers that it would upgrade, and
+# of anything that it would remove.
+server_upgrades()
+{
+	"$@" -s </dev/null | grep -E '^(Inst postgresql-[0-9]+ \[|Remv )'
+}
+
+# Preferences that keep the servers of server_upgrades, on stdin, and all else that
+# is built with them at the version that is installed.
+pin_servers()
+{
+	local kind package version
+	cat /etc/apt/preferences 2>/dev/null
+	while read -r kind package version _; do
+		[ "$kind" = Inst ] || continue
+		printf '\nPackage: src:%s\nPin: version %s\nPin-Priority: 1001\n' \
+			"$package" "$(tr -d '[]' <<<"$version")"
+	done
+}
+
+# Does any server of Debian's packages run?
+server_runs()
+{
+	readlink /proc/[0-9]*/exe 2>/dev/null |
+		grep -q '^/usr/lib/postgresql/[0-9]*/bin/postgres'
 }
 
 # as_postgres COMMAND...: run it as the user that servers run as.
