@@ -41,6 +41,8 @@ HBA_OBJS = \
 	src/hba/reload.o
 
 FAILURES_OBJS = \
+	src/failures/commands.o \
+	src/failures/departures.o \
 	src/failures/failure_funcs.o \
 	src/failures/failure_peers.o \
 	src/failures/failure_table.o \
@@ -63,6 +65,7 @@ ASK_OBJS = \
 	src/ask/versions.o
 
 JUDGE_OBJS = \
+	src/judge/absence.o \
 	src/judge/ages.o \
 	src/judge/codes.o \
 	src/judge/disk.o \
@@ -70,7 +73,8 @@ JUDGE_OBJS = \
 	src/judge/health.o \
 	src/judge/reason.o \
 	src/judge/server.o \
-	src/judge/track.o
+	src/judge/track.o \
+	src/judge/verdict.o
 
 READS_OBJS = \
 	src/reads/gate.o \
@@ -83,10 +87,12 @@ WATCH_OBJS = \
 	src/watch/alerts.o \
 	src/watch/announce.o \
 	src/watch/board.o \
+	src/watch/departed.o \
 	src/watch/gatekeeper.o \
 	src/watch/history.o \
 	src/watch/history_funcs.o \
 	src/watch/judge_funcs.o \
+	src/watch/learn.o \
 	src/watch/order.o \
 	src/watch/report.o \
 	src/watch/server_alert.o \

@@ -108,8 +108,11 @@ is(count_of($standby, $started), 1, 'and it does on a standby');
 my ($worker_pid) =
   map { /\[(\d+)\]/ } grep { $_ =~ $started } lines_of($standby);
 
-# It has seen the standby as soon as that counts as streaming.
+# It sees the standby within a check.
 $primary->wait_for_catchup($standby);
+$primary->poll_query_until('postgres',
+	q{SELECT count(*) > 0 FROM replica_kit.history('r1') WHERE state = 'streaming'})
+  or die 'the worker has not seen it';
 ok( $primary->poll_query_until(
 		'postgres',
 		'SELECT replica_kit.assert_healthy(min_streaming => 1) IS NOT NULL'),

@@ -252,6 +252,8 @@ check_entry(Fold *fold, const PrkBoardEntry *entry, const PrkSample *sample,
 		 verdict->state == PRK_STATE_DISCONNECTED);
 	if (thresholds.off)
 		expected = PRK_OK;
+	else if (verdict->fact == PRK_FACT_BACK)
+		expected = fold->alert;
 	else if (verdict->level < fold->alert)
 		expected = held ? fold->alert : verdict->level;
 	else

@@ -41,6 +41,8 @@ static const PrkAttempt *newest_attempt(const PrkEvidence *evidence,
 static bool left_together(const PrkEvidence *evidence);
 static bool is_at_risk(const PrkReportRow *row);
 static bool is_held(const PrkEvidence *evidence, const PrkReportRow *row);
+static const PrkDeparted *departed_of(const PrkEvidence *evidence,
+									  const PrkReportRow *row);
 static PrkDiagnosis *add(PrkFindings *findings, PrkCode code,
 						 const PrkReportRow *row, const PrkOwner *owner);
 
@@ -119,6 +121,7 @@ diagnose_absent(PrkFindings *findings, const PrkReportRow *row,
 				const PrkOwner *owner)
 {
 	const PrkReplica *replica = row->replica;
+	const PrkDeparted *departed = departed_of(findings->evidence, row);
 	TimestampTz since = owner->entry != NULL ?
 	owner->entry->known.gone_since : 0;
 	PrkDiagnosis *diagnosis;
@@ -149,7 +152,7 @@ diagnose_absent(PrkFindings *findings, const PrkReportRow *row,
 		return;
 	else if (owner->role_name == NULL && since != 0 &&
 			 findings->evidence->now - since >= UNUSED_TIME &&
-			 replica->retained_bytes > 0)
+			 replica->retained_bytes > 0 && !prk_departed_lately(departed))
 		add(findings, PRK_CODE_SLOT_UNUSED, row, owner);
 	else if (row->verdict.fact == PRK_FACT_NEVER_CONNECTED)
 	{
@@ -162,7 +165,9 @@ diagnose_absent(PrkFindings *findings, const PrkReportRow *row,
 	{
 		const PrkAttempt *last = prk_evidence_attempt(findings->evidence,
 													  replica->name);
-		bool		silent = last != NULL && last->kind == PRK_FAILURE_TIMEOUT;
+		bool		silent = last != NULL &&
+		last->kind == PRK_FAILURE_TIMEOUT &&
+		departed->number < last->failure->number && departed->idle == NULL;
 
 		diagnosis = add(findings, silent ? PRK_CODE_REPLICA_UNRESPONSIVE :
 						PRK_CODE_REPLICA_DOWN, row, owner);
@@ -338,6 +343,12 @@ is_held(const PrkEvidence *evidence, const PrkReportRow *row)
 		replica->lag_bytes < replica->retained_bytes / 2;
 }
 
+static const PrkDeparted *
+departed_of(const PrkEvidence *evidence, const PrkReportRow *row)
+{
+	return &evidence->departed[row - evidence->report->rows];
+}
+
 static PrkDiagnosis *
 add(PrkFindings *findings, PrkCode code, const PrkReportRow *row,
 	const PrkOwner *owner)
@@ -348,5 +359,6 @@ add(PrkFindings *findings, PrkCode code, const PrkReportRow *row,
 
 	diagnosis->row = row;
 	diagnosis->owner = owner;
+	diagnosis->departed = departed_of(findings->evidence, row);
 	return diagnosis;
 }

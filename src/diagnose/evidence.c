@@ -46,6 +46,7 @@ static bool judge_attempt(PrkAttempt *attempt, List *managed);
 static PrkSession *gather_sessions(const PrkReport *report);
 static bool is_over(const PrkEvidence *evidence, const PrkAttempt *attempt,
 					const PrkSession *sessions);
+static void gather_departed(PrkEvidence *evidence);
 static void match_rules(PrkAttempt *attempt, List *rules);
 static bool line_covers(const PrkHbaManaged *line, const SockAddr *addr);
 static void gather_reconnects(PrkEvidence *evidence, List *rules);
@@ -74,6 +75,7 @@ prk_evidence_gather(void)
 	evidence->owners = prk_owners_gather(evidence->report, managed,
 										 &evidence->leftovers);
 	gather_attempts(evidence, rules, managed);
+	gather_departed(evidence);
 	gather_reconnects(evidence, rules);
 	gather_upstream(evidence);
 	prk_upstream_parameters(evidence->parameters);
@@ -289,6 +291,35 @@ is_over(const PrkEvidence *evidence, const PrkAttempt *attempt,
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Only who watches knows since when it counts.  One that was let in once, streamed
+ * and left may well have been stopped.
+ */
+static void
+gather_departed(PrkEvidence *evidence)
+{
+	const PrkReport *report = evidence->report;
+	const PrkDepartures *departures = prk_departures_read();
+
+	evidence->departed = palloc0(Max(report->nrows, 1) * sizeof(PrkDeparted));
+	for (int i = 0; i < report->nrows; i++)
+	{
+		const PrkBoardEntry *entry = evidence->owners[i].entry;
+
+		PrkDeparted *departed = &evidence->departed[i];
+
+		if (!report->watched || entry == NULL ||
+			!report->rows[i].replica->has_slot)
+			continue;
+		*departed = prk_departed(departures, report->sample,
+								 report->rows[i].replica->name,
+								 entry->known.stayed_number);
+		if (departed->count == 1 &&
+			departed->number < entry->known.seen_number)
+			departed->count = 0;
+	}
 }
 
 /* What the rules would do with it, as it came and with TLS. */

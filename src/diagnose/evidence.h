@@ -19,6 +19,7 @@
 #include "hba/hba.h"
 #include "hba/hba_rules.h"
 #include "provision/role.h"
+#include "watch/departed.h"
 #include "watch/report.h"
 #include "watch/upstream.h"
 
@@ -85,6 +86,8 @@ typedef struct PrkEvidence
 	PrkReconnect *reconnects;	/* one for each row of the report */
 	int			nattempts;
 	PrkAttempt *attempts;		/* incoming, open, the newest first */
+	PrkDeparted *departed;		/* one for each row of the report: what it did
+								 * since it was last there to stay */
 	List	   *leftovers;		/* of PrkLeftover; none on a standby */
 	List	   *managed;		/* of PrkHbaManaged: our lines */
 

@@ -49,6 +49,7 @@ typedef struct PrkDiagnosis
 	int64		limit;			/* that a setting is to allow, bytes or
 								 * microseconds; -1: none that is safe */
 	int			count;
+	const PrkDeparted *departed;	/* that the replica came and left */
 	bool		together;		/* all replicas went within a minute */
 } PrkDiagnosis;
 

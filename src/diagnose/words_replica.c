@@ -24,6 +24,7 @@ static void word_at_risk(const PrkWordsInput *in, PrkWords *words);
 static void word_transaction(const PrkWordsInput *in, PrkWords *words);
 static void word_blocked(const PrkWordsInput *in, PrkWords *words);
 static void word_down(const PrkWordsInput *in, PrkWords *words);
+static void word_comes_and_goes(const PrkWordsInput *in, PrkWords *words);
 static void word_unresponsive(const PrkWordsInput *in, PrkWords *words);
 static void word_lost(const PrkWordsInput *in, PrkWords *words);
 static void word_never_seen(const PrkWordsInput *in, PrkWords *words);
@@ -104,7 +105,9 @@ word_at_risk(const PrkWordsInput *in, PrkWords *words)
 	const PrkReplica *replica = diagnosis->row->replica;
 	bool		idle = diagnosis->row->verdict.slot_idle;
 
-	words->finding = replica->pid == 0 ?
+	words->finding = prk_departed_any(diagnosis->departed) ?
+		"The replica is let in and does not stay, and its slot will be lost soon." :
+		replica->pid == 0 ?
 		"The replica is away and its slot will be lost soon. If it is started in time, it only has to catch up." :
 		"The replica is so far behind that its slot will be lost soon: then it must be rebuilt.";
 	prk_words_clause(words, "%s", diagnosis->row->verdict.reason);
@@ -113,6 +116,9 @@ word_at_risk(const PrkWordsInput *in, PrkWords *words)
 		word_transaction(in, words);
 	else if (replica->logical && replica->pid != 0)
 		prk_words_advise(words, "See why the subscriber confirms nothing: its log, and what its workers wait for.");
+	else if (prk_departed_any(diagnosis->departed))
+		prk_words_advise(words, "%s see why, in its log, before the slot is lost; later it must be rebuilt.",
+						 prk_words_place(in));
 	else if (replica->pid != 0)
 		prk_words_advise(words, "See why it is behind, on the replica: SELECT * FROM replica_kit.diagnose();");
 	else
@@ -185,37 +191,98 @@ word_blocked(const PrkWordsInput *in, PrkWords *words)
 	prk_words_advise(words, "Then the slot is lost, and the replica must be rebuilt.");
 }
 
-/* It was there, and is gone without a word. */
+/* It was there, and is gone without a word; or it comes and goes. */
 static void
 word_down(const PrkWordsInput *in, PrkWords *words)
 {
 	const PrkReplica *replica = in->diagnosis->row->replica;
+	const char *who = replica->logical ? "subscriber" : "PostgreSQL server";
+	const PrkReport *report = in->evidence->report;
 	const PrkOwner *owner = in->diagnosis->owner;
-	const char *from = owner != NULL && owner->entry != NULL ?
-	owner->entry->known.last_addr : "";
+	bool		watched = report->failures->exist && report->watched &&
+	owner != NULL && owner->entry != NULL;
 
-	words->finding = replica->logical ?
-		"The subscriber is not connected. Its WAL is safe: it continues by itself once it runs." :
-		"The replica is not connected. Its WAL is safe: a restart of it is enough.";
+	if (prk_departed_any(in->diagnosis->departed))
+	{
+		word_comes_and_goes(in, words);
+		return;
+	}
 	prk_words_absence(words, in);
+	if (replica->pid != 0)
+	{
+		words->finding = "It was away, and has come back this moment. If it stays, this row goes by itself.";
+		prk_words_slot(words, in);
+		prk_words_advise(words, "Ask again: SELECT * FROM replica_kit.diagnose(%s);",
+						 prk_words_literal(in->diagnosis->name));
+		return;
+	}
 
 	/* Where it is not known from where it comes, its attempts are not either. */
-	if (in->evidence->report->failures->exist)
-		prk_words_clause(words, from[0] != '\0' ?
-						 "no attempt since" :
-						 "no attempt since that is known to be its own");
+	if (watched && owner->entry->known.last_addr[0] != '\0')
+	{
+		words->finding = replica->logical ?
+			"The subscriber is not connected. Its WAL is safe: it continues by itself once it runs." :
+			"The replica is not connected. Its WAL is safe: a restart of it is enough.";
+		prk_words_clause(words, "no attempt since");
+	}
+	else
+	{
+		words->finding = replica->logical ?
+			"The subscriber is not connected. Its WAL is retained. Whether it tries to connect is not known here." :
+			"The replica is not connected. Its WAL is retained. Whether it tries to connect is not known here.";
+		if (report->failures->exist)
+			prk_words_clause(words, "no attempt since that is known to be its own");
+	}
 	prk_words_slot(words, in);
 	if (in->diagnosis->together)
 	{
 		prk_words_clause(words, "all replicas went within a minute");
 		prk_words_advise(words, "Was one of them promoted? Then stop this server before anything else.");
 	}
-	if (replica->logical)
-		prk_words_advise(words, "%s start the subscriber. If it stops again, its own log says why.",
-						 prk_words_place(in));
+	prk_words_advise(words, "%s start %s%s. If it stops again, its own log says why.",
+					 prk_words_place(in), replica->logical ? "the " : "its ",
+					 who);
+	prk_words_advise(words, "If it will never return, here: %s",
+					 prk_words_dismissal(in));
+}
+
+/* It is let in, and leaves again without a word of this server's. */
+static void
+word_comes_and_goes(const PrkWordsInput *in, PrkWords *words)
+{
+	const PrkReplica *replica = in->diagnosis->row->replica;
+	const PrkDeparted *departed = in->diagnosis->departed;
+	const char *ago = prk_words_ago(in->evidence,
+									in->evidence->now - departed->age);
+
+	words->finding = departed->idle != NULL ?
+		"The replica is connected and does not stream: only its own log says why. Its WAL is retained." :
+		psprintf(prk_departed_lately(departed) ?
+				 "The %s is let in and leaves again by itself: only its own log says why. Its WAL is retained." :
+				 "The %s has come, has left by itself and is away: its own log says why. Its WAL is retained.",
+				 replica->logical ? "subscriber" : "replica");
+	prk_words_absence(words, in);
+	if (departed->idle != NULL)
+		prk_words_clause(words, "connected for %s without streaming, walsender pid %d",
+						 prk_words_duration(in->evidence->now -
+											departed->idle->backend_start),
+						 departed->idle->pid);
+	else if (departed->count == 1)
+		prk_words_clause(words, "let in once since, and left %s", ago);
 	else
-		prk_words_advise(words, "%s start its PostgreSQL server. If it stops again, its own log says why.",
-						 prk_words_place(in));
+		prk_words_clause(words, "let in " INT64_FORMAT " times since, and left, the last time %s",
+						 departed->count, ago);
+	prk_words_slot(words, in);
+	if (replica->logical)
+	{
+		prk_words_advise(words, "A change that it cannot apply, most often. On the subscriber see its log, and there run:");
+		prk_words_advise(words, "  SELECT * FROM pg_stat_subscription_stats;");
+	}
+	else
+	{
+		prk_words_advise(words, "A full disk, a timeline that ends before it, another cluster: only the replica knows. There run:");
+		prk_words_advise(words, "  SELECT * FROM replica_kit.diagnose();");
+	}
 	prk_words_advise(words, "If it will never return, here: %s",
 					 prk_words_dismissal(in));
 }

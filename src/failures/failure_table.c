@@ -33,6 +33,7 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
+#include "failures/departures.h"
 #include "failures/failure_table.h"
 #include "failures/failure_tally.h"
 
@@ -106,6 +107,7 @@ prk_failures_shmem_request(void)
 {
 	RequestAddinShmemSpace(sizeof(SharedFailures));
 	prk_failure_peers_shmem_request();
+	prk_departures_shmem_request();
 	prk_failure_tally_shmem_request();
 }
 
@@ -121,6 +123,7 @@ prk_failures_shmem_startup(void)
 		start_entries();
 	LWLockRelease(AddinShmemInitLock);
 	prk_failure_peers_shmem_startup();
+	prk_departures_shmem_startup();
 	prk_failure_tally_shmem_startup();
 }
 
@@ -163,9 +166,9 @@ prk_failure_table_streaming(void)
 
 /*
  * Notes that this process, a walsender, has authenticated: what has kept its peer
- * out is over, however short it streams now.
+ * out is over, however short it streams now.  Returns when, in the order of events.
  */
-void
+uint64
 prk_failure_table_let_in(const PrkFailureId *id)
 {
 	uint64		number = prk_failure_peers_let_in(id);
@@ -176,6 +179,7 @@ prk_failure_table_let_in(const PrkFailureId *id)
 		if (pg_atomic_read_u64(&shared->entries[i].kept_out) == peer)
 			pg_atomic_write_u64(&shared->entries[i].over, number);
 	}
+	return number;
 }
 
 /*

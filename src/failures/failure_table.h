@@ -29,7 +29,7 @@ extern bool prk_failure_table_exists(void);
 extern void prk_failure_table_note(const PrkFailureId *id, PrkTrust trust,
 								   const char *replica,
 								   const PrkForeignWords *message);
-extern void prk_failure_table_let_in(const PrkFailureId *id);
+extern uint64 prk_failure_table_let_in(const PrkFailureId *id);
 extern void prk_failure_table_streaming(void);
 
 /* for the worker only */

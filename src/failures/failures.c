@@ -46,6 +46,8 @@
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 
+#include "failures/commands.h"
+#include "failures/departures.h"
 #include "failures/failure_table.h"
 #include "failures/failures.h"
 #include "mark.h"
@@ -220,6 +222,7 @@ note_incoming(const ErrorData *edata)
 						  false);
 	trust = judge_client(&id, replica);
 	prk_failure_table_note(&id, trust, replica, &message);
+	prk_departures_refused();
 }
 
 /* What is proved of the client, and whose it is; "" if that is not known. */
@@ -293,7 +296,7 @@ note_authentication(Port * port, int status)
 	authenticated = true;
 	memset(&id, 0, sizeof(id));
 	identify_client(&id);
-	prk_failure_table_let_in(&id);
+	prk_departures_let_in(&id, prk_failure_table_let_in(&id), rule_of);
 }
 
 /*
@@ -543,46 +546,32 @@ identify_client(PrkFailureId *id)
 
 /*
  * Which slot it asks for.  While START_REPLICATION runs its text is in
- * debug_query_string; libpq quotes the name, which holds no quotes.
+ * debug_query_string.
  */
 static void
 identify_slot(PrkFailureId *id)
 {
-	const char *at = debug_query_string;
 	char		name[NAMEDATALEN];
-	int			len = 0;
+	bool		logical;
 
 	if (MyReplicationSlot != NULL)
 	{
 		prk_foreign_set(&id->slot_name,
 						NameStr(MyReplicationSlot->data.name));
 		id->logical = SlotIsLogical(MyReplicationSlot);
-		return;
 	}
-	if (!runs_command("START_REPLICATION SLOT "))
-		return;
-	at += strlen("START_REPLICATION SLOT ");
-	if (*at == '"')
-		at++;
-	while (len < NAMEDATALEN - 1 && at[len] != '\0' && at[len] != '"' &&
-		   at[len] != ' ')
+	else if (prk_command_slot(debug_query_string, name, &logical))
 	{
-		name[len] = at[len];
-		len++;
+		prk_foreign_set(&id->slot_name, name);
+		id->logical = logical;
 	}
-	name[len] = '\0';
-	prk_foreign_set(&id->slot_name, name);
-	for (at += len; *at == '"' || *at == ' ';)
-		at++;
-	id->logical = pg_strncasecmp(at, "LOGICAL", strlen("LOGICAL")) == 0;
 }
 
-/* Does a command run that begins so?  libpq's clients write it in this way. */
+/* Does a command run that begins so? */
 static bool
 runs_command(const char *command)
 {
-	return debug_query_string != NULL &&
-		pg_strncasecmp(debug_query_string, command, strlen(command)) == 0;
+	return prk_command_is(debug_query_string, command);
 }
 
 /*

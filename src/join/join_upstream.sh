@@ -187,7 +187,8 @@ replication_conninfo() {
 }
 
 # ask COMMAND [NAME [VERBOSITY]]: one replication command, as the replica or under
-# another name.  Fails if the upstream does; then $said is why.
+# another name.  Fails if the upstream does; then $said is why.  By the semicolon the
+# kit there knows it from a question of the replica's WAL receiver.
 ask() {
     answer=$(passfile_line | as_owner sh -c '
         seconds=$1
@@ -215,7 +216,7 @@ ask() {
         head -c "$bytes" </dev/fd/6 | tr -d "\000"
         ' sh "$answer_seconds" "$answer_bytes" "$bindir/psql" -XAtqw \
         -v "VERBOSITY=${3:-sqlstate}" -d "$(replication_conninfo "$probe_passfile")${2:+ application_name=$2}${ask_options:+ options=$(conninfo_quote "$ask_options")}" \
-        -c "$1" 7>&- 9>&-) || :
+        -c "$1;" 7>&- 9>&-) || :
     status=${answer%%"$newline"*}
     answer=${answer#*"$newline"}
     said=${answer%%"$newline"*}

@@ -29,6 +29,7 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "judge/absence.h"
 #include "judge/health.h"
 
 /*
@@ -36,9 +37,6 @@
  * for forecasts raised by as much.
  */
 #define CLEAR_PERCENT		80
-
-/* How long a slot may wait for its first connection without a warning. */
-#define NEVER_CONNECTED_GRACE	USECS_PER_DAY
 
 /*
  * pg_receivewal tells each 10 s, by default, how far it has got; until it has
@@ -54,8 +52,6 @@
 
 static void lower_limit(int64 *limit);
 static void raise_limit(int64 *limit);
-static void raise_level(PrkVerdict *verdict, PrkLevel level, bool at_once,
-						PrkCode code);
 static PrkState refine_state(const PrkReplica *replica,
 							 const PrkKnown *known);
 static bool has_not_told(const PrkSample *sample, const PrkReplica *replica);
@@ -73,21 +69,8 @@ static int64 measure_silence(const PrkSample *sample,
 static void judge_state(const PrkSample *sample, const PrkReplica *replica,
 						const PrkThresholds *thresholds,
 						const PrkKnown *known, PrkVerdict *verdict);
-static int64 measure_absence(const PrkSample *sample,
-							 const PrkReplica *replica,
-							 const PrkKnown *known);
 static bool is_moving(const PrkSample *sample, const PrkReplica *replica,
 					  const PrkKnown *known);
-static bool is_left_behind(const PrkSample *sample, const PrkReplica *replica,
-						   const PrkKnown *known);
-static bool is_kept(const PrkSample *sample, const PrkReplica *replica,
-					const PrkThresholds *thresholds, const PrkKnown *known,
-					int64 lag_time);
-static void judge_absence(const PrkSample *sample, const PrkReplica *replica,
-						  const PrkThresholds *thresholds,
-						  const PrkKnown *known, PrkVerdict *verdict);
-static void judge_never_connected(const PrkSample *sample,
-								  TimestampTz made_at, PrkVerdict *verdict);
 static void judge_lag(const PrkSample *sample, const PrkReplica *replica,
 					  const PrkThresholds *thresholds, const PrkKnown *known,
 					  PrkVerdict *verdict);
@@ -107,7 +90,7 @@ prk_health_judge(const PrkSample *sample, const PrkReplica *replica,
 	prk_health_start(verdict, refine_state(replica, known));
 	verdict->lag_time = measure_lag_time(sample, replica, thresholds, known);
 	prk_forecast_replica(sample, replica, &known->pace,
-						 measure_absence(sample, replica, known),
+						 prk_absence_measure(sample, replica, known),
 						 &verdict->forecast);
 	if (!is_moving(sample, replica, known))
 		verdict->forecast.catch_up_in = -1;
@@ -116,7 +99,7 @@ prk_health_judge(const PrkSample *sample, const PrkReplica *replica,
 	{
 		verdict->fact = PRK_FACT_LOST;
 		if (!replica->temporary && !replica->synced)
-			raise_level(verdict, PRK_CRITICAL, true, PRK_CODE_SLOT_LOST);
+			prk_verdict_raise(verdict, PRK_CRITICAL, true, PRK_CODE_SLOT_LOST);
 	}
 	else
 	{
@@ -218,17 +201,6 @@ prk_level_name(PrkLevel level)
 			return "critical";
 	}
 	pg_unreachable();
-}
-
-/* The worst level counts, and of two that are equal the one found first. */
-static void
-raise_level(PrkVerdict *verdict, PrkLevel level, bool at_once, PrkCode code)
-{
-	if (level <= verdict->level)
-		return;
-	verdict->level = level;
-	verdict->at_once = at_once;
-	verdict->code = code;
 }
 
 /* The sampler's state, with what only the watcher knows. */
@@ -344,14 +316,14 @@ judge_state(const PrkSample *sample, const PrkReplica *replica,
 {
 	if ((verdict->state == PRK_STATE_DISCONNECTED ||
 		 verdict->state == PRK_STATE_NEVER_CONNECTED) &&
-		is_left_behind(sample, replica, known))
+		prk_absence_left_behind(sample, replica, known))
 	{
 		verdict->fact = PRK_FACT_LEFT_BEHIND;
-		raise_level(verdict, PRK_WARNING, true, PRK_CODE_SLOT_LEFT_BEHIND);
+		prk_verdict_raise(verdict, PRK_WARNING, true, PRK_CODE_SLOT_LEFT_BEHIND);
 		return;
 	}
 	if (verdict->state == PRK_STATE_DISCONNECTED &&
-		is_kept(sample, replica, thresholds, known, verdict->lag_time))
+		prk_absence_kept(sample, replica, thresholds, known, verdict->lag_time))
 	{
 		verdict->fact = PRK_FACT_KEPT;
 		return;
@@ -359,7 +331,7 @@ judge_state(const PrkSample *sample, const PrkReplica *replica,
 	if (verdict->state == PRK_STATE_DISCONNECTED && !known->watched &&
 		replica->unused_since != 0)
 	{
-		judge_never_connected(sample, replica->unused_since, verdict);
+		prk_absence_never_connected(sample, replica->unused_since, verdict);
 		return;
 	}
 	switch (verdict->state)
@@ -367,78 +339,22 @@ judge_state(const PrkSample *sample, const PrkReplica *replica,
 		case PRK_STATE_STREAMING:
 		case PRK_STATE_CATCHUP:
 			judge_lag(sample, replica, thresholds, known, verdict);
+			prk_absence_judge_return(sample, replica, thresholds, known, verdict);
 			break;
 		case PRK_STATE_DISCONNECTED:
-			judge_absence(sample, replica, thresholds, known, verdict);
+			prk_absence_judge(sample, replica, thresholds, known, verdict);
 			break;
 		case PRK_STATE_NEVER_CONNECTED:
-			judge_never_connected(sample, known->appeared_at, verdict);
+			prk_absence_never_connected(sample, known->appeared_at, verdict);
+			break;
+		case PRK_STATE_STARTUP:
+			prk_absence_judge_return(sample, replica, thresholds, known, verdict);
 			break;
 		case PRK_STATE_BACKUP:
-		case PRK_STATE_STARTUP:
 		case PRK_STATE_STOPPING:
 		case PRK_STATE_LOST:
 			break;
 	}
-}
-
-/*
- * On a standby, is a slot of the time before its timeline began, and not used
- * since?  A primary that has become a standby has such, whose replicas follow
- * the new primary.
- */
-static bool
-is_left_behind(const PrkSample *sample, const PrkReplica *replica,
-			   const PrkKnown *known)
-{
-	return sample->in_recovery && replica->pid == 0 && !replica->synced &&
-		known->seen_at == 0 &&
-		!XLogRecPtrIsInvalid(sample->timeline_begin) &&
-		!XLogRecPtrIsInvalid(replica->restart_lsn) &&
-		replica->restart_lsn <= sample->timeline_begin;
-}
-
-/*
- * Does a tool for failovers keep this slot on a standby, for a sibling that
- * receives from another server, and move it along?  Such a slot moves though
- * no connection to it was ever seen, and its position is not so old that a
- * replica there would count as absent.
- */
-static bool
-is_kept(const PrkSample *sample, const PrkReplica *replica,
-		const PrkThresholds *thresholds, const PrkKnown *known,
-		int64 lag_time)
-{
-	int64		limit = thresholds->warning_disconnected >= 0 ?
-	thresholds->warning_disconnected * 1000 : PG_INT64_MAX;
-
-	if (!sample->in_recovery || replica->pid != 0 || known->seen_at != 0 ||
-		known->moved_at == 0)
-		return false;
-	return sample->taken_at - known->moved_at < limit ||
-		(lag_time >= 0 && lag_time < limit);
-}
-
-/*
- * For how long a replica is away, in microseconds; -1: not known, or it is
- * there.  Where the watcher has not noticed yet, it went after he last looked.
- * One that has never come is away since its slot was made.
- */
-static int64
-measure_absence(const PrkSample *sample, const PrkReplica *replica,
-				const PrkKnown *known)
-{
-	TimestampTz since = known->gone_since;
-
-	if (replica->pid != 0)
-		return -1;
-	if (since == 0)
-		since = replica->inactive_since;
-	if (since == 0)
-		since = known->seen_at;
-	if (since == 0 && known->never_connected)
-		since = known->appeared_at;
-	return since != 0 ? Max(sample->taken_at - since, 0) : -1;
 }
 
 /*
@@ -453,62 +369,6 @@ is_moving(const PrkSample *sample, const PrkReplica *replica,
 		known->stuck_since == 0 ||
 		known->stuck_at != prk_health_position(replica) ||
 		sample->taken_at - known->stuck_since < STAND_STILL;
-}
-
-/* Judges a replica that is not connected. */
-static void
-judge_absence(const PrkSample *sample, const PrkReplica *replica,
-			  const PrkThresholds *thresholds, const PrkKnown *known,
-			  PrkVerdict *verdict)
-{
-	prk_health_judge_absence(measure_absence(sample, replica, known),
-							 thresholds, PRK_CODE_REPLICA_DOWN, verdict);
-
-	/* What it lacks is as old as it is, whether it is there or not. */
-	if (!replica->logical && thresholds->warning_lag_time >= 0 &&
-		verdict->lag_time >= thresholds->warning_lag_time * 1000)
-		raise_level(verdict, PRK_WARNING, false, PRK_CODE_REPLICA_DOWN);
-}
-
-/*
- * Judges a replica that has been away for this long (microseconds); -1: not
- * known for how long.  Then it is a warning: silence would hide a replica that
- * has been away for a week, and critical would be wrong after a second.
- */
-void
-prk_health_judge_absence(int64 away, const PrkThresholds *thresholds,
-						 PrkCode code, PrkVerdict *verdict)
-{
-	verdict->fact = PRK_FACT_GONE;
-	verdict->since = away;
-	if (away < 0)
-	{
-		if (thresholds->warning_disconnected >= 0 ||
-			thresholds->critical_disconnected >= 0)
-			raise_level(verdict, PRK_WARNING, true, code);
-	}
-	else if (thresholds->critical_disconnected >= 0 &&
-			 away >= thresholds->critical_disconnected * 1000)
-		raise_level(verdict, PRK_CRITICAL, true, code);
-	else if (thresholds->warning_disconnected >= 0 &&
-			 away >= thresholds->warning_disconnected * 1000)
-		raise_level(verdict, PRK_WARNING, true, code);
-}
-
-/*
- * A slot that waits for its replica's first connection.  Forgotten, it holds
- * WAL like any other, but nothing that worked has stopped working.
- */
-static void
-judge_never_connected(const PrkSample *sample, TimestampTz made_at,
-					  PrkVerdict *verdict)
-{
-	int64		age = sample->taken_at - made_at;
-
-	verdict->fact = PRK_FACT_NEVER_CONNECTED;
-	verdict->since = Max(age, 0);
-	if (age >= NEVER_CONNECTED_GRACE)
-		raise_level(verdict, PRK_WARNING, true, PRK_CODE_REPLICA_NEVER_SEEN);
 }
 
 /*
@@ -598,11 +458,11 @@ prk_health_judge_lag(const PrkLag *lag, const PrkThresholds *thresholds,
 	{
 		verdict->fact = PRK_FACT_NO_REPLY;
 		verdict->since = lag->silence;
-		raise_level(verdict, level, false, PRK_CODE_RECEIVER_STALLED);
+		prk_verdict_raise(verdict, level, false, PRK_CODE_RECEIVER_STALLED);
 		return;
 	}
 	verdict->fact = PRK_FACT_BEHIND;
-	raise_level(verdict, level, false, codes[verdict->stage]);
+	prk_verdict_raise(verdict, level, false, codes[verdict->stage]);
 }
 
 /*
@@ -639,7 +499,7 @@ judge_slot(const PrkSample *sample, const PrkReplica *replica,
 	{
 		verdict->slot_end = PRK_SLOT_NEXT_CHECKPOINT;
 		verdict->slot_idle = idle_left == 0;
-		raise_level(verdict, PRK_CRITICAL, true, PRK_CODE_SLOT_AT_RISK);
+		prk_verdict_raise(verdict, PRK_CRITICAL, true, PRK_CODE_SLOT_AT_RISK);
 		return;
 	}
 	if (idle_left >= 0 && lost_in == idle_left)
@@ -664,9 +524,9 @@ judge_slot(const PrkSample *sample, const PrkReplica *replica,
 	verdict->slot_end = lost_in >= 0 ? PRK_SLOT_IN_TIME : PRK_SLOT_AFTER_BYTES;
 	verdict->slot_idle = idle;
 	if (very_little)
-		raise_level(verdict, PRK_CRITICAL, true, PRK_CODE_SLOT_AT_RISK);
+		prk_verdict_raise(verdict, PRK_CRITICAL, true, PRK_CODE_SLOT_AT_RISK);
 	else if (very_soon)
-		raise_level(verdict, PRK_CRITICAL, false, PRK_CODE_SLOT_AT_RISK);
+		prk_verdict_raise(verdict, PRK_CRITICAL, false, PRK_CODE_SLOT_AT_RISK);
 	else
-		raise_level(verdict, PRK_WARNING, false, PRK_CODE_SLOT_AT_RISK);
+		prk_verdict_raise(verdict, PRK_WARNING, false, PRK_CODE_SLOT_AT_RISK);
 }

@@ -157,6 +157,10 @@ say_fact(const PrkReplica *replica, PrkVerdict *verdict)
 				say(verdict, "connecting for %s",
 					prk_format_duration(time, verdict->connecting));
 			break;
+		case PRK_FACT_BACK:
+			say(verdict, "just back, was away for %s",
+				prk_format_duration(time, verdict->since));
+			break;
 		case PRK_FACT_NEVER_CONNECTED:
 			say(verdict, "never connected, slot was made %s ago",
 				prk_format_duration(time, verdict->since));

@@ -30,38 +30,21 @@
  */
 #include "postgres.h"
 
-#include "common/ip.h"
 #include "utils/memutils.h"
 
-#include "failures/failure_table.h"
-#include "judge/track.h"
 #include "watch/alerts.h"
 #include "watch/order.h"
+#include "watch/watched.h"
 
 /* How long a slot may take to go after it was forgotten on purpose. */
 #define FORGOTTEN_WITHIN	USECS_PER_MINUTE
-
-typedef struct Watched
-{
-	PrkBoardEntry entry;		/* what is published */
-	PrkReplica	last;			/* as last sampled */
-	PrkVerdict	verdict;		/* of that sample */
-	PrkTrack   *track;			/* how it moved, in the list's context */
-	TimestampTz warning_since;	/* at or above warning since; 0: it is not */
-	TimestampTz critical_since;
-	TimestampTz said_at;		/* the last line about it */
-	int64		lasted;			/* the trouble that is over, in microseconds */
-	PrkCode		announced_code; /* none if ok, or only restored */
-	bool		sampled;		/* last is set: not only restored */
-	bool		matched;		/* scratch: found in the new sample */
-} Watched;
 
 struct PrkAlerts
 {
 	MemoryContext context;		/* where the list lives */
 	bool		started;		/* not the first step */
 	int			nwatched;
-	Watched    *watched;		/* in the order of prk_board_compare() */
+	PrkWatched *watched;		/* in the order of prk_board_compare() */
 	PrkOrder	order;			/* of the samples */
 };
 
@@ -73,31 +56,23 @@ typedef struct Lines
 } Lines;
 
 static int	find_place(const PrkAlerts *alerts, const char *name, int pid);
-static Watched *find_exact(PrkAlerts *alerts, const PrkReplica *replica,
-						   int *hint);
-static Watched *find_successor(PrkAlerts *alerts, const PrkReplica *replica);
-static void begin_watch(const PrkAlerts *alerts, const PrkSample *sample,
-						const PrkReplica *replica, Watched *watched);
-static void learn(const PrkAlerts *alerts, const PrkSample *sample,
-				  const PrkReplica *replica, Watched *watched);
-static bool is_served(const PrkReplica *replica, const Watched *watched);
-static bool was_used(const PrkReplica *replica, PrkKnown *known);
-static bool has_moved(const PrkReplica *replica, const Watched *watched);
-static void note_address(const PrkReplica *replica, PrkKnown *known);
+static PrkWatched *find_exact(PrkAlerts *alerts, const PrkReplica *replica,
+							  int *hint);
+static PrkWatched *find_successor(PrkAlerts *alerts, const PrkReplica *replica);
 static void judge(const PrkSample *sample, const PrkThresholds *thresholds,
-				  Watched *watched);
+				  PrkWatched *watched);
 static PrkLevel choose_level(const PrkThresholds *thresholds,
-							 const Watched *watched, TimestampTz now);
+							 const PrkWatched *watched, TimestampTz now);
 static void announce(const PrkThresholds *thresholds,
-					 const PrkSilence *silence, Watched *watched,
+					 const PrkSilence *silence, PrkWatched *watched,
 					 TimestampTz now, Lines *lines);
 static void tell(const PrkThresholds *thresholds, bool newly_lost,
-				 Watched *watched, TimestampTz now, Lines *lines);
+				 PrkWatched *watched, TimestampTz now, Lines *lines);
 static void tell_vanished(const PrkSilences *silences,
-						  const Watched *watched, TimestampTz now,
+						  const PrkWatched *watched, TimestampTz now,
 						  Lines *lines);
 static void add_line(Lines *lines, PrkLineKind kind, PrkLevel level,
-					 int64 lasted, const Watched *watched);
+					 int64 lasted, const PrkWatched *watched);
 
 /*
  * A machine that lives in the given context and takes over what the board
@@ -112,7 +87,7 @@ prk_alerts_create(MemoryContext context, const PrkBoard *board)
 	alerts->nwatched = board->nentries;
 	alerts->watched =
 		MemoryContextAllocZero(context,
-							   Max(board->nentries, 1) * sizeof(Watched));
+							   Max(board->nentries, 1) * sizeof(PrkWatched));
 	for (int i = 0; i < board->nentries; i++)
 	{
 		alerts->watched[i].entry = board->entries[i];
@@ -132,16 +107,17 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample,
 {
 	TimestampTz now = sample->taken_at;
 	int			nreplicas = sample->nreplicas;
-	Watched    *old = alerts->watched;
-	Watched    *fresh;
+	PrkWatched *old = alerts->watched;
+	PrkWatched *fresh;
 	const PrkPlace *places;
+	const PrkDepartures *departures = prk_departures_read();
 	Lines		lines = {0};
 	int			hint = 0;
 
 	lines.lines = palloc(Max(nreplicas + alerts->nwatched, 1) *
 						 sizeof(PrkLine));
 	fresh = MemoryContextAllocZero(alerts->context,
-								   Max(nreplicas, 1) * sizeof(Watched));
+								   Max(nreplicas, 1) * sizeof(PrkWatched));
 	places = prk_order_by_name(&alerts->order, alerts->context, sample);
 
 	/*
@@ -153,7 +129,7 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample,
 		old[i].matched = false;
 	for (int i = 0; i < nreplicas; i++)
 	{
-		Watched    *before = find_exact(alerts, places[i].replica, &hint);
+		PrkWatched *before = find_exact(alerts, places[i].replica, &hint);
 
 		if (before == NULL)
 			continue;
@@ -163,7 +139,7 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample,
 	for (int i = 0; i < nreplicas; i++)
 	{
 		const PrkReplica *replica = places[i].replica;
-		Watched    *before;
+		PrkWatched *before;
 
 		if (fresh[i].matched)
 			continue;
@@ -175,11 +151,12 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample,
 			fresh[i].entry.pid = replica->pid;
 		}
 		else
-			begin_watch(alerts, sample, replica, &fresh[i]);
+			prk_watched_begin(&fresh[i], sample, replica, alerts->started);
 	}
 
 	for (int i = 0; i < nreplicas; i++)
-		learn(alerts, sample, places[i].replica, &fresh[i]);
+		prk_watched_learn(&fresh[i], sample, places[i].replica, departures,
+						  alerts->context);
 	for (int i = 0; i < nreplicas; i++)
 	{
 		PrkThresholds thresholds;
@@ -194,7 +171,7 @@ prk_alerts_step(PrkAlerts *alerts, const PrkSample *sample,
 	{
 		if (!old[i].matched)
 		{
-			Watched    *gone = palloc(sizeof(Watched));
+			PrkWatched *gone = palloc(sizeof(PrkWatched));
 
 			*gone = old[i];
 			tell_vanished(silences, gone, now, &lines);
@@ -220,7 +197,7 @@ prk_alerts_shift(PrkAlerts *alerts, int64 jump)
 {
 	for (int i = 0; i < alerts->nwatched; i++)
 	{
-		Watched    *watched = &alerts->watched[i];
+		PrkWatched *watched = &alerts->watched[i];
 
 		prk_board_shift_entry(&watched->entry, jump);
 		if (watched->warning_since != 0)
@@ -253,7 +230,7 @@ prk_alerts_history(const PrkAlerts *alerts, TimestampTz now, int *nrows)
 	rows = palloc(Max(alerts->nwatched, 1) * sizeof(PrkHistoryRow));
 	for (int i = 0; i < alerts->nwatched; i++)
 	{
-		const Watched *watched = &alerts->watched[i];
+		const PrkWatched *watched = &alerts->watched[i];
 
 		rows[i].sampled_at = now;
 		strlcpy(rows[i].name, watched->entry.name, NAMEDATALEN);
@@ -276,7 +253,7 @@ prk_alerts_holder(const PrkAlerts *alerts, PrkHolder *holder)
 	memset(holder, 0, sizeof(PrkHolder));
 	for (int i = 0; i < alerts->nwatched; i++)
 	{
-		const Watched *watched = &alerts->watched[i];
+		const PrkWatched *watched = &alerts->watched[i];
 		const PrkReplica *replica = &watched->last;
 
 		if (!watched->sampled || !replica->has_slot ||
@@ -316,7 +293,7 @@ find_place(const PrkAlerts *alerts, const char *name, int pid)
  * The same slot, or the same process.  The hint is where it is likely to be:
  * behind the one before.
  */
-static Watched *
+static PrkWatched *
 find_exact(PrkAlerts *alerts, const PrkReplica *replica, int *hint)
 {
 	int			pid = prk_board_pid(replica);
@@ -333,14 +310,14 @@ find_exact(PrkAlerts *alerts, const PrkReplica *replica, int *hint)
 }
 
 /* A walsender of this name, without a slot, that is no more. */
-static Watched *
+static PrkWatched *
 find_successor(PrkAlerts *alerts, const PrkReplica *replica)
 {
 	if (replica->has_slot)
 		return NULL;
 	for (int i = find_place(alerts, replica->name, 1); i < alerts->nwatched; i++)
 	{
-		Watched    *watched = &alerts->watched[i];
+		PrkWatched *watched = &alerts->watched[i];
 
 		if (strcmp(watched->entry.name, replica->name) != 0)
 			break;
@@ -350,177 +327,13 @@ find_successor(PrkAlerts *alerts, const PrkReplica *replica)
 	return NULL;
 }
 
-/* Begins to watch a replica that has just been seen for the first time. */
-static void
-begin_watch(const PrkAlerts *alerts, const PrkSample *sample,
-			const PrkReplica *replica, Watched *watched)
-{
-	PrkBoardEntry *entry = &watched->entry;
-
-	strlcpy(entry->name, replica->name, NAMEDATALEN);
-	entry->pid = prk_board_pid(replica);
-	entry->known.appeared_at = sample->taken_at;
-
-	/* What was there before the watch began may have been used before. */
-	if (replica->unused_since != 0)
-		entry->known.appeared_at = replica->unused_since;
-	entry->known.never_connected = replica->has_slot &&
-		(alerts->started || replica->unused_since != 0);
-}
-
-/*
- * Brings up to date what only a watcher knows.
- *
- * A backend that holds a physical slot is no replica: it makes, moves or drops
- * it.  A logical one it may well read.
- */
-static void
-learn(const PrkAlerts *alerts, const PrkSample *sample,
-	  const PrkReplica *replica, Watched *watched)
-{
-	PrkKnown   *known = &watched->entry.known;
-	TimestampTz now = sample->taken_at;
-	XLogRecPtr	position = prk_health_position(replica);
-
-	known->watched = true;
-	if (replica->has_walsender ||
-		(replica->logical && prk_sample_in_use(replica)))
-	{
-		/* A clone goes before the replica's own first connection. */
-		if (replica->state != PRK_STATE_BACKUP)
-			known->never_connected = false;
-		known->unused_seen = false;
-		known->gone_since = 0;
-		known->seen_at = now;
-		if (!watched->sampled || watched->last.pid != replica->pid)
-			note_address(replica, known);
-	}
-	else
-	{
-		if (known->never_connected && was_used(replica, known))
-		{
-			/* It may be another of that name, made since and not used. */
-			known->never_connected = replica->unused_since > known->appeared_at;
-			known->appeared_at = Max(known->appeared_at, replica->unused_since);
-			known->gone_since = 0;
-		}
-		if (!known->never_connected && has_moved(replica, watched))
-		{
-			known->moved_at = now;
-			known->gone_since = 0;
-		}
-		if (known->gone_since == 0)
-			known->gone_since = replica->inactive_since != 0 ?
-				Min(replica->inactive_since, now) : now;
-	}
-
-	if (is_served(replica, watched))
-	{
-		if (!watched->sampled || watched->last.pid != replica->pid ||
-			watched->last.state != replica->state)
-		{
-			PrkSession	session = prk_failures_session(replica->pid);
-
-			known->session = session.number;
-			prk_failures_seen(session.peer, replica->name,
-							  replica->has_slot);
-		}
-		known->seen_number = sample->number;
-	}
-
-	if (!replica->has_walsender || replica->lag_bytes <= 0)
-		known->stuck_since = 0;
-	else if (known->stuck_since == 0 || known->stuck_at != position)
-		known->stuck_since = now;
-	known->stuck_at = position;
-
-	if (replica->reply_time == 0)
-		known->reply_seen_at = 0;
-	else if (known->reply_seen_at == 0 ||
-			 known->reply_time != replica->reply_time)
-		known->reply_seen_at = now;
-	known->reply_time = replica->reply_time;
-
-	if (watched->track == NULL)
-		watched->track = MemoryContextAllocZero(alerts->context,
-												sizeof(PrkTrack));
-	prk_track_add(watched->track, sample->clock_at, sample->current_lsn,
-				  replica->lag_bytes, replica->retained_bytes);
-	prk_track_pace(watched->track, &known->pace);
-
-	watched->last = *replica;
-	watched->sampled = true;
-}
-
-/*
- * Does a walsender serve the replica, so that its earlier failures are over?
- * A walsender that is about to fail may look like catchup for a moment.
- */
-static bool
-is_served(const PrkReplica *replica, const Watched *watched)
-{
-	return replica->has_walsender &&
-		(replica->state == PRK_STATE_STREAMING ||
-		 (replica->state == PRK_STATE_CATCHUP && watched->sampled &&
-		  watched->last.pid == replica->pid &&
-		  watched->last.state == PRK_STATE_CATCHUP));
-}
-
-/*
- * Was a slot that nobody holds used between two samples?  Who came and went in
- * less than check_interval has moved its restart_lsn, or at least, from 17 on,
- * the time since when it is inactive.  What is seen first is how it was made.
- */
-static bool
-was_used(const PrkReplica *replica, PrkKnown *known)
-{
-	bool		result;
-
-	if (replica->pid != 0)
-		return false;
-	result = known->unused_seen &&
-		(known->unused_lsn != replica->restart_lsn ||
-		 known->unused_since != replica->inactive_since);
-	known->unused_seen = true;
-	known->unused_lsn = replica->restart_lsn;
-	known->unused_since = replica->inactive_since;
-	return result;
-}
-
-/* Did somebody move a slot that nobody holds, now and when last sampled? */
-static bool
-has_moved(const PrkReplica *replica, const Watched *watched)
-{
-	return watched->sampled && replica->has_slot && replica->pid == 0 &&
-		watched->last.pid == 0 &&
-		!XLogRecPtrIsInvalid(watched->last.restart_lsn) &&
-		watched->last.restart_lsn != replica->restart_lsn;
-}
-
-/*
- * Notes where a replica is connected from.  A Unix socket reads as it does in
- * the server's own log.
- */
-static void
-note_address(const PrkReplica *replica, PrkKnown *known)
-{
-	if (!replica->has_client_addr ||
-		replica->client_addr.addr.ss_family == AF_UNIX)
-		strlcpy(known->last_addr, "[local]", sizeof(known->last_addr));
-	else if (pg_getnameinfo_all(&replica->client_addr.addr,
-								replica->client_addr.salen,
-								known->last_addr, sizeof(known->last_addr),
-								NULL, 0, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-		strlcpy(known->last_addr, "???", sizeof(known->last_addr));
-}
-
 /*
  * Judges the sample, and once more with lower limits for lag if the verdict
  * would take back what was announced.
  */
 static void
 judge(const PrkSample *sample, const PrkThresholds *thresholds,
-	  Watched *watched)
+	  PrkWatched *watched)
 {
 	PrkLevel	announced = watched->entry.alert;
 	PrkVerdict *verdict = &watched->verdict;
@@ -552,13 +365,16 @@ judge(const PrkSample *sample, const PrkThresholds *thresholds,
 
 /* The level that should stand announced now. */
 static PrkLevel
-choose_level(const PrkThresholds *thresholds, const Watched *watched,
+choose_level(const PrkThresholds *thresholds, const PrkWatched *watched,
 			 TimestampTz now)
 {
 	PrkLevel	announced = watched->entry.alert;
 	const PrkVerdict *verdict = &watched->verdict;
 	TimestampTz long_ago = now - Max(thresholds->alert_after, 0) * 1000;
 
+	/* Whether it stays is seen soon. */
+	if (verdict->fact == PRK_FACT_BACK)
+		return announced;
 	if (verdict->level < announced)
 	{
 		/* Its slot was given more room: that it is away is what is left. */
@@ -590,7 +406,7 @@ choose_level(const PrkThresholds *thresholds, const Watched *watched,
 /* Brings what is announced in line with the verdict. */
 static void
 announce(const PrkThresholds *thresholds, const PrkSilence *silence,
-		 Watched *watched, TimestampTz now, Lines *lines)
+		 PrkWatched *watched, TimestampTz now, Lines *lines)
 {
 	PrkBoardEntry *entry = &watched->entry;
 	const PrkVerdict *verdict = &watched->verdict;
@@ -630,7 +446,7 @@ announce(const PrkThresholds *thresholds, const PrkSilence *silence,
 
 /* Brings the log in line with what is announced, or reminds of it. */
 static void
-tell(const PrkThresholds *thresholds, bool newly_lost, Watched *watched,
+tell(const PrkThresholds *thresholds, bool newly_lost, PrkWatched *watched,
 	 TimestampTz now, Lines *lines)
 {
 	PrkBoardEntry *entry = &watched->entry;
@@ -640,6 +456,7 @@ tell(const PrkThresholds *thresholds, bool newly_lost, Watched *watched,
 		add_line(lines, level == PRK_OK ? PRK_LINE_RECOVERY : PRK_LINE_CHANGE,
 				 level, level == PRK_OK ? watched->lasted : 0, watched);
 	else if (level == PRK_CRITICAL && watched->verdict.level == PRK_CRITICAL &&
+			 watched->verdict.fact != PRK_FACT_BACK &&
 			 thresholds->repeat_interval >= 0 &&
 			 now - watched->said_at >= thresholds->repeat_interval * 1000)
 		add_line(lines, PRK_LINE_REMINDER, level, now - entry->alert_since,
@@ -656,7 +473,7 @@ tell(const PrkThresholds *thresholds, bool newly_lost, Watched *watched,
  * slot retained cannot be had back, so no silence mutes the drop.
  */
 static void
-tell_vanished(const PrkSilences *silences, const Watched *watched,
+tell_vanished(const PrkSilences *silences, const PrkWatched *watched,
 			  TimestampTz now, Lines *lines)
 {
 	const PrkBoardEntry *entry = &watched->entry;
@@ -680,7 +497,7 @@ tell_vanished(const PrkSilences *silences, const Watched *watched,
 /* Adds a line about a watched replica. */
 static void
 add_line(Lines *lines, PrkLineKind kind, PrkLevel level, int64 lasted,
-		 const Watched *watched)
+		 const PrkWatched *watched)
 {
 	PrkLine    *line = &lines->lines[lines->nlines++];
 

@@ -26,6 +26,7 @@
 
 #include "clock/clock_shared.h"
 #include "failures/failure_words.h"
+#include "judge/absence.h"
 #include "watch/upstream.h"
 
 /* A receiver tries again each wal_retrieve_retry_interval, 5 s by default. */
@@ -321,9 +322,9 @@ prk_upstream_judge(const PrkUpstream *upstream, const PrkFailureKind *kind,
 		if (upstream->connecting >= PRK_UPSTREAM_SLOW_CONNECT)
 			verdict->connecting = upstream->connecting;
 		verdict->lag_time = prk_upstream_lag_time(upstream, gone_since, now);
-		prk_health_judge_absence(gone_since != 0 ?
-								 Max(now - gone_since, 0) : -1,
-								 thresholds, code, verdict);
+		prk_absence_judge_time(gone_since != 0 ?
+							   Max(now - gone_since, 0) : -1,
+							   thresholds, code, verdict);
 		if (prk_code_info(code)->gravity == PRK_GRAVITY_CRITICAL)
 		{
 			verdict->level = PRK_CRITICAL;

@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ *
+ * commands.h
+ *	  The replication commands that clients of libpq write.
+ *
+ * IDENTIFICATION
+ *	  src/failures/commands.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PRK_COMMANDS_H
+#define PRK_COMMANDS_H
+
+/*
+ * So a WAL receiver asks where it is (libpqrcv_identify_system()); the script for
+ * the replica's machine asks with a semicolon.
+ */
+#define PRK_RECEIVERS_QUESTION	"IDENTIFY_SYSTEM"
+
+/* These allocate nothing and raise nothing. */
+extern bool prk_command_is(const char *command, const char *beginning);
+extern bool prk_command_slot(const char *command, char *name, bool *logical);
+
+#endif							/* PRK_COMMANDS_H */

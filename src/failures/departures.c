@@ -1,0 +1,301 @@
+/*-------------------------------------------------------------------------
+ *
+ * departures.c
+ *	  Replicas that were let in and left by themselves.
+ *
+ * A replica that follows another cluster or a timeline that ends before it, whose
+ * disk is full, or whose subscription cannot apply a change, is let in, and
+ * leaves; again and again, and this server has no word of it in its log.  So each
+ * walsender notes, as it ends, that its client went.
+ *
+ * What that was is told by its last command, which the process has in its entry of
+ * pg_stat_activity: START_REPLICATION, or what a WAL receiver asks before and
+ * after.  (With track_activities off nothing is noted.)  A base backup comes with a
+ * stream of its own, under the same name, and is no replica's.
+ *
+ * The callback takes no lock, allocates nothing and raises nothing: there are only
+ * atomics, as in failure_table.c.
+ *
+ * IDENTIFICATION
+ *	  src/failures/departures.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "libpq/libpq-be.h"
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "portability/instr_time.h"
+#include "replication/slot.h"
+#include "replication/walsender.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/backend_status.h"
+
+#include "failures/commands.h"
+#include "failures/departures.h"
+
+#define DEPARTURES_NAME		"pg_replica_kit departures"
+
+typedef struct Entry
+{
+	pg_atomic_uint64 key;		/* of peer and replica; 0: free, or written */
+	pg_atomic_uint64 peer;
+	pg_atomic_uint64 replica;
+	pg_atomic_uint64 application;
+	pg_atomic_uint64 rule;
+	pg_atomic_uint64 number;
+	pg_atomic_uint64 clock;		/* when it left */
+	pg_atomic_uint64 count;
+} Entry;
+
+/* count_entries() of them; NULL where the library was not preloaded. */
+static Entry *shared = NULL;
+
+/* Of this process, a walsender: who its client is, when and how it was let in. */
+static PrkFailureId client;
+static uint64 let_in = 0;
+static uint64 application = 0;
+static uint64 rule = 0;
+static bool refused = false;
+
+static int	count_entries(void);
+static void note_departure(int code, Datum arg);
+static uint64 find_replica(const char *command);
+static void count(uint64 replica);
+static Entry *find_entry(uint64 key);
+static void forget_backup(void);
+static uint64 now_by_clock(void);
+
+/* For shmem_request_hook. */
+void
+prk_departures_shmem_request(void)
+{
+	RequestAddinShmemSpace(mul_size(count_entries(), sizeof(Entry)));
+}
+
+/* For shmem_startup_hook; takes AddinShmemInitLock. */
+void
+prk_departures_shmem_startup(void)
+{
+	bool		found;
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared = ShmemInitStruct(DEPARTURES_NAME,
+							 mul_size(count_entries(), sizeof(Entry)), &found);
+	for (int i = 0; i < count_entries() && !found; i++)
+	{
+		pg_atomic_init_u64(&shared[i].key, 0);
+		pg_atomic_init_u64(&shared[i].peer, 0);
+		pg_atomic_init_u64(&shared[i].replica, 0);
+		pg_atomic_init_u64(&shared[i].application, 0);
+		pg_atomic_init_u64(&shared[i].rule, 0);
+		pg_atomic_init_u64(&shared[i].number, 0);
+		pg_atomic_init_u64(&shared[i].clock, 0);
+		pg_atomic_init_u64(&shared[i].count, 0);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* As many as there may be replicas, and some that are gone. */
+static int
+count_entries(void)
+{
+	return 2 * (max_replication_slots + max_wal_senders) + 32;
+}
+
+/*
+ * This process, a walsender, has authenticated its client, by the line that names
+ * this replica (""): what becomes of that is noted.
+ */
+void
+prk_departures_let_in(const PrkFailureId *id, uint64 number,
+					  const char *rule_of)
+{
+	const char *name = MyProcPort->application_name;
+
+	if (shared == NULL)
+		return;
+	client = *id;
+	let_in = number;
+	application = name != NULL ? prk_departures_hash(name) : 0;
+	rule = prk_departures_hash(rule_of);
+	before_shmem_exit(note_departure, 0);
+}
+
+/* Why it goes is told by a failure of this server's. */
+void
+prk_departures_refused(void)
+{
+	refused = true;
+}
+
+/*
+ * For before_shmem_exit, while slot and backend entry are still this process's.
+ * The code is not 0 where this server has ended the connection.
+ */
+static void
+note_departure(int code, Datum arg)
+{
+	const char *command = MyBEEntry == NULL ? "" :
+	(const char *) MyBEEntry->st_activity_raw;
+
+	if (prk_command_is(command, "BASE_BACKUP"))
+		forget_backup();
+	else if (code == 0 && !refused &&
+			 (prk_command_is(command, "START_REPLICATION") ||
+			  prk_command_is(command, "TIMELINE_HISTORY") ||
+			  strcmp(command, PRK_RECEIVERS_QUESTION) == 0))
+		count(find_replica(command));
+}
+
+/* Hash of the replica whose slot it asked for, or as which it streamed; or 0. */
+static uint64
+find_replica(const char *command)
+{
+	char		name[NAMEDATALEN];
+	bool		logical;
+
+	if (MyReplicationSlot != NULL)
+		return prk_departures_hash(NameStr(MyReplicationSlot->data.name));
+	if (prk_command_slot(command, name, &logical))
+		return prk_departures_hash(name);
+	if (prk_failure_peers_seen_as(&client, name))
+		return prk_departures_hash(name);
+	return 0;
+}
+
+/*
+ * Counts one more.  The entry that is the longest ago is taken over: whoever
+ * clears its key has it.
+ */
+static void
+count(uint64 replica)
+{
+	uint64		peer = prk_failure_hash_peer(&client);
+	uint64		key = hash_combine64(peer, replica) | 1;
+	Entry	   *entry = find_entry(key);
+	uint64		found = pg_atomic_read_u64(&entry->key);
+
+	if (found == key)
+	{
+		pg_atomic_write_u64(&entry->number, let_in);
+		pg_atomic_write_u64(&entry->clock, now_by_clock());
+		pg_atomic_fetch_add_u64(&entry->count, 1);
+		return;
+	}
+	if (found != 0 &&
+		!pg_atomic_compare_exchange_u64(&entry->key, &found, 0))
+		return;
+	pg_atomic_write_u64(&entry->peer, peer);
+	pg_atomic_write_u64(&entry->replica, replica);
+	pg_atomic_write_u64(&entry->application, application);
+	pg_atomic_write_u64(&entry->rule, rule);
+	pg_atomic_write_u64(&entry->number, let_in);
+	pg_atomic_write_u64(&entry->clock, now_by_clock());
+	pg_atomic_write_u64(&entry->count, 1);
+	pg_write_barrier();
+	pg_atomic_write_u64(&entry->key, key);
+}
+
+/* The entry of this key, or the one that is to become it. */
+static Entry *
+find_entry(uint64 key)
+{
+	Entry	   *oldest = &shared[0];
+
+	for (int i = 0; i < count_entries(); i++)
+	{
+		if (pg_atomic_read_u64(&shared[i].key) == key)
+			return &shared[i];
+		if (pg_atomic_read_u64(&shared[i].number) <
+			pg_atomic_read_u64(&oldest->number))
+			oldest = &shared[i];
+	}
+	return oldest;
+}
+
+/*
+ * A base backup ends: the stream that it came with has left before, and was let in
+ * after it.
+ */
+static void
+forget_backup(void)
+{
+	uint64		peer = prk_failure_hash_peer(&client);
+
+	for (int i = 0; i < count_entries(); i++)
+	{
+		if (pg_atomic_read_u64(&shared[i].peer) == peer &&
+			pg_atomic_read_u64(&shared[i].number) > let_in)
+			pg_atomic_write_u64(&shared[i].count, 0);
+	}
+}
+
+/* The peer is seen to stay: what it did before is over. */
+void
+prk_departures_stays(uint64 peer)
+{
+	if (shared == NULL || peer == 0)
+		return;
+	for (int i = 0; i < count_entries(); i++)
+	{
+		if (pg_atomic_read_u64(&shared[i].peer) == peer)
+			pg_atomic_write_u64(&shared[i].count, 0);
+	}
+}
+
+/* All that count, palloc'd.  Without preloading there are none. */
+PrkDepartures *
+prk_departures_read(void)
+{
+	PrkDepartures *result = palloc0(sizeof(PrkDepartures));
+	uint64		now = now_by_clock();
+
+	if (shared == NULL)
+		return result;
+	result->departures = palloc0(count_entries() * sizeof(PrkDeparture));
+	for (int i = 0; i < count_entries(); i++)
+	{
+		Entry	   *entry = &shared[i];
+		PrkDeparture *departure = &result->departures[result->ndepartures];
+		uint64		key = pg_atomic_read_u64(&entry->key);
+
+		if (key == 0)
+			continue;
+		pg_read_barrier();
+		departure->replica = pg_atomic_read_u64(&entry->replica);
+		departure->application = pg_atomic_read_u64(&entry->application);
+		departure->rule = pg_atomic_read_u64(&entry->rule);
+		departure->number = pg_atomic_read_u64(&entry->number);
+		departure->age = (int64) (now - pg_atomic_read_u64(&entry->clock));
+		departure->count = (int64) pg_atomic_read_u64(&entry->count);
+		pg_read_barrier();
+		if (departure->count > 0 && pg_atomic_read_u64(&entry->key) == key)
+			result->ndepartures++;
+	}
+	return result;
+}
+
+/* The hash under which a name stands in an entry; 0 for none. */
+uint64
+prk_departures_hash(const char *name)
+{
+	if (name[0] == '\0')
+		return 0;
+	return hash_bytes_extended((const unsigned char *) name,
+							   (int) strlen(name), 0) | 1;
+}
+
+/* Microseconds of a clock that nobody sets. */
+static uint64
+now_by_clock(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
