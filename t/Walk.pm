@@ -156,6 +156,8 @@ sub look
 	{
 		push @wrong, 'lacks ' . join ' or ', @$alternatives if !grep { $found{$_} } @$alternatives;
 	}
+	my $told = told($active)->{$node} // {};
+	push @wrong, map { "says of $_: $found{$_}{finding}" } grep { $found{$_} && $found{$_}{finding} !~ $told->{$_} } sort keys %$told;
 	push @wrong, map { "has $_ ($found{$_}{finding}; " . ($found{$_}{evidence} // '') . ')' } grep { !$expected->{may}{$_} } sort keys %found;
 	push @wrong, contradictions($said);
 	push @wrong, eval { is_whole($tree, $node) } // 'cannot be asked any more' if !@wrong && !@$active;

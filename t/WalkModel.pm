@@ -7,7 +7,7 @@ use warnings FATAL => 'all';
 
 use Exporter 'import';
 
-our @EXPORT = qw(walk_kinds all_events make_walk expected is_of asked describe);
+our @EXPORT = qw(walk_kinds all_events make_walk expected told is_of asked describe);
 
 my %upstream = (replica1 => 'primary', replica2 => 'primary', cascade => 'replica1');
 my @nodes = qw(primary replica1 replica2 cascade);
@@ -24,6 +24,7 @@ my @cut_off = qw(upstream_unreachable receiver_stalled);
 #   may       those that may be found besides
 #   after     those that may be found once the remedies were run
 #   passing   those that may be found until the servers have settled
+#   told      of codes that are found, what the finding has to say
 #   do, undo  given the tree, the target and the argument
 # All but the names of targets and args are functions of target and argument.
 my %kinds;
@@ -459,6 +460,26 @@ $kinds{consumer_stopped} = {
 	},
 	undo => sub { my ($t) = @_; $t->{consuming} = 1 } };
 
+my $leaves = qr/ is let in and leaves again by itself: /;
+
+$kinds{consumer_leaves} = {
+	%{ $kinds{consumer_stopped} },
+	told => sub { +{ primary => { 'replica_down:consumer' => $leaves } } },
+	do => sub { my ($t, $x) = @_; $kinds{consumer_stopped}{do}->($t, $x); $t->{consuming} = 'leaves' } };
+
+# It cannot create the next segment.
+$kinds{no_room} = {
+	targets => \@standbys,
+	touches => \&replay_touches,
+	must => sub { away($_[0], 'replica_down', 'upstream_refused') },
+	told => sub { +{ $upstream{ $_[0] } => { "replica_down:$_[0]" => $leaves } } },
+	do => sub {
+		my ($t, $x) = @_;
+		$t->room($x, 0);
+		$t->wait_until($x, q{NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')}, sub { $t->write_wal(10) });
+	},
+	undo => sub { my ($t, $x) = @_; $t->room($x, 1) } };
+
 $kinds{consumer_without_slot} = {
 	targets => ['consumer'],
 	touches => sub { ('consumer', 'slots:primary') },
@@ -805,6 +826,19 @@ sub named
 {
 	my ($wanted) = @_;
 	return map { /:/ ? $_ : "$_:server" } split /\|/, $wanted;
+}
+
+# By server and code what the finding has to say.
+sub told
+{
+	my ($active) = @_;
+	my %told;
+
+	foreach my $words (map { of($_, 'told') // {} } @$active)
+	{
+		$told{$_} = { %{ $told{$_} // {} }, %{ $words->{$_} } } foreach keys %$words;
+	}
+	return \%told;
 }
 
 # The servers that can be asked.

@@ -502,6 +502,14 @@ sub write_wal
 	return;
 }
 
+# May it create segments of WAL?
+sub room
+{
+	my ($self, $name, $may) = @_;
+	chmod $may ? 0700 : 0500, $self->{node}{$name}->data_dir . '/pg_wal' or die "$name: chmod: $!";
+	return;
+}
+
 # Waits for something on a server, doing something meanwhile; dies after long.
 sub wait_until
 {
@@ -665,7 +673,7 @@ sub tick
 	delete $self->{consumer} if $pid && waitpid($pid, WNOHANG) == $pid;
 	return if !$self->{consuming} || $self->{consumer} || !$self->is_up('primary') || $self->{frozen}{primary};
 	$self->{consumer} = $self->start_program('pg_recvlogical', '-d', $self->{node}{primary}->connstr('postgres'),
-		'-S', 'consumer', '--start', '-f', '-', '-s', 1, '-F', 1, '--no-loop');
+		'-S', 'consumer', '--start', '-f', '-', '-s', 1, '-F', 1, '--no-loop', $self->{consuming} eq 'leaves' ? ('--endpos', '0/1') : ());
 	return;
 }
 
