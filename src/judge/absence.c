@@ -101,13 +101,16 @@ prk_absence_judge_return(const PrkSample *sample, const PrkReplica *replica,
 						 const PrkThresholds *thresholds, const PrkKnown *known,
 						 PrkVerdict *verdict)
 {
+	TimestampTz until = sample->taken_at;
 	PrkVerdict	away = {0};
 
 	if (!replica->has_walsender || known->gone_since == 0 ||
 		prk_absence_over(sample, replica, known))
 		return;
-	prk_absence_judge_time(Max(sample->taken_at - known->gone_since, 0),
-						   thresholds, PRK_CODE_REPLICA_DOWN, &away);
+	if (replica->pid != known->idle_pid)
+		until = Min(until, replica->backend_start);
+	prk_absence_judge_time(Max(until - known->gone_since, 0), thresholds,
+						   PRK_CODE_REPLICA_DOWN, &away);
 	if (away.level <= verdict->level)
 		return;
 	prk_verdict_raise(verdict, away.level, false, away.code);
