@@ -18,6 +18,9 @@
 #define PRK_SERVER_NAME		"server"
 #define PRK_UPSTREAM_NAME	"upstream"
 
+/* Who leaves again so soon has not been there (microseconds). */
+#define PRK_STAYS	(2 * USECS_PER_SEC)
+
 /*
  * What one replica is judged by: the settings, with replica_kit.overrides
  * applied for its name.  -1 switches a threshold off.

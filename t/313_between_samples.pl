@@ -58,6 +58,20 @@ is( $primary->safe_psql(
 	'never connected|t',
 	'who never came is still awaited');
 
+# It comes twice and stays, and nobody looks: it has not left at once.
+foreach (1 .. 2)
+{
+	$standby->start;
+	$primary->poll_query_until('postgres',
+		q{SELECT state = 'streaming' AND clock_timestamp() - backend_start > '3 s' FROM pg_stat_replication})
+	  or die 'the visitor does not stay';
+	$standby->stop;
+}
+is( $primary->safe_psql('postgres',
+		q{SELECT code, finding ~ 'let in|leaves', evidence ~ 'let in' FROM replica_kit.diagnose('visitor')}),
+	'replica_down|f|f',
+	'who came twice and stayed is not said to leave at once');
+
 # Dropped and made again: another slot, and nobody has used it either.
 SKIP:
 {

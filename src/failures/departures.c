@@ -30,6 +30,7 @@
 #include "portability/instr_time.h"
 #include "replication/slot.h"
 #include "replication/walsender.h"
+#include "replication/walsender_private.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
@@ -37,6 +38,7 @@
 
 #include "failures/commands.h"
 #include "failures/departures.h"
+#include "settings.h"
 
 #define DEPARTURES_NAME		"pg_replica_kit departures"
 
@@ -58,12 +60,14 @@ static Entry *shared = NULL;
 /* Of this process, a walsender: who its client is, when and how it was let in. */
 static PrkFailureId client;
 static uint64 let_in = 0;
+static uint64 let_in_clock = 0;
 static uint64 application = 0;
 static uint64 rule = 0;
 static bool refused = false;
 
 static int	count_entries(void);
 static void note_departure(int code, Datum arg);
+static bool has_stayed(void);
 static uint64 find_replica(const char *command);
 static void count(uint64 replica);
 static Entry *find_entry(uint64 key);
@@ -121,6 +125,7 @@ prk_departures_let_in(const PrkFailureId *id, uint64 number,
 		return;
 	client = *id;
 	let_in = number;
+	let_in_clock = now_by_clock();
 	application = name != NULL ? prk_departures_hash(name) : 0;
 	rule = prk_departures_hash(rule_of);
 	before_shmem_exit(note_departure, 0);
@@ -145,11 +150,25 @@ note_departure(int code, Datum arg)
 
 	if (prk_command_is(command, "BASE_BACKUP"))
 		forget_backup();
+	else if (has_stayed())
+		prk_departures_stays(prk_failure_hash_peer(&client));
 	else if (code == 0 && !refused &&
 			 (prk_command_is(command, "START_REPLICATION") ||
 			  prk_command_is(command, "TIMELINE_HISTORY") ||
 			  strcmp(command, PRK_RECEIVERS_QUESTION) == 0))
 		count(find_replica(command));
+}
+
+/* Did it stream until now, and for more than a moment? */
+static bool
+has_stayed(void)
+{
+	WalSndState state = MyWalSnd == NULL ? WALSNDSTATE_STARTUP :
+	((volatile WalSnd *) MyWalSnd)->state;
+
+	return (state == WALSNDSTATE_CATCHUP || state == WALSNDSTATE_STREAMING ||
+			state == WALSNDSTATE_STOPPING) &&
+		now_by_clock() - let_in_clock >= PRK_STAYS;
 }
 
 /* Hash of the replica whose slot it asked for, or as which it streamed; or 0. */

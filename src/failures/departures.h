@@ -42,7 +42,7 @@ extern void prk_departures_let_in(const PrkFailureId *id, uint64 number,
 								  const char *rule_of);
 extern void prk_departures_refused(void);
 
-/* for the worker only */
+/* for the worker, and in a walsender */
 extern void prk_departures_stays(uint64 peer);
 
 /* for readers */
