@@ -245,15 +245,14 @@ check_entry(Fold *fold, const PrkBoardEntry *entry, const PrkSample *sample,
 
 	/* not there yet, or away before it had recovered */
 	held = verdict->level < fold->alert &&
-		(verdict->state == PRK_STATE_STARTUP ||
+		(verdict->fact == PRK_FACT_BACK ||
+		 verdict->state == PRK_STATE_STARTUP ||
 		 verdict->state == PRK_STATE_CATCHUP ||
 		 verdict->state == PRK_STATE_STOPPING ||
 		 verdict->state == PRK_STATE_BACKUP ||
 		 verdict->state == PRK_STATE_DISCONNECTED);
 	if (thresholds.off)
 		expected = PRK_OK;
-	else if (verdict->fact == PRK_FACT_BACK)
-		expected = fold->alert;
 	else if (verdict->level < fold->alert)
 		expected = held ? fold->alert : verdict->level;
 	else

@@ -372,11 +372,12 @@ choose_level(const PrkThresholds *thresholds, const PrkWatched *watched,
 	const PrkVerdict *verdict = &watched->verdict;
 	TimestampTz long_ago = now - Max(thresholds->alert_after, 0) * 1000;
 
-	/* Whether it stays is seen soon. */
-	if (verdict->fact == PRK_FACT_BACK)
-		return announced;
 	if (verdict->level < announced)
 	{
+		/* Whether it stays is seen soon. */
+		if (verdict->fact == PRK_FACT_BACK)
+			return announced;
+
 		/* Its slot was given more room: that it is away is what is left. */
 		if (watched->announced_code == PRK_CODE_SLOT_AT_RISK &&
 			verdict->state == PRK_STATE_DISCONNECTED &&
