@@ -109,6 +109,7 @@ is($rc, 3, 'assert_healthy() fails');
 like($stderr, qr/replica "?replica1"?.*disconnected for/s, 'with the reason');
 
 # What it finds is there to be asked for before its line is.
+$primary->wait_for_log(qr/WARNING:  replica "replica1" critical: .*\n/);
 my $stopped = -s $primary->logfile;
 $replica->start;
 $primary->wait_for_log(qr/LOG:  replica "replica1" ok: .*\n/, $stopped);

@@ -84,7 +84,9 @@ $primary->safe_psql('postgres', "CREATE TABLE w$_ AS SELECT generate_series(1, 1
 says('no room', $primary, 'standby2', 'The replica is let in and leaves again by itself', qr/let in \d+ times since, and left, the last time /);
 like($primary->safe_psql('postgres', q{SELECT advice FROM replica_kit.diagnose('standby2')}), qr/^  SELECT \* FROM replica_kit\.diagnose\(\);$/m,
 	'no room: where to look');
-like(wait_for_diagnosis($standby2, 'upstream_refused'), qr/./, 'no room: it says something itself');
+is(wait_for_diagnosis($standby2, 'flush_slow'), 'flush_slow', 'no room: the standby knows');
+like($standby2->safe_psql('postgres', 'SELECT finding, evidence FROM replica_kit.diagnose()'),
+	qr/^This server cannot write the WAL that it receives: .*could not create file "pg_wal\//s, 'no room: and does not send to the upstream');
 
 # It came and went many times: the log has one beginning and one end.
 soon_like($primary, q{SELECT evidence FROM replica_kit.diagnose('standby2')}, qr/let in \d{2,} times since/, 'no room: again and again');

@@ -475,7 +475,7 @@ $kinds{consumer_leaves} = {
 $kinds{no_room} = {
 	targets => \@standbys,
 	touches => \&replay_touches,
-	must => sub { away($_[0], 'replica_down', 'upstream_refused') },
+	must => sub { away($_[0], 'replica_down', 'flush_slow') },
 	told => sub { +{ $upstream{ $_[0] } => { "replica_down:$_[0]" => $leaves } } },
 	do => sub {
 		my ($t, $x) = @_;

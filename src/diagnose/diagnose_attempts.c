@@ -206,6 +206,7 @@ attempt_code(const PrkFindings *findings, const PrkAttempt *attempt,
 		case PRK_FAILURE_SLOT_TAKEN:
 		case PRK_FAILURE_UPSTREAM:
 		case PRK_FAILURE_NO_PASSWORD:
+		case PRK_FAILURE_OWN_FILE:
 		case PRK_FAILURE_OTHER_CLUSTER:
 		case PRK_FAILURE_WAL_ENDED:
 		case PRK_FAILURE_TIMEOUT:

@@ -376,6 +376,11 @@ word_cut(const PrkWordsInput *in, PrkWords *words)
 			prk_words_advise(words, "On the upstream give the file that the evidence names the owner and mode of its neighbours.");
 			prk_words_advise(words, "If it is gone there, fetch it from the archive. This server reconnects by itself.");
 			break;
+		case PRK_CODE_FLUSH_SLOW:
+			words->finding = "This server cannot write the WAL that it receives: its own disk or files. No WAL is lost.";
+			prk_words_advise(words, "Free space on the disk of pg_wal, or mend owner and mode of what the evidence names.");
+			prk_words_advise(words, "It reconnects by itself then. The upstream has no part in it.");
+			break;
 		case PRK_CODE_OTHER_CLUSTER:
 			words->finding = "The upstream belongs to another cluster: this server is not a copy of it.";
 			prk_words_advise(words, "If the upstream was upgraded by pg_upgrade, make a new replica beside this one: doc/upgrade.md.");

@@ -487,7 +487,7 @@ classify_outgoing(const ErrorData *edata, PrkFailureKind *kind)
 	else if (is_message(edata, "terminating walreceiver due to timeout"))
 		*kind = PRK_FAILURE_TIMEOUT;
 	else if (is_about_file(edata))
-		*kind = PRK_FAILURE_OTHER;
+		*kind = PRK_FAILURE_OWN_FILE;
 	else
 		*kind = PRK_FAILURE_UPSTREAM;
 	return true;
@@ -515,6 +515,8 @@ is_about_file(const ErrorData *edata)
 		is_message(edata, "could not access file ") ||
 		is_message(edata, "could not create file ") ||
 		is_message(edata, "could not write to ") ||
+		is_message(edata, "could not rename file ") ||
+		is_message(edata, "could not close file ") ||
 		is_message(edata, "could not fsync file ");
 }
 

@@ -37,6 +37,7 @@ typedef enum PrkFailureKind
 	PRK_FAILURE_SLOT_LOST,
 	PRK_FAILURE_WAL_REMOVED,
 	PRK_FAILURE_FILE,			/* that the upstream has and can't read */
+	PRK_FAILURE_OWN_FILE,		/* that our wal receiver can't write */
 	PRK_FAILURE_OTHER_CLUSTER,
 	PRK_FAILURE_OTHER_TIMELINE,
 	PRK_FAILURE_NEWER_TIMELINE, /* than the upstream's is asked for */
