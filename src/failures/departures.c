@@ -140,7 +140,8 @@ prk_departures_refused(void)
 
 /*
  * For before_shmem_exit, while slot and backend entry are still this process's.
- * The code is not 0 where this server has ended the connection.
+ * The code is not 0 where this server has ended the connection, or has noticed while
+ * it sent something that nobody is there any more.
  */
 static void
 note_departure(int code, Datum arg)
@@ -152,7 +153,7 @@ note_departure(int code, Datum arg)
 		forget_backup();
 	else if (has_stayed())
 		prk_departures_stays(prk_failure_hash_peer(&client));
-	else if (code == 0 && !refused &&
+	else if ((code == 0 || ClientConnectionLost) && !refused &&
 			 (prk_command_is(command, "START_REPLICATION") ||
 			  prk_command_is(command, "TIMELINE_HISTORY") ||
 			  strcmp(command, PRK_RECEIVERS_QUESTION) == 0))
