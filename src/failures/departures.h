@@ -43,7 +43,7 @@ extern void prk_departures_let_in(const PrkFailureId *id, uint64 number,
 extern void prk_departures_refused(void);
 
 /* for the worker only */
-extern void prk_departures_stays(uint64 peer);
+extern void prk_departures_stays(PrkSession session);
 
 /* for readers */
 extern PrkDepartures *prk_departures_read(void);

@@ -142,7 +142,7 @@ learn_present(PrkWatched *watched, const PrkSample *sample,
 	if (!watched->stays && stays(sample, replica, watched))
 	{
 		watched->stays = true;
-		prk_departures_stays(prk_failures_session(replica->pid).peer);
+		prk_departures_stays(prk_failures_session(replica->pid));
 	}
 	if (watched->stays)
 	{
