@@ -75,7 +75,22 @@ $primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('logical1')});
 # ----------------------------------------------------------------------
 
 my @consumer = ('pg_recvlogical', '-d', $primary->connstr('postgres'), '-S', 'consumer1', '--start', '-f', '-', '-s', 1, '--no-loop');
-$primary->safe_psql('postgres', q{SELECT pg_create_logical_replication_slot('consumer1', 'test_decoding')});
+
+# Whoever makes a slot by SQL waits for transactions that are open.
+my $open = $primary->background_psql('postgres');
+$open->query_safe('BEGIN; SELECT txid_current()');
+my $maker = IPC::Run::start([ 'psql', '-XAtq', '-d', $primary->connstr('postgres'), '-c', q{SELECT pg_create_logical_replication_slot('consumer1', 'test_decoding')} ],
+	'>', \my $made, '2>', \my $refused);
+$primary->poll_query_until('postgres', q{SELECT count(*) > 5 FROM replica_kit.history('consumer1')}) or die 'the slot is not watched';
+is($primary->safe_psql('postgres', q{SELECT active FROM pg_replication_slots WHERE slot_name = 'consumer1'}), 't', 'a consumer: its slot is being made');
+$open->query_safe('COMMIT');
+$open->quit;
+$maker->finish;
+my $made_at = $primary->safe_psql('postgres', 'SELECT clock_timestamp()');
+$primary->poll_query_until('postgres', qq{SELECT count(*) > 5 FROM replica_kit.history('consumer1') WHERE sampled_at > '$made_at'})
+  or die 'the slot is not watched';
+is($primary->safe_psql('postgres', q{SELECT state, health FROM replica_kit.status() WHERE name = 'consumer1'}), 'never connected|ok',
+	'a consumer: its slot is made');
 foreach my $time (1, 2)
 {
 	my $run = IPC::Run::start([@consumer], '>', \my $out, '2>', \my $err);
