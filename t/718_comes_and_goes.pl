@@ -71,6 +71,42 @@ soon_like($primary, q{SELECT finding, evidence FROM replica_kit.diagnose('logica
 $primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('logical1')});
 
 # ----------------------------------------------------------------------
+# A consumer that is stopped, and later started for a moment
+# ----------------------------------------------------------------------
+
+my @consumer = ('pg_recvlogical', '-d', $primary->connstr('postgres'), '-S', 'consumer1', '--start', '-f', '-', '-s', 1, '--no-loop');
+
+# Whoever makes a slot by SQL waits for transactions that are open.
+my $open = $primary->background_psql('postgres');
+$open->query_safe('BEGIN; SELECT txid_current()');
+my $maker = IPC::Run::start([ 'psql', '-XAtq', '-d', $primary->connstr('postgres'), '-c', q{SELECT pg_create_logical_replication_slot('consumer1', 'test_decoding')} ],
+	'>', \my $made, '2>', \my $refused);
+$primary->poll_query_until('postgres', q{SELECT count(*) > 5 FROM replica_kit.history('consumer1')}) or die 'the slot is not watched';
+is($primary->safe_psql('postgres', q{SELECT active FROM pg_replication_slots WHERE slot_name = 'consumer1'}), 't', 'a consumer: its slot is being made');
+$open->query_safe('COMMIT');
+$open->quit;
+$maker->finish;
+my $made_at = $primary->safe_psql('postgres', 'SELECT clock_timestamp()');
+$primary->poll_query_until('postgres', qq{SELECT count(*) > 5 FROM replica_kit.history('consumer1') WHERE sampled_at > '$made_at'})
+  or die 'the slot is not watched';
+is($primary->safe_psql('postgres', q{SELECT state, health FROM replica_kit.status() WHERE name = 'consumer1'}), 'never connected|ok',
+	'a consumer: its slot is made');
+foreach my $time (1, 2)
+{
+	my $run = IPC::Run::start([@consumer], '>', \my $out, '2>', \my $err);
+	$primary->poll_query_until('postgres', q{SELECT clock_timestamp() - backend_start > '3 s'
+		FROM pg_stat_replication WHERE state = 'streaming'}) or die 'it does not stream';
+	soon_is($primary, q{SELECT level FROM replica_kit.unhealthy() WHERE name = 'consumer1'}, '', "a consumer: it stays, time $time");
+	$run->signal('INT');
+	$run->finish;
+}
+soon_like($primary, q{SELECT evidence FROM replica_kit.diagnose('consumer1')}, qr/no attempt since/, 'a consumer: stopped');
+command_ok([ @consumer, '--endpos', '0/1' ], 'a consumer: for a moment');
+soon_like($primary, q{SELECT evidence FROM replica_kit.diagnose('consumer1')}, qr/let in once since, and left/,
+	'a consumer: it left by itself once, and was stopped before');
+$primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('consumer1')});
+
+# ----------------------------------------------------------------------
 # A standby that cannot write
 # ----------------------------------------------------------------------
 
@@ -147,6 +183,22 @@ $primary->wait_for_catchup('standby2');
 $primary->stop('immediate');
 $standby1->promote;
 $standby1->safe_psql('postgres', q{SELECT replica_kit.provision('standby2', '127.0.0.1')});
+
+# The replica's script asks as the replica, with a semicolon; somebody tries the login.
+foreach my $asks (
+	[ 'standby2', 'IDENTIFY_SYSTEM;' ],
+	[ 'psql', 'IDENTIFY_SYSTEM' ],
+	[ 'standby2', 'TIMELINE_HISTORY 2;' ],
+	[ 'standby2', 'START_REPLICATION SLOT "standby2" PHYSICAL ' . $standby1->lsn('flush') . ';' ])
+{
+	my ($as, $question) = @$asks;
+	run_log([ 'psql', '-XAtqw', '-d', conninfo($standby1, %login2, application_name => $as, replication => 'true'), '-c', $question ]);
+	my $asked = $standby1->safe_psql('postgres', 'SELECT clock_timestamp()');
+	$standby1->poll_query_until('postgres', qq{SELECT count(*) > 10 FROM replica_kit.history('standby2') WHERE sampled_at > '$asked'})
+	  or die 'the slot is not watched';
+	unlike($standby1->safe_psql('postgres', q{SELECT finding, evidence FROM replica_kit.diagnose('standby2')}), qr/let in|left by itself/,
+		"$as asks $question: the replica did not come and go");
+}
 set_conninfo($standby2, $standby1, %login2);
 says('ahead by a segment', $standby1, 'standby2', 'The replica is connected and does not stream', qr/connected for [^,]* without streaming, walsender pid \d+/);
 is(wait_for_diagnosis($standby2, 'other_timeline'), 'other_timeline', 'ahead by a segment: the standby knows');

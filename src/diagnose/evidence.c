@@ -307,11 +307,13 @@ gather_departed(PrkEvidence *evidence)
 	for (int i = 0; i < report->nrows; i++)
 	{
 		const PrkBoardEntry *entry = evidence->owners[i].entry;
-
 		PrkDeparted *departed = &evidence->departed[i];
 
+		/* One that stays has its slot, whatever else comes under its name. */
 		if (!report->watched || entry == NULL ||
-			!report->rows[i].replica->has_slot)
+			!report->rows[i].replica->has_slot ||
+			(report->rows[i].replica->pid != 0 &&
+			 entry->known.gone_since == 0))
 			continue;
 		*departed = prk_departed(departures, report->sample,
 								 report->rows[i].replica->name,

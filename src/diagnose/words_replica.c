@@ -105,8 +105,10 @@ word_at_risk(const PrkWordsInput *in, PrkWords *words)
 	const PrkReplica *replica = diagnosis->row->replica;
 	bool		idle = diagnosis->row->verdict.slot_idle;
 
-	words->finding = prk_departed_any(diagnosis->departed) ?
+	words->finding = prk_departed_lately(diagnosis->departed) ?
 		"The replica is let in and does not stay, and its slot will be lost soon." :
+		prk_departed_any(diagnosis->departed) && replica->pid == 0 ?
+		"The replica has come, has left by itself and is away, and its slot will be lost soon." :
 		replica->pid == 0 ?
 		"The replica is away and its slot will be lost soon. If it is started in time, it only has to catch up." :
 		"The replica is so far behind that its slot will be lost soon: then it must be rebuilt.";

@@ -23,6 +23,18 @@ prk_command_is(const char *command, const char *beginning)
 }
 
 /*
+ * Does it end with a semicolon?  Clients that stream write none, and psql sends
+ * the one that it was given.
+ */
+bool
+prk_command_is_typed(const char *command)
+{
+	size_t		len = strlen(command);
+
+	return len > 0 && command[len - 1] == ';';
+}
+
+/*
  * The slot that a command asks to stream from, if any, into name, which has room
  * for NAMEDATALEN bytes.  libpq quotes the name, which holds no quotes.
  */

@@ -12,13 +12,14 @@
 #define PRK_COMMANDS_H
 
 /*
- * So a WAL receiver asks where it is (libpqrcv_identify_system()); the script for
- * the replica's machine asks with a semicolon.
+ * So a WAL receiver asks where it is (libpqrcv_identify_system()).  The script for
+ * the replica's machine asks that, and all else, with a semicolon.
  */
 #define PRK_RECEIVERS_QUESTION	"IDENTIFY_SYSTEM"
 
 /* These allocate nothing and raise nothing. */
 extern bool prk_command_is(const char *command, const char *beginning);
+extern bool prk_command_is_typed(const char *command);
 extern bool prk_command_slot(const char *command, char *name, bool *logical);
 
 #endif							/* PRK_COMMANDS_H */

@@ -11,7 +11,8 @@
  * What that was is told by its last command, which the process has in its entry of
  * pg_stat_activity: START_REPLICATION, or what a WAL receiver asks before and
  * after.  (With track_activities off nothing is noted.)  A base backup comes with a
- * stream of its own, under the same name, and is no replica's.
+ * stream of its own, under the same name, and is no replica's.  Neither is what ends
+ * with a semicolon: the replica's script asks so, in the replica's name.
  *
  * The callback takes no lock, allocates nothing and raises nothing: there are only
  * atomics, as in failure_table.c.
@@ -42,9 +43,14 @@
 
 #define DEPARTURES_NAME		"pg_replica_kit departures"
 
+/* Keys of entries that nobody may read */
+#define FREE				0
+#define BEING_WRITTEN		2
+
 typedef struct Entry
 {
-	pg_atomic_uint64 key;		/* of peer and replica; 0: free, or written */
+	pg_atomic_uint64 key;		/* of peer and replica, an odd number; or FREE
+								 * or BEING_WRITTEN */
 	pg_atomic_uint64 peer;
 	pg_atomic_uint64 replica;
 	pg_atomic_uint64 application;
@@ -70,8 +76,9 @@ static void note_departure(int code, Datum arg);
 static bool has_stayed(void);
 static uint64 find_replica(const char *command);
 static void count(uint64 replica);
-static Entry *find_entry(uint64 key);
+static Entry *find_entry(uint64 key, uint64 *found);
 static void forget_backup(void);
+static void forget(uint64 peer, uint64 since);
 static uint64 now_by_clock(void);
 
 /* For shmem_request_hook. */
@@ -92,7 +99,7 @@ prk_departures_shmem_startup(void)
 							 mul_size(count_entries(), sizeof(Entry)), &found);
 	for (int i = 0; i < count_entries() && !found; i++)
 	{
-		pg_atomic_init_u64(&shared[i].key, 0);
+		pg_atomic_init_u64(&shared[i].key, FREE);
 		pg_atomic_init_u64(&shared[i].peer, 0);
 		pg_atomic_init_u64(&shared[i].replica, 0);
 		pg_atomic_init_u64(&shared[i].application, 0);
@@ -140,8 +147,9 @@ prk_departures_refused(void)
 
 /*
  * For before_shmem_exit, while slot and backend entry are still this process's.
- * The code is not 0 where this server has ended the connection, or has noticed while
- * it sent something that nobody is there any more.
+ * The code is not 0 where this server has ended the connection (but for a timeout,
+ * which is a failure, and a shutdown, after which there are no entries any more), or
+ * has noticed while it sent something that nobody is there.
  */
 static void
 note_departure(int code, Datum arg)
@@ -154,6 +162,8 @@ note_departure(int code, Datum arg)
 	else if (has_stayed())
 		prk_departures_stays(prk_failure_hash_peer(&client));
 	else if ((code == 0 || ClientConnectionLost) && !refused &&
+			 !prk_command_is_typed(command) &&
+			 !prk_failure_peers_excused(let_in) &&
 			 (prk_command_is(command, "START_REPLICATION") ||
 			  prk_command_is(command, "TIMELINE_HISTORY") ||
 			  strcmp(command, PRK_RECEIVERS_QUESTION) == 0))
@@ -189,81 +199,106 @@ find_replica(const char *command)
 }
 
 /*
- * Counts one more.  The entry that is the longest ago is taken over: whoever
- * clears its key has it.
+ * Counts one more, in the entry that it has, or in a free one, or in the one that
+ * is the longest ago.  Many may leave at once, and find the same entry: one of
+ * them gets it, the others look again.
  */
 static void
 count(uint64 replica)
 {
 	uint64		peer = prk_failure_hash_peer(&client);
 	uint64		key = hash_combine64(peer, replica) | 1;
-	Entry	   *entry = find_entry(key);
-	uint64		found = pg_atomic_read_u64(&entry->key);
 
-	if (found == key)
+	for (int tries = 0; tries < count_entries(); tries++)
 	{
+		uint64		found;
+		Entry	   *entry = find_entry(key, &found);
+
+		if (entry == NULL)
+			return;
+		if (found == key)
+		{
+			pg_atomic_write_u64(&entry->number, let_in);
+			pg_atomic_write_u64(&entry->clock, now_by_clock());
+			pg_atomic_fetch_add_u64(&entry->count, 1);
+			return;
+		}
+		if (!pg_atomic_compare_exchange_u64(&entry->key, &found,
+											BEING_WRITTEN))
+			continue;
+		pg_atomic_write_u64(&entry->peer, peer);
+		pg_atomic_write_u64(&entry->replica, replica);
+		pg_atomic_write_u64(&entry->application, application);
+		pg_atomic_write_u64(&entry->rule, rule);
 		pg_atomic_write_u64(&entry->number, let_in);
 		pg_atomic_write_u64(&entry->clock, now_by_clock());
-		pg_atomic_fetch_add_u64(&entry->count, 1);
+		pg_atomic_write_u64(&entry->count, 1);
+		pg_write_barrier();
+		pg_atomic_write_u64(&entry->key, key);
 		return;
 	}
-	if (found != 0 &&
-		!pg_atomic_compare_exchange_u64(&entry->key, &found, 0))
-		return;
-	pg_atomic_write_u64(&entry->peer, peer);
-	pg_atomic_write_u64(&entry->replica, replica);
-	pg_atomic_write_u64(&entry->application, application);
-	pg_atomic_write_u64(&entry->rule, rule);
-	pg_atomic_write_u64(&entry->number, let_in);
-	pg_atomic_write_u64(&entry->clock, now_by_clock());
-	pg_atomic_write_u64(&entry->count, 1);
-	pg_write_barrier();
-	pg_atomic_write_u64(&entry->key, key);
 }
 
-/* The entry of this key, or the one that is to become it. */
+/*
+ * The entry of this key, or the one that is to become it, with the key that was
+ * found in it.  NULL: all are being written.
+ */
 static Entry *
-find_entry(uint64 key)
+find_entry(uint64 key, uint64 *found)
 {
-	Entry	   *oldest = &shared[0];
+	Entry	   *oldest = NULL;
+	uint64		oldest_number = 0;
 
 	for (int i = 0; i < count_entries(); i++)
 	{
-		if (pg_atomic_read_u64(&shared[i].key) == key)
+		uint64		key_here = pg_atomic_read_u64(&shared[i].key);
+		uint64		number = pg_atomic_read_u64(&shared[i].number);
+
+		if (key_here == key)
+		{
+			*found = key;
 			return &shared[i];
-		if (pg_atomic_read_u64(&shared[i].number) <
-			pg_atomic_read_u64(&oldest->number))
+		}
+		if (key_here != BEING_WRITTEN &&
+			(oldest == NULL || number < oldest_number))
+		{
 			oldest = &shared[i];
+			oldest_number = number;
+			*found = key_here;
+		}
 	}
 	return oldest;
 }
 
 /*
- * A base backup ends: the stream that it came with has left before, and was let in
- * after it.
+ * A base backup ends: the stream that it came with was let in after it, and its
+ * client has left before.  Its walsender may be about to notice.
  */
 static void
 forget_backup(void)
 {
 	uint64		peer = prk_failure_hash_peer(&client);
 
-	for (int i = 0; i < count_entries(); i++)
-	{
-		if (pg_atomic_read_u64(&shared[i].peer) == peer &&
-			pg_atomic_read_u64(&shared[i].number) > let_in)
-			pg_atomic_write_u64(&shared[i].count, 0);
-	}
+	prk_failure_peers_excuse(peer, let_in + 1);
+	forget(peer, let_in + 1);
 }
 
 /* The peer is seen to stay: what it did before is over. */
 void
 prk_departures_stays(uint64 peer)
 {
-	if (shared == NULL || peer == 0)
-		return;
+	if (shared != NULL && peer != 0)
+		forget(peer, 0);
+}
+
+/* What this peer did when it was let in with this number or later is over. */
+static void
+forget(uint64 peer, uint64 since)
+{
 	for (int i = 0; i < count_entries(); i++)
 	{
-		if (pg_atomic_read_u64(&shared[i].peer) == peer)
+		if (pg_atomic_read_u64(&shared[i].peer) == peer &&
+			pg_atomic_read_u64(&shared[i].number) >= since)
 			pg_atomic_write_u64(&shared[i].count, 0);
 	}
 }
@@ -284,7 +319,7 @@ prk_departures_read(void)
 		PrkDeparture *departure = &result->departures[result->ndepartures];
 		uint64		key = pg_atomic_read_u64(&entry->key);
 
-		if (key == 0)
+		if (key == FREE || key == BEING_WRITTEN)
 			continue;
 		pg_read_barrier();
 		departure->replica = pg_atomic_read_u64(&entry->replica);

@@ -39,6 +39,8 @@ typedef struct Session
 {
 	pg_atomic_uint64 number;
 	pg_atomic_uint64 peer;
+	pg_atomic_uint64 excused;	/* the number of the session that may leave
+								 * without being counted */
 	pg_atomic_uint32 pid;		/* 0 while the rest is being written */
 } Session;
 
@@ -107,6 +109,7 @@ start_peers(void)
 	{
 		pg_atomic_init_u64(&sessions[i].number, 0);
 		pg_atomic_init_u64(&sessions[i].peer, 0);
+		pg_atomic_init_u64(&sessions[i].excused, 0);
 		pg_atomic_init_u32(&sessions[i].pid, 0);
 	}
 	for (int i = 0; i < count_seen(); i++)
@@ -188,6 +191,36 @@ prk_failures_session(int pid)
 			result = copy;
 	}
 	return result;
+}
+
+/*
+ * The sessions of this peer that have begun, the first with this number, may leave
+ * without being counted.  Session numbers are never used twice, so a later session
+ * in the same place is not excused.
+ */
+void
+prk_failure_peers_excuse(uint64 peer, uint64 first)
+{
+	for (int i = 0; shared != NULL && i < count_sessions(); i++)
+	{
+		Session    *session = &sessions[i];
+		uint64		number = pg_atomic_read_u64(&session->number);
+
+		if (number >= first &&
+			pg_atomic_read_u64(&session->peer) == peer)
+			pg_atomic_write_u64(&session->excused, number);
+	}
+}
+
+/* May this process, a walsender that was let in with this number, leave so? */
+bool
+prk_failure_peers_excused(uint64 number)
+{
+	int			place = MyProc == NULL ? -1 :
+	(int) (MyProc - ProcGlobal->allProcs);
+
+	return place >= 0 && place < count_sessions() &&
+		pg_atomic_read_u64(&sessions[place].excused) == number;
 }
 
 /*

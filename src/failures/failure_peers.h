@@ -50,6 +50,8 @@ extern void prk_failure_peers_shmem_startup(void);
 extern uint64 prk_failures_next_number(void);
 extern uint64 prk_failure_peers_let_in(const PrkFailureId *id);
 extern PrkSession prk_failures_session(int pid);
+extern void prk_failure_peers_excuse(uint64 peer, uint64 first);
+extern bool prk_failure_peers_excused(uint64 number);
 extern bool prk_failure_peers_seen_as(const PrkFailureId *id, char *replica);
 extern uint64 prk_failure_hash(const PrkFailureId *id);
 extern uint64 prk_failure_hash_peer(const PrkFailureId *id);

@@ -86,9 +86,10 @@ find_idle(const PrkSample *sample, const char *name)
 }
 
 /*
- * Is it the replica's of this name?  It asked for its slot, or was seen streaming as it; else
- * what it calls itself counts, and last whose line let it in, which several may
- * share.
+ * Is it the replica's of this name?  It asked for its slot, or was seen streaming
+ * as it; else what it calls itself counts, and last whose line let it in, which
+ * several may share.  By that line somebody may try a login as well: once is no
+ * sign of the replica.
  */
 static bool
 concerns(const PrkDeparture *departure, const PrkSample *sample, uint64 hash)
@@ -97,7 +98,7 @@ concerns(const PrkDeparture *departure, const PrkSample *sample, uint64 hash)
 		return departure->replica == hash;
 	if (departure->application == hash)
 		return true;
-	return departure->rule == hash &&
+	return departure->rule == hash && departure->count > 1 &&
 		!has_replica(sample, departure->application);
 }
 

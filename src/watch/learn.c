@@ -123,10 +123,14 @@ learn_present(PrkWatched *watched, const PrkSample *sample,
 
 	/*
 	 * A clone goes before the replica's own first connection, and so does
-	 * whoever makes the slot.
+	 * whoever makes the slot.  A logical slot has no position until it is
+	 * made (DecodingContextFindStartpoint() in
+	 * src/backend/replication/logical/logical.c).
 	 */
 	if (known->never_connected && replica->state != PRK_STATE_BACKUP &&
-		!(replica->has_walsender && replica->state == PRK_STATE_STARTUP))
+		!(replica->has_walsender && replica->state == PRK_STATE_STARTUP) &&
+		!(replica->logical &&
+		  XLogRecPtrIsInvalid(replica->confirmed_flush_lsn)))
 	{
 		known->never_connected = false;
 		known->gone_since = 0;
