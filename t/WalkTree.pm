@@ -682,6 +682,9 @@ sub ask_for_slot
 {
 	my ($self, $name) = @_;
 	my $node = $self->{node}{$name};
+
+	# not as the consumer, whose next stream would say that there is one by now
+	local $ENV{PGAPPNAME} = 'one_more';
 	my $pid = $self->start_program('pg_receivewal', '-h', $node->host, '-p', $node->port, '-S', 'one_more', '--create-slot');
 	local $?;
 	waitpid $pid, 0;
