@@ -11,7 +11,11 @@
  * What that was is told by its last command, which the process has in its entry of
  * pg_stat_activity: START_REPLICATION, or what a WAL receiver asks before and
  * after.  (With track_activities off nothing is noted.)  A base backup comes with a
- * stream of its own, under the same name, and is no replica's.
+ * stream of its own, under the same name, and is no replica's.  Nor is who comes by
+ * the replica's line with another program, to see whether it would be let in.
+ *
+ * Whoever has streamed for a while was there, even if the worker did not look: what
+ * it did before is over.
  *
  * The callback takes no lock, allocates nothing and raises nothing: there are only
  * atomics, as in failure_table.c.
@@ -30,6 +34,7 @@
 #include "portability/instr_time.h"
 #include "replication/slot.h"
 #include "replication/walsender.h"
+#include "replication/walsender_private.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
@@ -48,7 +53,9 @@ typedef struct Entry
 	pg_atomic_uint64 application;
 	pg_atomic_uint64 rule;
 	pg_atomic_uint64 number;
+	pg_atomic_uint64 first;		/* the number of the first that counts */
 	pg_atomic_uint64 clock;		/* when it left */
+	pg_atomic_uint64 stayed;	/* it had streamed for so long, or 0 */
 	pg_atomic_uint64 count;
 } Entry;
 
@@ -58,14 +65,18 @@ static Entry *shared = NULL;
 /* Of this process, a walsender: who its client is, when and how it was let in. */
 static PrkFailureId client;
 static uint64 let_in = 0;
+static uint64 let_in_clock = 0;
 static uint64 application = 0;
 static uint64 rule = 0;
 static bool refused = false;
 
 static int	count_entries(void);
 static void note_departure(int code, Datum arg);
+static bool is_typed(const char *command);
 static uint64 find_replica(const char *command);
-static void count(uint64 replica);
+static bool is_other_program(bool by_slot);
+static uint64 measure_stay(void);
+static void count(uint64 replica, uint64 stayed);
 static Entry *find_entry(uint64 key);
 static void forget_backup(void);
 static uint64 now_by_clock(void);
@@ -94,7 +105,9 @@ prk_departures_shmem_startup(void)
 		pg_atomic_init_u64(&shared[i].application, 0);
 		pg_atomic_init_u64(&shared[i].rule, 0);
 		pg_atomic_init_u64(&shared[i].number, 0);
+		pg_atomic_init_u64(&shared[i].first, 0);
 		pg_atomic_init_u64(&shared[i].clock, 0);
+		pg_atomic_init_u64(&shared[i].stayed, 0);
 		pg_atomic_init_u64(&shared[i].count, 0);
 	}
 	LWLockRelease(AddinShmemInitLock);
@@ -121,6 +134,7 @@ prk_departures_let_in(const PrkFailureId *id, uint64 number,
 		return;
 	client = *id;
 	let_in = number;
+	let_in_clock = now_by_clock();
 	application = name != NULL ? prk_departures_hash(name) : 0;
 	rule = prk_departures_hash(rule_of);
 	before_shmem_exit(note_departure, 0);
@@ -142,14 +156,36 @@ note_departure(int code, Datum arg)
 {
 	const char *command = MyBEEntry == NULL ? "" :
 	(const char *) MyBEEntry->st_activity_raw;
+	uint64		replica;
+	uint64		stayed;
 
 	if (prk_command_is(command, "BASE_BACKUP"))
+	{
 		forget_backup();
-	else if (code == 0 && !refused &&
-			 (prk_command_is(command, "START_REPLICATION") ||
-			  prk_command_is(command, "TIMELINE_HISTORY") ||
-			  strcmp(command, PRK_RECEIVERS_QUESTION) == 0))
-		count(find_replica(command));
+		return;
+	}
+	if (code != 0 || refused || is_typed(command) ||
+		!(prk_command_is(command, "START_REPLICATION") ||
+		  prk_command_is(command, "TIMELINE_HISTORY") ||
+		  strcmp(command, PRK_RECEIVERS_QUESTION) == 0))
+		return;
+	replica = find_replica(command);
+	stayed = measure_stay();
+	if (is_other_program(replica != 0))
+		return;
+	if (stayed >= PRK_STAYS)
+		prk_departures_stays(prk_failure_hash_peer(&client));
+	else
+		count(replica, stayed);
+}
+
+/* Has psql sent it?  The programs that receive end none in this way. */
+static bool
+is_typed(const char *command)
+{
+	size_t		len = strlen(command);
+
+	return len > 0 && command[len - 1] == ';';
 }
 
 /* Hash of the replica whose slot it asked for, or as which it streamed; or 0. */
@@ -169,11 +205,43 @@ find_replica(const char *command)
 }
 
 /*
+ * Is it a program that is no replica, by the name that it goes by if nobody gives
+ * it another?  Those that receive may have a slot of their own.
+ */
+static bool
+is_other_program(bool by_slot)
+{
+	static const char *const programs[] = {
+		"psql", "pg_basebackup", PRK_SCRIPT_NAME,
+		"pg_receivewal", "pg_recvlogical"
+	};
+	const char *name = MyProcPort->application_name;
+
+	for (int i = 0; name != NULL && i < (int) lengthof(programs); i++)
+	{
+		if (strcmp(name, programs[i]) == 0)
+			return i < 3 || !by_slot;
+	}
+	return false;
+}
+
+/* For how long this walsender was there, if it has streamed at all. */
+static uint64
+measure_stay(void)
+{
+	WalSndState state = MyWalSnd != NULL ? MyWalSnd->state : WALSNDSTATE_STARTUP;
+
+	if (state != WALSNDSTATE_CATCHUP && state != WALSNDSTATE_STREAMING)
+		return 0;
+	return now_by_clock() - let_in_clock;
+}
+
+/*
  * Counts one more.  The entry that is the longest ago is taken over: whoever
  * clears its key has it.
  */
 static void
-count(uint64 replica)
+count(uint64 replica, uint64 stayed)
 {
 	uint64		peer = prk_failure_hash_peer(&client);
 	uint64		key = hash_combine64(peer, replica) | 1;
@@ -182,8 +250,11 @@ count(uint64 replica)
 
 	if (found == key)
 	{
+		if (pg_atomic_read_u64(&entry->count) == 0)
+			pg_atomic_write_u64(&entry->first, let_in);
 		pg_atomic_write_u64(&entry->number, let_in);
 		pg_atomic_write_u64(&entry->clock, now_by_clock());
+		pg_atomic_write_u64(&entry->stayed, stayed);
 		pg_atomic_fetch_add_u64(&entry->count, 1);
 		return;
 	}
@@ -195,7 +266,9 @@ count(uint64 replica)
 	pg_atomic_write_u64(&entry->application, application);
 	pg_atomic_write_u64(&entry->rule, rule);
 	pg_atomic_write_u64(&entry->number, let_in);
+	pg_atomic_write_u64(&entry->first, let_in);
 	pg_atomic_write_u64(&entry->clock, now_by_clock());
+	pg_atomic_write_u64(&entry->stayed, stayed);
 	pg_atomic_write_u64(&entry->count, 1);
 	pg_write_barrier();
 	pg_atomic_write_u64(&entry->key, key);
@@ -235,7 +308,7 @@ forget_backup(void)
 	}
 }
 
-/* The peer is seen to stay: what it did before is over. */
+/* The peer stays, or did until now: what it did before is over. */
 void
 prk_departures_stays(uint64 peer)
 {
@@ -271,7 +344,9 @@ prk_departures_read(void)
 		departure->application = pg_atomic_read_u64(&entry->application);
 		departure->rule = pg_atomic_read_u64(&entry->rule);
 		departure->number = pg_atomic_read_u64(&entry->number);
+		departure->first = pg_atomic_read_u64(&entry->first);
 		departure->age = (int64) (now - pg_atomic_read_u64(&entry->clock));
+		departure->stayed = (int64) pg_atomic_read_u64(&entry->stayed);
 		departure->count = (int64) pg_atomic_read_u64(&entry->count);
 		pg_read_barrier();
 		if (departure->count > 0 && pg_atomic_read_u64(&entry->key) == key)

@@ -13,6 +13,9 @@
 
 #include "failures/failure_peers.h"
 
+/* Who leaves again so soon has not been there (microseconds). */
+#define PRK_STAYS	(2 * USECS_PER_SEC)
+
 /* Those of one peer that asked for one slot.  A hash of 0: no name. */
 typedef struct PrkDeparture
 {
@@ -22,7 +25,9 @@ typedef struct PrkDeparture
 	uint64		rule;			/* of the replica whose line let it in */
 	uint64		number;			/* when it was let in last, in the order of
 								 * events */
+	uint64		first;			/* the same of the first that counts */
 	int64		age;			/* microseconds since it left */
+	int64		stayed;			/* for so long it had streamed then, or 0 */
 	int64		count;			/* since it was last seen to stay */
 } PrkDeparture;
 
@@ -42,7 +47,7 @@ extern void prk_departures_let_in(const PrkFailureId *id, uint64 number,
 								  const char *rule_of);
 extern void prk_departures_refused(void);
 
-/* for the worker only */
+/* in a walsender, and for the worker */
 extern void prk_departures_stays(uint64 peer);
 
 /* for readers */

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "failures/departures.h"
 #include "judge/absence.h"
 
 /* How long a slot may wait for its first connection without a warning. */

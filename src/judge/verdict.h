@@ -23,9 +23,6 @@ typedef enum PrkLevel
 	PRK_CRITICAL
 } PrkLevel;
 
-/* Who leaves again so soon has not been there (microseconds). */
-#define PRK_STAYS	(2 * USECS_PER_SEC)
-
 #define PRK_REASON_LEN		256
 #define PRK_OUTLOOK_LEN		96
 
