@@ -107,6 +107,26 @@ soon_like($primary, q{SELECT evidence FROM replica_kit.diagnose('consumer1')}, q
 $primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('consumer1')});
 
 # ----------------------------------------------------------------------
+# A consumer that comes for a moment, and does its work
+# ----------------------------------------------------------------------
+
+$primary->safe_psql('postgres', q{SELECT pg_create_logical_replication_slot('consumer', 'test_decoding')});
+my $well = 0;
+foreach (1 .. 8)
+{
+	my $end = $primary->safe_psql('postgres', 'INSERT INTO t SELECT max(a) + 1 FROM t; SELECT pg_current_wal_lsn()');
+	$primary->command_ok([ 'pg_recvlogical', '-S', 'consumer', '--start', '--endpos', $end, '--no-loop', '-f', '/dev/null', '-d', $primary->connstr('postgres') ],
+		'a consumer comes');
+	usleep(400_000);
+
+	# on a slow machine not each time
+	$well++ if $_ > 4 && $primary->safe_psql('postgres', q{SELECT state, health FROM replica_kit.status() WHERE name = 'consumer'}) eq 'disconnected|ok';
+}
+cmp_ok($well, '>', 0, 'a consumer: it is well');
+unlike($primary->safe_psql('postgres', q{SELECT finding FROM replica_kit.diagnose('consumer')}), qr/leaves again/, 'a consumer: it does not come and go');
+$primary->safe_psql('postgres', q{SELECT pg_drop_replication_slot('consumer')});
+
+# ----------------------------------------------------------------------
 # A standby that cannot write
 # ----------------------------------------------------------------------
 
@@ -134,6 +154,40 @@ is_deeply([ slurp_file($primary->logfile) =~ /replica "standby2" (warning|critic
 $primary->wait_for_catchup('standby2');
 
 # ----------------------------------------------------------------------
+# Whoever streams, and is stopped, does not come and go
+# ----------------------------------------------------------------------
+
+sub ask_position
+{
+	my (%login) = @_;
+	return run_command([ 'psql', '-XAtq', '-d', conninfo($primary, %login, replication => 'true'), '-c', 'IDENTIFY_SYSTEM' ]);
+}
+
+sub is_stopped
+{
+	my ($what) = @_;
+	soon_like($primary, q{SELECT finding, evidence FROM replica_kit.diagnose('standby1')},
+		qr/^The replica is not connected\. Its WAL is safe: a restart.*no attempt since/s, "$what: it is not connected");
+	return;
+}
+
+# It stayed, and then was there for less than the worker waits to see it stay.
+$standby1->stop;
+my $restarted = $primary->safe_psql('postgres', 'SELECT clock_timestamp()');
+$standby1->start;
+$primary->poll_query_until('postgres', qq{SELECT count(*) > 0 FROM replica_kit.history('standby1') WHERE state = 'streaming' AND sampled_at > '$restarted'})
+  or die 'it does not stream';
+$standby1->stop;
+is_stopped('restarted, and stopped');
+delete $login1{application_name};
+ask_position(%login1);
+is_stopped('somebody tried to connect as the replica');
+$login1{application_name} = 'standby1';
+
+$standby1->start;
+$primary->wait_for_catchup('standby1');
+
+# ----------------------------------------------------------------------
 # A clone is none of the replica's doing
 # ----------------------------------------------------------------------
 
@@ -146,6 +200,13 @@ $primary->poll_query_until('postgres', qq{SELECT count(*) > 2 FROM replica_kit.h
   or die 'the slot is not watched';
 unlike($primary->safe_psql('postgres', q{SELECT finding, evidence FROM replica_kit.diagnose('standby3')}), qr/let in|leaves/,
 	'a clone, as the replica: it did not come and go');
+my $state3 = $primary->safe_psql('postgres', q{SELECT state FROM replica_kit.status() WHERE name = 'standby3'});
+ask_position(%login3);
+$then = $primary->safe_psql('postgres', 'SELECT clock_timestamp()');
+$primary->poll_query_until('postgres', qq{SELECT count(*) > 2 FROM replica_kit.history('standby3') WHERE sampled_at > '$then'})
+  or die 'the slot is not watched';
+is($primary->safe_psql('postgres', q{SELECT state FROM replica_kit.status() WHERE name = 'standby3'}), $state3,
+	'somebody tried to connect: that was not the replica');
 
 # ----------------------------------------------------------------------
 # Another cluster
@@ -221,15 +282,18 @@ $standby1->wait_for_catchup('standby6');
 $standby1->stop('immediate');
 $standby5->promote;
 $standby5->safe_psql('postgres', q{SELECT replica_kit.provision('standby6', '127.0.0.1')});
+$login6{application_name} = 'walreceiver';
 set_conninfo($standby6, $standby5, %login6);
-says('ahead within a segment', $standby5, 'standby6', 'The replica is connected and does not stream', qr/without streaming/);
+says('ahead within a segment, under another name', $standby5, 'standby6', 'The replica is connected and does not stream', qr/without streaming/);
 is(wait_for_diagnosis($standby6, 'other_timeline'), 'other_timeline', 'ahead within a segment: the standby knows');
+
+$standby6->stop;
+says('it was stopped then', $standby5, 'standby6', 'The replica has come, has left by itself and is away', qr/let in once since, and left /);
 
 # ----------------------------------------------------------------------
 # An upstream that is behind: restored, or the one that was left
 # ----------------------------------------------------------------------
 
-$standby6->stop;
 $standby5->stop;
 $standby1->start;
 $standby5->set_standby_mode;

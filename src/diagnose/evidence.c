@@ -294,8 +294,8 @@ is_over(const PrkEvidence *evidence, const PrkAttempt *attempt,
 }
 
 /*
- * Only who watches knows since when it counts.  One that was let in once, streamed
- * and left may well have been stopped.
+ * Only who watches knows since when it counts.  One that was let in once and streamed
+ * until it left may well have been stopped.
  */
 static void
 gather_departed(PrkEvidence *evidence)
@@ -319,6 +319,7 @@ gather_departed(PrkEvidence *evidence)
 								 report->rows[i].replica->name,
 								 entry->known.stayed_number);
 		if (departed->count == 1 &&
+			departed->streamed &&
 			departed->number < entry->known.seen_number)
 			departed->count = 0;
 	}

@@ -257,9 +257,11 @@ word_comes_and_goes(const PrkWordsInput *in, PrkWords *words)
 	const char *ago = prk_words_ago(in->evidence,
 									in->evidence->now - departed->age);
 
+	bool		again = prk_departed_again(departed);
+
 	words->finding = departed->idle != NULL ?
 		"The replica is connected and does not stream: only its own log says why. Its WAL is retained." :
-		psprintf(prk_departed_lately(departed) ?
+		psprintf(again ?
 				 "The %s is let in and leaves again by itself: only its own log says why. Its WAL is retained." :
 				 "The %s has come, has left by itself and is away: its own log says why. Its WAL is retained.",
 				 replica->logical ? "subscriber" : "replica");
@@ -275,6 +277,10 @@ word_comes_and_goes(const PrkWordsInput *in, PrkWords *words)
 		prk_words_clause(words, "let in " INT64_FORMAT " times since, and left, the last time %s",
 						 departed->count, ago);
 	prk_words_slot(words, in);
+	if (departed->idle == NULL)
+		prk_words_advise(words, "%s start %s%s, if it is stopped.",
+						 prk_words_place(in), replica->logical ? "the " : "its ",
+						 replica->logical ? "subscriber" : "PostgreSQL server");
 	if (replica->logical)
 	{
 		prk_words_advise(words, "A change that it cannot apply, most often. On the subscriber see its log, and there run:");

@@ -17,6 +17,12 @@
  */
 #define PRK_RECEIVERS_QUESTION	"IDENTIFY_SYSTEM"
 
+/*
+ * Under this name the replica's script asks whether its slot is in use, and
+ * whether there still is the WAL that it needs.
+ */
+#define PRK_SCRIPT_NAME			"pg_replica_kit-script"
+
 /* These allocate nothing and raise nothing. */
 extern bool prk_command_is(const char *command, const char *beginning);
 extern bool prk_command_is_typed(const char *command);

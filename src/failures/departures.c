@@ -11,8 +11,12 @@
  * What that was is told by its last command, which the process has in its entry of
  * pg_stat_activity: START_REPLICATION, or what a WAL receiver asks before and
  * after.  (With track_activities off nothing is noted.)  A base backup comes with a
- * stream of its own, under the same name, and is no replica's.  Neither is what ends
- * with a semicolon: the replica's script asks so, in the replica's name.
+ * stream of its own, under the same name, and is no replica's.  Nor is who comes by
+ * the replica's line with another program, to see whether it would be let in, nor
+ * what ends with a semicolon: the replica's script asks so, in the replica's name.
+ *
+ * Whoever has streamed for a while was there, even if the worker did not look: what
+ * it did before is over.
  *
  * The callback takes no lock, allocates nothing and raises nothing: there are only
  * atomics, as in failure_table.c.
@@ -57,6 +61,7 @@ typedef struct Entry
 	pg_atomic_uint64 rule;
 	pg_atomic_uint64 number;
 	pg_atomic_uint64 clock;		/* when it left */
+	pg_atomic_uint64 streamed;	/* it did until then */
 	pg_atomic_uint64 count;
 } Entry;
 
@@ -73,9 +78,10 @@ static bool refused = false;
 
 static int	count_entries(void);
 static void note_departure(int code, Datum arg);
-static bool has_stayed(void);
 static uint64 find_replica(const char *command);
-static void count(uint64 replica);
+static bool is_other_program(bool by_slot);
+static bool has_streamed(void);
+static void count(uint64 replica, bool streamed);
 static Entry *find_entry(uint64 key, uint64 *found);
 static void forget_backup(void);
 static void forget(uint64 peer, uint64 since);
@@ -106,6 +112,7 @@ prk_departures_shmem_startup(void)
 		pg_atomic_init_u64(&shared[i].rule, 0);
 		pg_atomic_init_u64(&shared[i].number, 0);
 		pg_atomic_init_u64(&shared[i].clock, 0);
+		pg_atomic_init_u64(&shared[i].streamed, 0);
 		pg_atomic_init_u64(&shared[i].count, 0);
 	}
 	LWLockRelease(AddinShmemInitLock);
@@ -156,30 +163,26 @@ note_departure(int code, Datum arg)
 {
 	const char *command = MyBEEntry == NULL ? "" :
 	(const char *) MyBEEntry->st_activity_raw;
+	uint64		replica;
 
 	if (prk_command_is(command, "BASE_BACKUP"))
+	{
 		forget_backup();
-	else if (has_stayed())
+		return;
+	}
+	if ((code != 0 && !ClientConnectionLost) || refused ||
+		prk_command_is_typed(command) || prk_failure_peers_excused(let_in) ||
+		!(prk_command_is(command, "START_REPLICATION") ||
+		  prk_command_is(command, "TIMELINE_HISTORY") ||
+		  strcmp(command, PRK_RECEIVERS_QUESTION) == 0))
+		return;
+	replica = find_replica(command);
+	if (is_other_program(replica != 0))
+		return;
+	if (has_streamed() && now_by_clock() - let_in_clock >= PRK_STAYS)
 		prk_departures_stays(prk_failure_hash_peer(&client));
-	else if ((code == 0 || ClientConnectionLost) && !refused &&
-			 !prk_command_is_typed(command) &&
-			 !prk_failure_peers_excused(let_in) &&
-			 (prk_command_is(command, "START_REPLICATION") ||
-			  prk_command_is(command, "TIMELINE_HISTORY") ||
-			  strcmp(command, PRK_RECEIVERS_QUESTION) == 0))
-		count(find_replica(command));
-}
-
-/* Did it stream until now, and for more than a moment? */
-static bool
-has_stayed(void)
-{
-	WalSndState state = MyWalSnd == NULL ? WALSNDSTATE_STARTUP :
-	((volatile WalSnd *) MyWalSnd)->state;
-
-	return (state == WALSNDSTATE_CATCHUP || state == WALSNDSTATE_STREAMING ||
-			state == WALSNDSTATE_STOPPING) &&
-		now_by_clock() - let_in_clock >= PRK_STAYS;
+	else
+		count(replica, has_streamed());
 }
 
 /* Hash of the replica whose slot it asked for, or as which it streamed; or 0. */
@@ -199,12 +202,44 @@ find_replica(const char *command)
 }
 
 /*
+ * Is it a program that is no replica, by the name that it goes by if nobody gives
+ * it another?  Those that receive may have a slot of their own.
+ */
+static bool
+is_other_program(bool by_slot)
+{
+	static const char *const programs[] = {
+		"psql", "pg_basebackup", PRK_SCRIPT_NAME,
+		"pg_receivewal", "pg_recvlogical"
+	};
+	const char *name = MyProcPort->application_name;
+
+	for (int i = 0; name != NULL && i < (int) lengthof(programs); i++)
+	{
+		if (strcmp(name, programs[i]) == 0)
+			return i < 3 || !by_slot;
+	}
+	return false;
+}
+
+/* Did this walsender stream until now? */
+static bool
+has_streamed(void)
+{
+	WalSndState state = MyWalSnd == NULL ? WALSNDSTATE_STARTUP :
+	((volatile WalSnd *) MyWalSnd)->state;
+
+	return state == WALSNDSTATE_CATCHUP || state == WALSNDSTATE_STREAMING ||
+		state == WALSNDSTATE_STOPPING;
+}
+
+/*
  * Counts one more, in the entry that it has, or in a free one, or in the one that
  * is the longest ago.  Many may leave at once, and find the same entry: one of
  * them gets it, the others look again.
  */
 static void
-count(uint64 replica)
+count(uint64 replica, bool streamed)
 {
 	uint64		peer = prk_failure_hash_peer(&client);
 	uint64		key = hash_combine64(peer, replica) | 1;
@@ -220,6 +255,7 @@ count(uint64 replica)
 		{
 			pg_atomic_write_u64(&entry->number, let_in);
 			pg_atomic_write_u64(&entry->clock, now_by_clock());
+			pg_atomic_write_u64(&entry->streamed, streamed);
 			pg_atomic_fetch_add_u64(&entry->count, 1);
 			return;
 		}
@@ -232,6 +268,7 @@ count(uint64 replica)
 		pg_atomic_write_u64(&entry->rule, rule);
 		pg_atomic_write_u64(&entry->number, let_in);
 		pg_atomic_write_u64(&entry->clock, now_by_clock());
+		pg_atomic_write_u64(&entry->streamed, streamed);
 		pg_atomic_write_u64(&entry->count, 1);
 		pg_write_barrier();
 		pg_atomic_write_u64(&entry->key, key);
@@ -283,7 +320,7 @@ forget_backup(void)
 	forget(peer, let_in + 1);
 }
 
-/* The peer is seen to stay: what it did before is over. */
+/* The peer stays, or did until now: what it did before is over. */
 void
 prk_departures_stays(uint64 peer)
 {
@@ -327,6 +364,7 @@ prk_departures_read(void)
 		departure->rule = pg_atomic_read_u64(&entry->rule);
 		departure->number = pg_atomic_read_u64(&entry->number);
 		departure->age = (int64) (now - pg_atomic_read_u64(&entry->clock));
+		departure->streamed = pg_atomic_read_u64(&entry->streamed) != 0;
 		departure->count = (int64) pg_atomic_read_u64(&entry->count);
 		pg_read_barrier();
 		if (departure->count > 0 && pg_atomic_read_u64(&entry->key) == key)

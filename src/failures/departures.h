@@ -23,6 +23,7 @@ typedef struct PrkDeparture
 	uint64		number;			/* when it was let in last, in the order of
 								 * events */
 	int64		age;			/* microseconds since it left */
+	bool		streamed;		/* until it left then */
 	int64		count;			/* since it was last seen to stay */
 } PrkDeparture;
 

@@ -53,12 +53,6 @@
 #include "mark.h"
 
 /*
- * Under this name the replica's script asks whether its slot is in use, and
- * whether there still is the WAL that it needs.
- */
-#define SCRIPT_NAME "pg_replica_kit-script"
-
-/*
  * An upstream that is stopped ends its timeline's WAL once; one that was
  * promoted does at each attempt to follow the old timeline.
  */
@@ -215,7 +209,7 @@ note_incoming(const ErrorData *edata)
 	identify_client(&id);
 	identify_slot(&id);
 	if ((kind == PRK_FAILURE_SLOT_TAKEN || kind == PRK_FAILURE_WAL_REMOVED) &&
-		prk_foreign_is(&id.application_name, SCRIPT_NAME))
+		prk_foreign_is(&id.application_name, PRK_SCRIPT_NAME))
 		return;
 
 	prk_foreign_set_words(&message, edata->message, !is_foreign_ascii(),

@@ -158,6 +158,10 @@ read_entry(const PgBackendStatus *entry, PrkBackend *backend)
 			/* The buffer's last byte is always zero. */
 			strlcpy(backend->application_name, entry->st_appname,
 					NAMEDATALEN);
+			backend->command[0] = '\0';
+			if (entry->st_backendType == B_WAL_SENDER)
+				strlcpy(backend->command, entry->st_activity_raw,
+						PRK_COMMAND_LEN);
 
 			command = entry->st_progress_command;
 			phase = entry->st_progress_param[PROGRESS_BASEBACKUP_PHASE];

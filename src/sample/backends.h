@@ -14,6 +14,8 @@
 #include "datatype/timestamp.h"
 #include "libpq/pqcomm.h"
 
+#include "sample/types.h"
+
 /* What the server's backend entry says of one process. */
 typedef struct PrkBackend
 {
@@ -25,6 +27,7 @@ typedef struct PrkBackend
 	bool		has_client_addr;
 	SockAddr	client_addr;
 	TimestampTz start;
+	char		command[PRK_COMMAND_LEN];	/* a walsender's last one, cut off */
 	bool		in_backup;		/* the rest is pg_stat_progress_basebackup's */
 	int			backup_phase;
 	int64		backup_total;	/* bytes; -1 not estimated */

@@ -611,6 +611,7 @@ add_backends(Draft *draft)
 			replica->has_client_addr = backend->has_client_addr;
 			replica->client_addr = backend->client_addr;
 			replica->backend_start = backend->start;
+			strlcpy(replica->command, backend->command, PRK_COMMAND_LEN);
 			replica->backup_phase = backend->backup_phase;
 			replica->backup_total = backend->backup_total;
 			replica->backup_incremental = backend->backup_incremental;

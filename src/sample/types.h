@@ -15,6 +15,9 @@
 #include "datatype/timestamp.h"
 #include "libpq/pqcomm.h"
 
+/* In so much of a command stands the slot that it asks for. */
+#define PRK_COMMAND_LEN		100
+
 typedef enum PrkState
 {
 	PRK_STATE_STREAMING,
@@ -88,6 +91,7 @@ typedef struct PrkReplica
 	bool		has_client_addr;
 	SockAddr	client_addr;
 	TimestampTz backend_start;	/* 0: none */
+	char		command[PRK_COMMAND_LEN];	/* a walsender's last one, cut off */
 
 	/* a running base backup: pg_stat_progress_basebackup's own figures */
 	int			backup_phase;	/* PROGRESS_BASEBACKUP_PHASE_..., 0 none */

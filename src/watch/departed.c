@@ -13,13 +13,14 @@
  */
 #include "postgres.h"
 
+#include "failures/commands.h"
 #include "judge/verdict.h"
 #include "watch/departed.h"
 
 /* Who comes again and again has come within so many microseconds. */
 #define RECENT			(120 * USECS_PER_SEC)
 
-static const PrkReplica *find_idle(const PrkSample *sample, const char *name);
+static const PrkReplica *find_starting(const PrkSample *sample, const char *name);
 static bool concerns(const PrkDeparture *departure, const PrkSample *sample,
 					 uint64 hash);
 static bool has_replica(const PrkSample *sample, uint64 hash);
@@ -34,7 +35,15 @@ prk_departed(const PrkDepartures *departures, const PrkSample *sample,
 			 const char *name, uint64 since)
 {
 	uint64		hash = prk_departures_hash(name);
-	PrkDeparted result = {.idle = find_idle(sample, name)};
+	const PrkReplica *starting = find_starting(sample, name);
+	PrkDeparted result = {0};
+
+	if (starting != NULL)
+	{
+		result.starting_pid = starting->pid;
+		if (sample->taken_at - starting->backend_start >= PRK_STAYS)
+			result.idle = starting;
+	}
 
 	for (int i = 0; i < departures->ndepartures; i++)
 	{
@@ -43,10 +52,15 @@ prk_departed(const PrkDepartures *departures, const PrkSample *sample,
 		if (departure->number <= since ||
 			!concerns(departure, sample, hash))
 			continue;
+
+		/* Once may be somebody who tries whether the replica is let in. */
+		if (departure->replica == 0 && departure->count == 1)
+			continue;
 		if (departure->number > result.number)
 		{
 			result.number = departure->number;
 			result.age = departure->age;
+			result.streamed = departure->streamed;
 		}
 		result.count += departure->count;
 	}
@@ -68,18 +82,30 @@ prk_departed_lately(const PrkDeparted *departed)
 		(departed->count > 0 && departed->age < RECENT);
 }
 
-/* A walsender under its name that has done nothing for more than a moment. */
+/* Does it come again and again? */
+bool
+prk_departed_again(const PrkDeparted *departed)
+{
+	return departed->count > 1 && prk_departed_lately(departed);
+}
+
+/*
+ * A walsender that does nothing, and was asked for its slot, or for none, under its
+ * name.
+ */
 static const PrkReplica *
-find_idle(const PrkSample *sample, const char *name)
+find_starting(const PrkSample *sample, const char *name)
 {
 	for (int i = 0; i < sample->nreplicas; i++)
 	{
 		const PrkReplica *replica = &sample->replicas[i];
+		char		slot[NAMEDATALEN];
+		bool		logical;
 
 		if (!replica->has_slot && replica->has_walsender &&
 			replica->state == PRK_STATE_STARTUP &&
-			strcmp(replica->name, name) == 0 &&
-			sample->taken_at - replica->backend_start >= PRK_STAYS)
+			strcmp(prk_command_slot(replica->command, slot, &logical) ?
+				   slot : replica->name, name) == 0)
 			return replica;
 	}
 	return NULL;

@@ -17,9 +17,12 @@
 /* That a replica was let in, and left by itself, or does nothing. */
 typedef struct PrkDeparted
 {
-	const PrkReplica *idle;		/* its walsender, which does nothing; or NULL */
+	const PrkReplica *idle;		/* its walsender, which has done nothing for
+								 * more than a moment; or NULL */
+	int			starting_pid;	/* the same, for however short; or 0 */
 	int64		count;			/* how often; 0: it was not */
 	int64		age;			/* microseconds since the last time */
+	bool		streamed;		/* until it left then */
 	uint64		number;			/* when it was let in then, in the order of
 								 * events */
 } PrkDeparted;
@@ -29,5 +32,6 @@ extern PrkDeparted prk_departed(const PrkDepartures *departures,
 								uint64 since);
 extern bool prk_departed_any(const PrkDeparted *departed);
 extern bool prk_departed_lately(const PrkDeparted *departed);
+extern bool prk_departed_again(const PrkDeparted *departed);
 
 #endif							/* PRK_DEPARTED_H */

@@ -13,6 +13,7 @@
 #include "common/ip.h"
 #include "utils/memutils.h"
 
+#include "failures/commands.h"
 #include "failures/failure_table.h"
 #include "judge/absence.h"
 #include "watch/watched.h"
@@ -22,11 +23,13 @@ static void learn_present(PrkWatched *watched, const PrkSample *sample,
 static void learn_absent(PrkWatched *watched, const PrkSample *sample,
 						 const PrkReplica *replica,
 						 const PrkDepartures *departures);
+static bool is_probe(const PrkReplica *replica);
 static bool is_served(const PrkReplica *replica, const PrkWatched *watched);
 static bool stays(const PrkSample *sample, const PrkReplica *replica,
 				  const PrkWatched *watched);
 static bool was_used(const PrkReplica *replica, PrkKnown *known);
 static bool has_moved(const PrkReplica *replica, const PrkWatched *watched);
+static bool has_consumed(const PrkReplica *replica, PrkWatched *watched);
 static void note_address(const PrkReplica *replica, PrkKnown *known);
 
 /*
@@ -69,11 +72,14 @@ prk_watched_learn(PrkWatched *watched, const PrkSample *sample,
 	known->watched = true;
 	if (replica->has_walsender ||
 		(replica->logical && prk_sample_in_use(replica)))
-		learn_present(watched, sample, replica);
+	{
+		if (!is_probe(replica))
+			learn_present(watched, sample, replica);
+	}
 	else
 		learn_absent(watched, sample, replica, departures);
 
-	if (is_served(replica, watched))
+	if (!is_probe(replica) && is_served(replica, watched))
 	{
 		if (!watched->sampled || watched->last.pid != replica->pid ||
 			watched->last.state != replica->state)
@@ -175,20 +181,34 @@ learn_absent(PrkWatched *watched, const PrkSample *sample,
 	}
 
 	/* It came, and may not even have got as far as to its slot. */
-	if (known->never_connected && prk_departed_any(&departed))
+	if (known->never_connected &&
+		(departed.idle != NULL || prk_departed_again(&departed)))
 	{
 		known->never_connected = false;
 		known->gone_since = 0;
 	}
-	known->idle_pid = departed.idle != NULL ? departed.idle->pid : 0;
+	known->idle_pid = departed.starting_pid;
 	if (!known->never_connected && has_moved(replica, watched))
 	{
 		known->moved_at = now;
 		known->gone_since = 0;
 	}
+	if (has_consumed(replica, watched))
+	{
+		known->gone_since = 0;
+		known->stayed_number = sample->number;
+	}
 	if (known->gone_since == 0)
 		known->gone_since = replica->inactive_since != 0 ?
 			Min(replica->inactive_since, now) : now;
+}
+
+/* Does the script for the replica's machine ask whether the slot is free? */
+static bool
+is_probe(const PrkReplica *replica)
+{
+	return replica->pid != 0 &&
+		strcmp(replica->application_name, PRK_SCRIPT_NAME) == 0;
 }
 
 /*
@@ -251,6 +271,21 @@ has_moved(const PrkReplica *replica, const PrkWatched *watched)
 		watched->last.pid == 0 &&
 		!XLogRecPtrIsInvalid(watched->last.restart_lsn) &&
 		watched->last.restart_lsn != replica->restart_lsn;
+}
+
+/*
+ * Did a consumer of a logical slot confirm something since the slot was last seen
+ * unused?  Then it does its work, though it comes for a moment only.
+ */
+static bool
+has_consumed(const PrkReplica *replica, PrkWatched *watched)
+{
+	XLogRecPtr	before = watched->consumed_lsn;
+
+	if (!replica->logical)
+		return false;
+	watched->consumed_lsn = replica->confirmed_flush_lsn;
+	return !XLogRecPtrIsInvalid(before) && before != watched->consumed_lsn;
 }
 
 /*

@@ -24,6 +24,7 @@ typedef struct PrkWatched
 	PrkVerdict	verdict;		/* of that sample */
 	PrkTrack   *track;			/* how it moved, in the list's context */
 	int64		there_since;	/* its walsender, by the sample's clock */
+	XLogRecPtr	consumed_lsn;	/* confirmed when its slot was last unused */
 	bool		stays;			/* that one has served it for a while */
 	TimestampTz warning_since;	/* at or above warning since; 0: it is not */
 	TimestampTz critical_since;
