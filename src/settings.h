@@ -18,7 +18,7 @@
 #define PRK_SERVER_NAME		"server"
 #define PRK_UPSTREAM_NAME	"upstream"
 
-/* Who leaves again so soon has not been there (microseconds). */
+/* A replica that leaves sooner than this was not there (microseconds). */
 #define PRK_STAYS	(2 * USECS_PER_SEC)
 
 /*

@@ -62,6 +62,7 @@ typedef struct Entry
 	pg_atomic_uint64 number;
 	pg_atomic_uint64 clock;		/* when it left */
 	pg_atomic_uint64 streamed;	/* it did until then */
+	pg_atomic_uint64 asked;		/* for more than where this server is */
 	pg_atomic_uint64 count;
 } Entry;
 
@@ -81,7 +82,7 @@ static void note_departure(int code, Datum arg);
 static uint64 find_replica(const char *command);
 static bool is_other_program(bool by_slot);
 static bool has_streamed(void);
-static void count(uint64 replica, bool streamed);
+static void count(uint64 replica, bool streamed, bool asked);
 static Entry *find_entry(uint64 key, uint64 *found);
 static void forget_backup(void);
 static void forget(uint64 peer, uint64 since);
@@ -113,6 +114,7 @@ prk_departures_shmem_startup(void)
 		pg_atomic_init_u64(&shared[i].number, 0);
 		pg_atomic_init_u64(&shared[i].clock, 0);
 		pg_atomic_init_u64(&shared[i].streamed, 0);
+		pg_atomic_init_u64(&shared[i].asked, 0);
 		pg_atomic_init_u64(&shared[i].count, 0);
 	}
 	LWLockRelease(AddinShmemInitLock);
@@ -182,7 +184,8 @@ note_departure(int code, Datum arg)
 	if (has_streamed() && now_by_clock() - let_in_clock >= PRK_STAYS)
 		prk_departures_stays(prk_failure_hash_peer(&client));
 	else
-		count(replica, has_streamed());
+		count(replica, has_streamed(),
+			  strcmp(command, PRK_RECEIVERS_QUESTION) != 0);
 }
 
 /* Hash of the replica whose slot it asked for, or as which it streamed; or 0. */
@@ -239,7 +242,7 @@ has_streamed(void)
  * them gets it, the others look again.
  */
 static void
-count(uint64 replica, bool streamed)
+count(uint64 replica, bool streamed, bool asked)
 {
 	uint64		peer = prk_failure_hash_peer(&client);
 	uint64		key = hash_combine64(peer, replica) | 1;
@@ -256,6 +259,7 @@ count(uint64 replica, bool streamed)
 			pg_atomic_write_u64(&entry->number, let_in);
 			pg_atomic_write_u64(&entry->clock, now_by_clock());
 			pg_atomic_write_u64(&entry->streamed, streamed);
+			pg_atomic_write_u64(&entry->asked, asked);
 			pg_atomic_fetch_add_u64(&entry->count, 1);
 			return;
 		}
@@ -269,6 +273,7 @@ count(uint64 replica, bool streamed)
 		pg_atomic_write_u64(&entry->number, let_in);
 		pg_atomic_write_u64(&entry->clock, now_by_clock());
 		pg_atomic_write_u64(&entry->streamed, streamed);
+		pg_atomic_write_u64(&entry->asked, asked);
 		pg_atomic_write_u64(&entry->count, 1);
 		pg_write_barrier();
 		pg_atomic_write_u64(&entry->key, key);
@@ -365,6 +370,7 @@ prk_departures_read(void)
 		departure->number = pg_atomic_read_u64(&entry->number);
 		departure->age = (int64) (now - pg_atomic_read_u64(&entry->clock));
 		departure->streamed = pg_atomic_read_u64(&entry->streamed) != 0;
+		departure->asked = pg_atomic_read_u64(&entry->asked) != 0;
 		departure->count = (int64) pg_atomic_read_u64(&entry->count);
 		pg_read_barrier();
 		if (departure->count > 0 && pg_atomic_read_u64(&entry->key) == key)

@@ -24,6 +24,7 @@ typedef struct PrkDeparture
 								 * events */
 	int64		age;			/* microseconds since it left */
 	bool		streamed;		/* until it left then */
+	bool		asked;			/* for WAL or a history then */
 	int64		count;			/* since it was last seen to stay */
 } PrkDeparture;
 

@@ -17,10 +17,10 @@
 #include "judge/verdict.h"
 #include "watch/departed.h"
 
-/* Who comes again and again has come within so many microseconds. */
+/* A replica that keeps coming has come within this time (microseconds). */
 #define RECENT			(120 * USECS_PER_SEC)
 
-static const PrkReplica *find_starting(const PrkSample *sample, const char *name);
+static const PrkReplica *find_idle(const PrkSample *sample, const char *name);
 static bool concerns(const PrkDeparture *departure, const PrkSample *sample,
 					 uint64 hash);
 static bool has_replica(const PrkSample *sample, uint64 hash);
@@ -35,15 +35,7 @@ prk_departed(const PrkDepartures *departures, const PrkSample *sample,
 			 const char *name, uint64 since)
 {
 	uint64		hash = prk_departures_hash(name);
-	const PrkReplica *starting = find_starting(sample, name);
-	PrkDeparted result = {0};
-
-	if (starting != NULL)
-	{
-		result.starting_pid = starting->pid;
-		if (sample->taken_at - starting->backend_start >= PRK_STAYS)
-			result.idle = starting;
-	}
+	PrkDeparted result = {.idle = find_idle(sample, name)};
 
 	for (int i = 0; i < departures->ndepartures; i++)
 	{
@@ -54,7 +46,8 @@ prk_departed(const PrkDepartures *departures, const PrkSample *sample,
 			continue;
 
 		/* Once may be somebody who tries whether the replica is let in. */
-		if (departure->replica == 0 && departure->count == 1)
+		if (departure->replica == 0 && departure->count == 1 &&
+			!departure->asked)
 			continue;
 		if (departure->number > result.number)
 		{
@@ -90,11 +83,11 @@ prk_departed_again(const PrkDeparted *departed)
 }
 
 /*
- * A walsender that does nothing, and was asked for its slot, or for none, under its
- * name.
+ * A walsender that has done nothing for more than a moment, and was asked for its
+ * slot, or for none, under its name.
  */
 static const PrkReplica *
-find_starting(const PrkSample *sample, const char *name)
+find_idle(const PrkSample *sample, const char *name)
 {
 	for (int i = 0; i < sample->nreplicas; i++)
 	{
@@ -104,6 +97,7 @@ find_starting(const PrkSample *sample, const char *name)
 
 		if (!replica->has_slot && replica->has_walsender &&
 			replica->state == PRK_STATE_STARTUP &&
+			sample->taken_at - replica->backend_start >= PRK_STAYS &&
 			strcmp(prk_command_slot(replica->command, slot, &logical) ?
 				   slot : replica->name, name) == 0)
 			return replica;
@@ -114,8 +108,7 @@ find_starting(const PrkSample *sample, const char *name)
 /*
  * Is it the replica's of this name?  It asked for its slot, or was seen streaming
  * as it; else what it calls itself counts, and last whose line let it in, which
- * several may share.  By that line somebody may try a login as well: once is no
- * sign of the replica.
+ * several may share.
  */
 static bool
 concerns(const PrkDeparture *departure, const PrkSample *sample, uint64 hash)
@@ -124,7 +117,7 @@ concerns(const PrkDeparture *departure, const PrkSample *sample, uint64 hash)
 		return departure->replica == hash;
 	if (departure->application == hash)
 		return true;
-	return departure->rule == hash && departure->count > 1 &&
+	return departure->rule == hash &&
 		!has_replica(sample, departure->application);
 }
 

@@ -19,7 +19,6 @@ typedef struct PrkDeparted
 {
 	const PrkReplica *idle;		/* its walsender, which has done nothing for
 								 * more than a moment; or NULL */
-	int			starting_pid;	/* the same, for however short; or 0 */
 	int64		count;			/* how often; 0: it was not */
 	int64		age;			/* microseconds since the last time */
 	bool		streamed;		/* until it left then */

@@ -187,7 +187,16 @@ learn_absent(PrkWatched *watched, const PrkSample *sample,
 		known->never_connected = false;
 		known->gone_since = 0;
 	}
-	known->idle_pid = departed.starting_pid;
+	known->idle_pid = 0;
+	if (departed.idle != NULL)
+	{
+		uint64		number = prk_failures_session(departed.idle->pid).number;
+
+		/* That it was seen streaming was no more than a moment. */
+		known->idle_pid = departed.idle->pid;
+		if (number != 0)
+			known->stayed_number = Min(known->stayed_number, number - 1);
+	}
 	if (!known->never_connected && has_moved(replica, watched))
 	{
 		known->moved_at = now;
