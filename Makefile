@@ -405,7 +405,7 @@ test/hba_test.so: test/hba_test.o test/hba_oracle.o src/hba/hba.o src/hba/hba_be
 test/hba_test_link.so: test/hba_test.o test/hba_oracle.o src/hba/hba.o src/hba/hba_beside.o src/hba/hba_line.o test/hba_file_link.o \
 	src/hba/hba_rules.o src/hba/hba_same.o
 test/health_test.so: test/health_test.o src/judge/codes.o src/judge/health.o \
-	src/judge/reason.o src/judge/forecast.o src/format.o src/kept.o \
+	src/judge/absence.o src/judge/verdict.o src/judge/reason.o src/judge/forecast.o src/format.o src/kept.o \
 	src/sample/sample.o src/sample/backends.o src/sample/backups.o src/sample/derive.o
 $(TEST_MODULES): $(SANITIZE_OBJS)
 	$(CC) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^ $(SANITIZE_LIBS)

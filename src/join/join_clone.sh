@@ -217,7 +217,9 @@ start_job() {
         as_owner_endless setsid sh -c '
             state=$1
             echo $$ >"$state/clone.pid"
-            exec >"$state/clone.out" 2>&1 </dev/null
+            # room for its last words, should it fill the disk
+            echo >"$state/clone.out"
+            exec >>"$state/clone.out" 2>&1 </dev/null
             shift
             "$@"
             echo $? >"$state/clone.status"' sh "$state" "$@" 7<&7
