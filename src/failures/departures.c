@@ -16,7 +16,8 @@
  * what ends with a semicolon: the replica's script asks so, in the replica's name.
  *
  * Whoever has streamed for a while was there, even if the worker did not look: what
- * it did before is over.
+ * it did before is over.  For how long is told by when the last command began: a
+ * replica that is told again and again that its timeline ends keeps its connection.
  *
  * The callback takes no lock, allocates nothing and raises nothing: there are only
  * atomics, as in failure_table.c.
@@ -40,6 +41,7 @@
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "utils/backend_status.h"
+#include "utils/timestamp.h"
 
 #include "failures/commands.h"
 #include "failures/departures.h"
@@ -60,6 +62,7 @@ typedef struct Entry
 	pg_atomic_uint64 application;
 	pg_atomic_uint64 rule;
 	pg_atomic_uint64 number;
+	pg_atomic_uint64 first;		/* the number of the first that counts */
 	pg_atomic_uint64 clock;		/* when it left */
 	pg_atomic_uint64 streamed;	/* it did until then */
 	pg_atomic_uint64 asked;		/* for more than where this server is */
@@ -72,7 +75,6 @@ static Entry *shared = NULL;
 /* Of this process, a walsender: who its client is, when and how it was let in. */
 static PrkFailureId client;
 static uint64 let_in = 0;
-static uint64 let_in_clock = 0;
 static uint64 application = 0;
 static uint64 rule = 0;
 static bool refused = false;
@@ -81,7 +83,8 @@ static int	count_entries(void);
 static void note_departure(int code, Datum arg);
 static uint64 find_replica(const char *command);
 static bool is_other_program(bool by_slot);
-static bool has_streamed(void);
+static bool asked_at_once(void);
+static bool streams(void);
 static void count(uint64 replica, bool streamed, bool asked);
 static Entry *find_entry(uint64 key, uint64 *found);
 static void forget_backup(void);
@@ -112,6 +115,7 @@ prk_departures_shmem_startup(void)
 		pg_atomic_init_u64(&shared[i].application, 0);
 		pg_atomic_init_u64(&shared[i].rule, 0);
 		pg_atomic_init_u64(&shared[i].number, 0);
+		pg_atomic_init_u64(&shared[i].first, 0);
 		pg_atomic_init_u64(&shared[i].clock, 0);
 		pg_atomic_init_u64(&shared[i].streamed, 0);
 		pg_atomic_init_u64(&shared[i].asked, 0);
@@ -141,7 +145,6 @@ prk_departures_let_in(const PrkFailureId *id, uint64 number,
 		return;
 	client = *id;
 	let_in = number;
-	let_in_clock = now_by_clock();
 	application = name != NULL ? prk_departures_hash(name) : 0;
 	rule = prk_departures_hash(rule_of);
 	before_shmem_exit(note_departure, 0);
@@ -181,10 +184,11 @@ note_departure(int code, Datum arg)
 	replica = find_replica(command);
 	if (is_other_program(replica != 0))
 		return;
-	if (has_streamed() && now_by_clock() - let_in_clock >= PRK_STAYS)
+	if (streams() &&
+		GetCurrentTimestamp() - MyBEEntry->st_activity_start_timestamp >= PRK_STAYS)
 		prk_departures_stays(prk_failure_hash_peer(&client));
 	else
-		count(replica, has_streamed(),
+		count(replica, streams() && asked_at_once(),
 			  strcmp(command, PRK_RECEIVERS_QUESTION) != 0);
 }
 
@@ -225,9 +229,17 @@ is_other_program(bool by_slot)
 	return false;
 }
 
-/* Did this walsender stream until now? */
+/* Did it begin its last command soon after it came? */
 static bool
-has_streamed(void)
+asked_at_once(void)
+{
+	return MyBEEntry->st_activity_start_timestamp -
+		MyBEEntry->st_proc_start_timestamp < PRK_STAYS;
+}
+
+/* Did this walsender stream until now, by its last command? */
+static bool
+streams(void)
 {
 	WalSndState state = MyWalSnd == NULL ? WALSNDSTATE_STARTUP :
 	((volatile WalSnd *) MyWalSnd)->state;
@@ -260,7 +272,8 @@ count(uint64 replica, bool streamed, bool asked)
 			pg_atomic_write_u64(&entry->clock, now_by_clock());
 			pg_atomic_write_u64(&entry->streamed, streamed);
 			pg_atomic_write_u64(&entry->asked, asked);
-			pg_atomic_fetch_add_u64(&entry->count, 1);
+			if (pg_atomic_fetch_add_u64(&entry->count, 1) == 0)
+				pg_atomic_write_u64(&entry->first, let_in);
 			return;
 		}
 		if (!pg_atomic_compare_exchange_u64(&entry->key, &found,
@@ -271,6 +284,7 @@ count(uint64 replica, bool streamed, bool asked)
 		pg_atomic_write_u64(&entry->application, application);
 		pg_atomic_write_u64(&entry->rule, rule);
 		pg_atomic_write_u64(&entry->number, let_in);
+		pg_atomic_write_u64(&entry->first, let_in);
 		pg_atomic_write_u64(&entry->clock, now_by_clock());
 		pg_atomic_write_u64(&entry->streamed, streamed);
 		pg_atomic_write_u64(&entry->asked, asked);
@@ -368,6 +382,7 @@ prk_departures_read(void)
 		departure->application = pg_atomic_read_u64(&entry->application);
 		departure->rule = pg_atomic_read_u64(&entry->rule);
 		departure->number = pg_atomic_read_u64(&entry->number);
+		departure->first = pg_atomic_read_u64(&entry->first);
 		departure->age = (int64) (now - pg_atomic_read_u64(&entry->clock));
 		departure->streamed = pg_atomic_read_u64(&entry->streamed) != 0;
 		departure->asked = pg_atomic_read_u64(&entry->asked) != 0;

@@ -22,8 +22,9 @@ typedef struct PrkDeparture
 	uint64		rule;			/* of the replica whose line let it in */
 	uint64		number;			/* when it was let in last, in the order of
 								 * events */
+	uint64		first;			/* the same of the first that counts */
 	int64		age;			/* microseconds since it left */
-	bool		streamed;		/* until it left then */
+	bool		streamed;		/* from soon after it came until it left */
 	bool		asked;			/* for WAL or a history then */
 	int64		count;			/* since it was last seen to stay */
 } PrkDeparture;

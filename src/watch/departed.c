@@ -55,7 +55,9 @@ prk_departed(const PrkDepartures *departures, const PrkSample *sample,
 			result.age = departure->age;
 			result.streamed = departure->streamed;
 		}
-		result.count += departure->count;
+
+		/* One that has stayed, and ended its stream before it left, counts. */
+		result.count += departure->count - (departure->first <= since ? 1 : 0);
 	}
 	return result;
 }
