@@ -23,6 +23,7 @@
 static void word_at_risk(const PrkWordsInput *in, PrkWords *words);
 static void word_transaction(const PrkWordsInput *in, PrkWords *words);
 static void word_blocked(const PrkWordsInput *in, PrkWords *words);
+static const char *server_of(const PrkReplica *replica);
 static void word_down(const PrkWordsInput *in, PrkWords *words);
 static void word_comes_and_goes(const PrkWordsInput *in, PrkWords *words);
 static void word_unresponsive(const PrkWordsInput *in, PrkWords *words);
@@ -193,12 +194,18 @@ word_blocked(const PrkWordsInput *in, PrkWords *words)
 	prk_words_advise(words, "Then the slot is lost, and the replica must be rebuilt.");
 }
 
+/* What there is to be started. */
+static const char *
+server_of(const PrkReplica *replica)
+{
+	return replica->logical ? "the subscriber" : "its PostgreSQL server";
+}
+
 /* It was there, and is gone without a word; or it comes and goes. */
 static void
 word_down(const PrkWordsInput *in, PrkWords *words)
 {
 	const PrkReplica *replica = in->diagnosis->row->replica;
-	const char *who = replica->logical ? "subscriber" : "PostgreSQL server";
 	const PrkReport *report = in->evidence->report;
 	const PrkOwner *owner = in->diagnosis->owner;
 	bool		watched = report->failures->exist && report->watched &&
@@ -241,9 +248,8 @@ word_down(const PrkWordsInput *in, PrkWords *words)
 		prk_words_clause(words, "all replicas went within a minute");
 		prk_words_advise(words, "Was one of them promoted? Then stop this server before anything else.");
 	}
-	prk_words_advise(words, "%s start %s%s. If it stops again, its own log says why.",
-					 prk_words_place(in), replica->logical ? "the " : "its ",
-					 who);
+	prk_words_advise(words, "%s start %s. If it stops again, its own log says why.",
+					 prk_words_place(in), server_of(replica));
 	prk_words_advise(words, "If it will never return, here: %s",
 					 prk_words_dismissal(in));
 }
@@ -257,11 +263,9 @@ word_comes_and_goes(const PrkWordsInput *in, PrkWords *words)
 	const char *ago = prk_words_ago(in->evidence,
 									in->evidence->now - departed->age);
 
-	bool		again = prk_departed_again(departed);
-
 	words->finding = departed->idle != NULL ?
 		"The replica is connected and does not stream: only its own log says why. Its WAL is retained." :
-		psprintf(again ?
+		psprintf(prk_departed_again(departed) ?
 				 "The %s is let in and leaves again by itself: only its own log says why. Its WAL is retained." :
 				 "The %s has come, has left by itself and is away: its own log says why. Its WAL is retained.",
 				 replica->logical ? "subscriber" : "replica");
@@ -278,9 +282,8 @@ word_comes_and_goes(const PrkWordsInput *in, PrkWords *words)
 						 departed->count, ago);
 	prk_words_slot(words, in);
 	if (departed->idle == NULL)
-		prk_words_advise(words, "%s start %s%s, if it is stopped.",
-						 prk_words_place(in), replica->logical ? "the " : "its ",
-						 replica->logical ? "subscriber" : "PostgreSQL server");
+		prk_words_advise(words, "%s start %s, if it is stopped.",
+						 prk_words_place(in), server_of(replica));
 	if (replica->logical)
 	{
 		prk_words_advise(words, "A change that it cannot apply, most often. On the subscriber see its log, and there run:");

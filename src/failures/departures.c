@@ -15,8 +15,8 @@
  * the replica's line with another program, to see whether it would be let in, nor
  * what ends with a semicolon: the replica's script asks so, in the replica's name.
  *
- * Whoever has streamed for a while was there, even if the worker did not look: what
- * it did before is over.  For how long is told by when the last command began: a
+ * A client that has streamed for a while was there, even if the worker did not look:
+ * what it did before is over.  For how long is told by when the last command began: a
  * replica that is told again and again that its timeline ends keeps its connection.
  *
  * The callback takes no lock, allocates nothing and raises nothing: there are only
